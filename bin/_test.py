@@ -1,0 +1,42 @@
+"""bin/test: ruff, pyright and pytest, each with its time. Arguments go to pytest."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = [sys.executable, "-P", "-m"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run every part, also after one has failed; 1 if any has."""
+    parts = {
+        "ruff check": [*PYTHON, "ruff", "check"],
+        "ruff format": [*PYTHON, "ruff", "format", "--check"],
+        "pyright": [*PYTHON, "pyright", "--pythonpath", sys.executable],
+        "pytest": [*PYTHON, "pytest", *workers(arguments), *arguments],
+    }
+    results = []
+    for name, command in parts.items():
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        status = subprocess.run(command, cwd=ROOT).returncode
+        results.append((name, status, time.monotonic() - began))
+    print()
+    for name, status, seconds in results:
+        print(f"{name:<12} {seconds:6.1f} s  {'ok' if status == 0 else f'FAILED ({status})'}")
+    return int(any(status for _, status, _ in results))
+
+
+def workers(arguments: list[str]) -> list[str]:
+    """Two test processes, unless the caller says otherwise or there is but one core."""
+    if (os.cpu_count() or 1) < 2 or importlib.util.find_spec("xdist") is None:
+        return []
+    return [] if any(word.startswith(("-n", "--numprocesses", "--pdb")) for word in arguments) else ["-n", "2"]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
