@@ -1,0 +1,278 @@
+"""Typed settings of every stage, layered: the defaults here < configs/<family>.yaml < configs/<game>.yaml <
+configs/presets/<preset>.yaml < the game's own `presets:` block < the command line.
+
+Every unknown key is an error that names its nearest match. Settings are frozen: a stage can't change them.
+"""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wm_jax.errors import UsageError
+
+Count = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys raise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EnvConfig(Section):
+    """The game: how it is opened and what of it is seen."""
+
+    backend: Literal["envpool", "gymnasium"] = Field("envpool", description="host environments for training")
+    crop: tuple[int, int, int, int] | None = Field(
+        None, description="top, bottom, left, right: the rows and columns kept of the screen (default: the game's own)"
+    )
+    actions: tuple[str, ...] | None = Field(
+        None, description="names of the discrete actions to keep, or all (default: the game's own choice)"
+    )
+    episode_steps: Count | None = Field(None, description="longest episode, in agent steps (default: the game's own)")
+    difficulty: Literal["easy", "hard"] = Field("easy", description="Procgen: difficulty")
+    levels: NonNegative = Field(200, description="Procgen: number of training levels (0: unlimited)")
+    first_level: NonNegative = Field(0, description="Procgen: first training level")
+    test_first_level: NonNegative = Field(
+        1_000_000, description="Procgen: first level of the unseen test range, which is unlimited upwards"
+    )
+    sticky: Fraction = Field(0.25, description="Atari: probability that the previous action is repeated")
+    frame_skip: Count = Field(4, description="Atari: emulator frames for one agent step")
+    threads: NonNegative = Field(0, description="threads of the environment pool (0: one per core)")
+
+
+class CollectConfig(Section):
+    """Replays: episodes of an exploring policy."""
+
+    episodes: Count = Field(10_000, description="episodes in the store, train and test together")
+    policy: Literal["held", "brownian", "uniform", "agent"] = Field(
+        "held", description="held: random action kept for a random while; agent: the run's trained agent"
+    )
+    hold: Positive = Field(8.0, description="mean steps for which `held` keeps an action")
+    episode_steps: Count | None = Field(1000, description="longest recorded episode")
+    test_fraction: Fraction = Field(0.05, description="share of the episodes kept for testing")
+    slots: Count = Field(64, description="episodes played side by side; they make one shard")
+
+
+class DataConfig(Section):
+    """How frames reach the device."""
+
+    device_budget_gb: Positive = Field(
+        4.0, description="frames live on the device as uint8 when they fit this budget, else are streamed ahead"
+    )
+
+
+class VaeConfig(Section):
+    """V, the variational auto-encoder."""
+
+    variant: Literal["vanilla"] = Field("vanilla", description="which auto-encoder")
+    latent: Count = Field(32, description="size of z")
+    width: Positive = Field(1.0, description="multiplies every channel count of the paper's network")
+    beta: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="weight of KL (summed) beside the summed squared error"
+    )
+    free_nats: Annotated[float, Field(ge=0)] = Field(
+        0.5, description="KL floor per latent dimension: max(KL, this * z)"
+    )
+    noise_patches: bool = Field(False, description="replace a 6x6 grid of 5-pixel squares by noise in the input")
+    batch: Count = Field(100, description="frames per update")
+    steps: Count = Field(1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)")
+    learning_rate: Positive = Field(1e-4, description="Adam's step size")
+    final_learning_rate: Positive | None = Field(None, description="cosine decay to this (default: constant)")
+    steps_per_dispatch: Count = Field(20, description="updates fused into one device call")
+    save_every: Count = Field(1000, description="updates between checkpoints")
+    report_every: Count = Field(1000, description="updates between held-out evaluations and reconstruction sheets")
+    fast_kernels: bool = Field(True, description="our convolutions on CPU instead of XLA's")
+
+
+class EncodeConfig(Section):
+    """The latents of every frame."""
+
+    batch: Count = Field(256, description="frames per device call")
+
+
+class MemoryConfig(Section):
+    """M, the mixture-density recurrent network."""
+
+    cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
+    hidden: Count = Field(256, description="size of h")
+    mixtures: Count = Field(5, description="Gaussians per latent dimension")
+    reward_head: bool = Field(False, description="also predict the reward")
+    done_head: bool = Field(False, description="also predict the end of the episode")
+    done_weight: Positive = Field(10.0, description="weight of an ending step in the done loss")
+    sequence: Count = Field(1000, description="steps per training sequence")
+    carry_state: bool = Field(
+        False, description="carry the state over consecutive windows instead of starting from zero"
+    )
+    batch: Count = Field(100, description="sequences per update")
+    steps: Count = Field(4000, description="updates")
+    learning_rate: Positive = Field(1e-3, description="Adam's step size")
+    final_learning_rate: Positive | None = Field(None, description="cosine decay to this (default: constant)")
+    clip: Positive = Field(1.0, description="gradients are clipped to this absolute value")
+    steps_per_dispatch: Count = Field(5, description="updates fused into one device call")
+    save_every: Count = Field(200, description="updates between checkpoints")
+    report_every: Count = Field(200, description="updates between held-out evaluations")
+    fast_kernels: bool = Field(True, description="our LSTM with its hand-derived gradient instead of autodiff's")
+
+
+class ControllerConfig(Section):
+    """C, the controller, and its evolution."""
+
+    inputs: Literal["z", "zh", "zhc"] = Field("zh", description="z alone, z and M's output h, or also M's cell c")
+    hidden: NonNegative = Field(0, description="size of one hidden tanh layer (0: linear)")
+    world: Literal["trained", "random"] = Field("trained", description="random: untrained V and M, for the ablation")
+    memory_reset: NonNegative = Field(0, description="reset M's state every so many steps in play (0: never)")
+    sample_latent: bool = Field(False, description="act on a sampled z instead of its mean")
+    strategy: str = Field("CMA_ES", description="any evosax strategy by name")
+    population: Annotated[int, Field(ge=2)] = Field(64, description="candidates per generation")
+    episodes: Count = Field(16, description="episodes per candidate; all candidates play the same ones")
+    sigma: Positive = Field(0.1, description="initial standard deviation of the search")
+    generations: Count = Field(1800, description="generations")
+    episode_steps: Count | None = Field(None, description="longest episode in training (default: the game's)")
+    patience: NonNegative = Field(
+        0, description="end a training episode after this many steps without reward (0: never)"
+    )
+    slots: Count = Field(1024, description="most environments stepped side by side")
+    evaluate_every: Count = Field(25, description="generations between evaluations of the distribution's mean")
+    evaluate_episodes: Count = Field(32, description="episodes of that evaluation")
+    save_every: Count = Field(1, description="generations between checkpoints")
+
+
+class EvaluateConfig(Section):
+    """The score of the agent."""
+
+    episodes: Count = Field(100, description="episodes, with the published seeds")
+    on: Literal["official", "training", "both"] = Field(
+        "official", description="the official game, or the one that the agent was trained on"
+    )
+    workers: NonNegative = Field(0, description="environment processes (0: one per core)")
+    baseline: bool = Field(True, description="also score the random policy on the same seeds")
+    video: bool = Field(False, description="write an MP4 of one game with its reconstruction beside it")
+
+
+class Config(Section):
+    """Everything that decides what a run does."""
+
+    game: str = Field(description="carracing, enduro or another Atari game, a Procgen game, or gymnasium:ID")
+    preset: str = Field("quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)")
+    seed: NonNegative = Field(0, description="the one seed that every random stream is derived from")
+    env: EnvConfig = EnvConfig()
+    collect: CollectConfig = CollectConfig()
+    data: DataConfig = DataConfig()
+    vae: VaeConfig = VaeConfig()
+    encode: EncodeConfig = EncodeConfig()
+    memory: MemoryConfig = MemoryConfig()
+    controller: ControllerConfig = ControllerConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def config_folder() -> Path:
+    """Where the YAML files lie: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+@cache
+def presets() -> tuple[str, ...]:
+    """The names of the presets that exist."""
+    return tuple(sorted(path.stem for path in (config_folder() / "presets").glob("*.yaml")))
+
+
+def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Resolve the layers into one `Config`.
+
+    Args:
+      game: name in the catalogue (`envs/games.py`); its own YAML is optional.
+      family: the catalogue's family of the game, whose YAML comes first.
+      preset: name of a file in `configs/presets`.
+      overrides: nested mapping, from the command line; the topmost layer.
+
+    Raises:
+      UsageError: an unknown preset, key or value, named with its source.
+    """
+    if preset not in presets():
+        raise UsageError(f"--preset {preset}: no such preset; choose one of {', '.join(presets())}")
+    settings: dict[str, Any] = {"game": game, "preset": preset}
+    folder = config_folder()
+    late = []
+    for name in dict.fromkeys((family, game.replace(":", "_").replace("/", "_"))):
+        layer = _read_yaml(folder / f"{name}.yaml")
+        late.append((f"{name}.yaml", layer.pop("presets", {}).get(preset, {})))
+        settings = _merge(settings, layer, f"{name}.yaml")
+    settings = _merge(settings, _read_yaml(folder / "presets" / f"{preset}.yaml"), f"presets/{preset}.yaml")
+    for source, layer in late:
+        settings = _merge(settings, layer, source)
+    return validate(_merge(settings, overrides or {}, "command line"))
+
+
+def validate(settings: Mapping[str, Any]) -> Config:
+    """Check a nested mapping against the types above.
+
+    Raises:
+      UsageError: the first thing that does not fit, as `--section.key value: reason`.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(_first_complaint(error)) from None
+
+
+def _first_complaint(error: ValidationError) -> str:
+    complaint = error.errors()[0]
+    path = [str(part) for part in complaint["loc"]]
+    name = "--" + ".".join(path)
+    if complaint["type"] == "extra_forbidden":
+        return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
+    message = complaint["msg"][0].lower() + complaint["msg"][1:]
+    return f"{name} {complaint['input']}: {message}"
+
+
+def field_names() -> tuple[str, ...]:
+    """Every setting as `section.key`."""
+    names = []
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            names += [f"{name}.{key}" for key in field.annotation.model_fields]
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def nearest(word: str, known: tuple[str, ...]) -> str:
+    """`; did you mean a, b?` for the names near `word`, or nothing."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path.name}: not valid YAML ({' '.join(str(error).split())}); mend or restore it") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path.name}: expected a mapping of sections, found {type(content).__name__}")
+    return content
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any], source: str) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            under = merged.get(key, {})
+            if not isinstance(under, Mapping):
+                raise UsageError(f"{source}: {key} holds one value, not a section")
+            merged[key] = _merge(under, value, source)
+        else:
+            merged[key] = value
+    return merged
