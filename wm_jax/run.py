@@ -1,0 +1,193 @@
+"""One run's folder: where each stage reads and writes, and what made what.
+
+    runs/enduro-quick/
+      replays/      episodes                        (data/replay.py)
+      vae/          stage.json  checkpoints/  weights/  metrics.jsonl  summary.json
+      latents/      what V sees in the replays      (data/latents.py)
+      memory/  controller/                          like vae/
+      evaluation/   scores, plots, videos
+      discarded/    what --fresh moved aside
+
+`stage.json` names the settings and the parents (by content) that made a stage's artefact. Going on with other
+settings, or with parents that have changed since, is an error that names both.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wm_jax import __version__
+from wm_jax.checkpoints import Checkpoints
+from wm_jax.errors import UserError
+from wm_jax.files import lock, write_atomically
+
+STAGES = ("replays", "vae", "latents", "memory", "controller", "evaluation")
+RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's folder inside a run."""
+
+    run: "Run"
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.run.path / self.name
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Full states, for going on."""
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def weights(self) -> Checkpoints:
+        """Parameters alone, for the stages downstream."""
+        return Checkpoints(self.path / "weights")
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The content of `stage.json`, or None when the stage was never started."""
+        return read_json(self.path / "stage.json")
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the finished stage said of itself, or None while it is unfinished."""
+        return read_json(self.path / "summary.json")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Mark the stage finished."""
+        write_json(self.path / "summary.json", summary)
+
+    def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Start the stage's artefact, or check that what is there was made the same way.
+
+        Args:
+          settings: what must stay the same for the artefact to be continued.
+          parents: identity of each artefact that it is made from.
+          config: all resolved settings, kept as a record.
+
+        Raises:
+          UserError: the first difference, with both values and the remedy.
+        """
+        current = {"settings": _plain(settings), "parents": _plain(parents)}
+        found = self.manifest()
+        if found is None:
+            write_json(
+                self.path / "stage.json",
+                {"stage": self.name, **current, "config": _plain(config), "made_with": made_with(), "created": now()},
+            )
+            return
+        for kind in ("settings", "parents"):
+            for key in sorted({*found[kind], *current[kind]}):
+                was, now_is = found[kind].get(key), current[kind].get(key)
+                if was != now_is:
+                    what = f"{key} {was}" if kind == "settings" else f"another {key} ({_short(was)})"
+                    instead = now_is if kind == "settings" else _short(now_is)
+                    raise UserError(
+                        f"{self.path} was made with {what}, but now it is {instead}: "
+                        f"give another --run, or --fresh on the {self.name} command to move it aside and start anew"
+                    )
+
+    def discard(self) -> Path | None:
+        """Move the folder into `discarded/`, so that the stage starts anew and nothing is lost."""
+        if not self.path.exists():
+            return None
+        target = self.run.path / "discarded" / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        while target.exists():
+            target = target.with_name(target.name + "x")
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(self.path, target)
+        return target
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the stage for this process.
+
+        Raises:
+          UserError: another process holds it.
+        """
+        self.run.make()
+        descriptor = lock(self.run.path / f".{self.name}.lock", str(self.path))
+        try:
+            self.path.mkdir(exist_ok=True)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+
+    def make(self) -> None:
+        """Create the folder.
+
+        Raises:
+          UserError: it can't be created or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, NotADirectoryError) as error:
+            raise UserError(f"--run {self.path}: can't be created ({error.strerror}); give another folder") from None
+        if not os.access(self.path, os.W_OK):
+            raise UserError(f"--run {self.path}: not writable; give another folder or change its permissions")
+
+    def stage(self, name: str) -> Stage:
+        """The folder of one of `STAGES`."""
+        if name not in STAGES:
+            raise KeyError(name)
+        return Stage(self, name)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None when there is no such file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged: restore it, or start its stage anew with --fresh") from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as readable JSON, all or nothing."""
+    write_atomically(path, (json.dumps(_plain(content), indent=2) + "\n").encode())
+
+
+def made_with() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    versions = {"python": platform.python_version(), "wm_jax": __version__}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def now() -> str:
+    """Local time, readable and sortable."""
+    return time.strftime("%Y-%m-%d %H:%M:%S%z")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back, so that what was read compares equal to what was written."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _short(identity: Any) -> str:
+    text = identity if isinstance(identity, str) else json.dumps(identity)
+    return text[:12] if isinstance(identity, str) else text
