@@ -1,0 +1,270 @@
+"""The catalogue: every game by name, and what the rest of the project needs to know about it.
+
+Nothing is imported or opened to read the catalogue. `find` asks the emulator (Atari) or Gymnasium (`gymnasium:ID`)
+for what only they know: the action set and the size of the screen.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from wm_jax.config import EnvConfig, nearest
+from wm_jax.errors import UsageError
+from wm_jax.spaces import ActionSpace, Continuous, Discrete
+
+Crop = tuple[int, int, int, int]
+
+_PROCGEN = """
+bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot
+heist jumper leaper maze miner ninja plunder starpilot
+"""
+
+# The games of ALE 0.12 that have a one-player Gymnasium entry and an EnvPool one.
+_ATARI = """
+adventure air_raid alien amidar assault asterix asteroids atlantis atlantis2 backgammon bank_heist basic_math
+battle_zone beam_rider berzerk blackjack bowling boxing breakout carnival casino centipede chopper_command
+crazy_climber crossbow darkchambers defender demon_attack donkey_kong double_dunk earthworld elevator_action
+enduro entombed et fishing_derby flag_capture freeway frogger frostbite galaxian gopher gravitar hangman
+haunted_house hero human_cannonball ice_hockey jamesbond journey_escape kaboom kangaroo keystone_kapers king_kong
+klax koolaid krull kung_fu_master laser_gates lost_luggage mario_bros miniature_golf montezuma_revenge mr_do
+ms_pacman name_this_game othello pacman phoenix pitfall pitfall2 pong pooyan private_eye qbert riverraid
+road_runner robotank seaquest sir_lancelot skiing solaris space_invaders space_war star_gunner superman surround
+tennis tetris tic_tac_toe_3d time_pilot trondead turmoil tutankham up_n_down venture video_checkers video_chess
+video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
+"""
+
+PROCGEN = tuple(_PROCGEN.split())
+ATARI = tuple(_ATARI.split())
+
+_OWN_ID = "gymnasium:"
+
+# Rows 15..154 without the score panel, columns 10.. without the black border.
+_ATARI_CROPS: dict[str, Crop] = {"enduro": (15, 155, 10, 160)}
+
+# Rows 0..83: the bar with the instruments is cut off (Ha & Schmidhuber 2018).
+_CAR_CROP: Crop = (0, 84, 0, 96)
+
+# Procgen's 15 key combinations in its own order; the last six are the keys D, A, W, S, Q and E.
+_PROCGEN_ACTIONS = (
+    *("left-down", "left", "left-up", "down", "noop", "up", "right-down", "right", "right-up"),
+    *("fire", "key-a", "key-w", "key-s", "key-q", "key-e"),
+)
+_PROCGEN_MOVES = 9
+# How many of the six keys do something of their own (found by playing the same level with and without each key):
+# they shoot or throw; Starpilot also shoots backwards, Ninja throws in four directions. The others repeat `fire`.
+_PROCGEN_KEYS: dict[str, int] = {
+    **dict.fromkeys(("bossfight", "caveflyer", "dodgeball", "fruitbot", "plunder"), 1),
+    "starpilot": 2,
+    "ninja": 4,
+}
+
+_ATARI_FRAMES = 108_000
+"""Emulator frames of the longest Atari episode: half an hour (Machado et al. 2018)."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """One game, resolved with its settings."""
+
+    name: str
+    """As in the catalogue; names the run's folder."""
+    family: str
+    """carracing, atari, procgen or gymnasium."""
+    title: str
+    """For people."""
+    actions: ActionSpace
+    screen: tuple[int, int]
+    """Height and width of the game's screen, in pixels."""
+    crop: Crop | None
+    """top, bottom, left, right: rows top..bottom-1 and columns left..right-1 are seen (None: everything)."""
+    episode_steps: int
+    """Longest episode, in agent steps."""
+    fps: float
+    """Agent steps in one second of the game, for videos."""
+    env: EnvConfig
+    envpool_id: str | None
+    gymnasium_id: str | None
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every game of the catalogue; `gymnasium:ID` stands for any other."""
+    return ("carracing", *PROCGEN, *ATARI)
+
+
+def canonical_name(name: str) -> str:
+    """The catalogue's spelling: `SpaceInvaders`, `spaceinvaders` and `space_invaders` are one game.
+
+    Raises:
+      UsageError: no such game; says which are near.
+    """
+    if name.startswith(_OWN_ID) and len(name) > len(_OWN_ID):
+        return name
+    known = {_plain(each): each for each in names()}
+    if _plain(name) in known:
+        return known[_plain(name)]
+    near = nearest(name.lower(), names()) or "; choose carracing, a Procgen or an Atari game, or gymnasium:ID"
+    raise UsageError(f"--game {name}: no such game{near}")
+
+
+def family_of(name: str) -> str:
+    """`carracing`, `atari`, `procgen` or `gymnasium`; raises UsageError for an unknown game."""
+    name = canonical_name(name)
+    if name.startswith(_OWN_ID):
+        return "gymnasium"
+    if name in PROCGEN:
+        return "procgen"
+    return "atari" if name in ATARI else "carracing"
+
+
+def find(name: str, env: EnvConfig) -> Game:
+    """The game with its settings resolved.
+
+    Raises:
+      UsageError: an unknown game, or settings that don't fit it.
+    """
+    name = canonical_name(name)
+    makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium}
+    game = makers[family_of(name)](name, env)
+    _check_crop(game)
+    return game
+
+
+def _carracing(name: str, env: EnvConfig) -> Game:
+    _refuse_action_names(name, env)
+    return Game(
+        name=name,
+        family="carracing",
+        title="CarRacing-v3",
+        actions=Continuous(
+            names=("steer", "gas", "brake"),
+            low=(-1.0, 0.0, 0.0),
+            high=(1.0, 1.0, 1.0),
+            squash=("tanh", "sigmoid", "positive_tanh"),
+        ),
+        screen=(96, 96),
+        crop=env.crop or _CAR_CROP,
+        episode_steps=env.episode_steps or 1000,
+        fps=50.0,
+        env=env,
+        envpool_id="CarRacing-v3",
+        gymnasium_id="CarRacing-v3",
+    )
+
+
+def _atari(name: str, env: EnvConfig) -> Game:
+    words = [word.capitalize() for word in name.split("_")]
+    minimal, screen = _ask_emulator(name)
+    return Game(
+        name=name,
+        family="atari",
+        title=" ".join(words),
+        actions=_choose(Discrete(minimal, tuple(range(len(minimal)))), env, default=minimal),
+        screen=screen,
+        crop=env.crop or _ATARI_CROPS.get(name),
+        episode_steps=env.episode_steps or _ATARI_FRAMES // env.frame_skip,
+        fps=60 / env.frame_skip,
+        env=env,
+        envpool_id="".join(words) + "-v5",
+        gymnasium_id="ALE/" + "".join(words).replace("3d", "3D") + "-v5",
+    )
+
+
+@cache
+def _ask_emulator(rom: str) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """ALE's names of a game's minimal action set, in the order in which a game counts them, and its screen's size."""
+    import ale_py
+    from ale_py import roms
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    emulator = ale_py.ALEInterface()
+    emulator.loadROM(str(roms.get_rom_path(rom)))
+    height, width = emulator.getScreenDims()
+    return tuple(action.name for action in emulator.getMinimalActionSet()), (height, width)
+
+
+def _procgen(name: str, env: EnvConfig) -> Game:
+    if env.backend != "envpool":
+        raise UsageError(f"--env.backend {env.backend}: {name} runs on envpool only; leave the backend out")
+    if env.first_level + max(1, env.levels) > env.test_first_level:
+        raise UsageError(
+            f"--env.test_first_level {env.test_first_level}: the test levels must start behind the training levels "
+            f"{env.first_level}..{env.first_level + max(1, env.levels) - 1}"
+        )
+    everything = Discrete(_PROCGEN_ACTIONS, tuple(range(len(_PROCGEN_ACTIONS))))
+    return Game(
+        name=name,
+        family="procgen",
+        title=name.capitalize(),
+        actions=_choose(everything, env, default=_PROCGEN_ACTIONS[: _PROCGEN_MOVES + _PROCGEN_KEYS.get(name, 0)]),
+        screen=(64, 64),
+        crop=env.crop,
+        episode_steps=env.episode_steps or 1000,
+        fps=15.0,
+        env=env,
+        envpool_id=f"{name.capitalize()}{env.difficulty.capitalize()}-v0",
+        gymnasium_id=None,
+    )
+
+
+def _gymnasium(name: str, env: EnvConfig) -> Game:
+    # Imported late: the adapter imports Gymnasium, which most games don't need.
+    from wm_jax.envs.host.gymnasium import describe
+
+    identifier = name.removeprefix(_OWN_ID)
+    facts = describe(identifier)
+    if isinstance(facts.actions, Discrete):
+        actions = _choose(facts.actions, env, default=facts.actions.names)
+    else:
+        _refuse_action_names(name, env)
+        actions = facts.actions
+    return Game(
+        name=name,
+        family="gymnasium",
+        title=identifier,
+        actions=actions,
+        screen=facts.screen,
+        crop=env.crop,
+        episode_steps=env.episode_steps or facts.episode_steps,
+        fps=facts.fps,
+        env=env,
+        envpool_id=None,
+        gymnasium_id=identifier,
+    )
+
+
+def _choose(everything: Discrete, env: EnvConfig, default: tuple[str, ...]) -> Discrete:
+    """The actions to keep, in the order asked for."""
+    chosen = default if env.actions is None else everything.names if env.actions == ("all",) else env.actions
+    positions = dict(zip(everything.names, everything.indices, strict=True))
+    for action in chosen:
+        if action not in positions:
+            raise UsageError(f"--env.actions {action}: no such action; choose all, or {', '.join(everything.names)}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise UsageError(f"--env.actions {' '.join(chosen)}: name at least one action, and each only once")
+    return Discrete(tuple(chosen), tuple(positions[action] for action in chosen))
+
+
+def _refuse_action_names(name: str, env: EnvConfig) -> None:
+    if env.actions is not None:
+        raise UsageError(f"--env.actions {' '.join(env.actions)}: {name} has continuous actions; leave it out")
+
+
+def _check_crop(game: Game) -> None:
+    if game.crop is None:
+        return
+    top, bottom, left, right = game.crop
+    height, width = game.screen
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise UsageError(
+            f"--env.crop {top} {bottom} {left} {right}: must be top < bottom <= {height} and left < right <= {width}, "
+            f"the screen of {game.name}"
+        )
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def draws_differently(game: Game) -> bool:
+    """Whether the official game draws its pictures otherwise than the one that replays and training come from."""
+    return game.family == "carracing" and game.env.backend == "envpool"

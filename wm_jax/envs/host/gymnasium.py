@@ -1,0 +1,216 @@
+"""Gymnasium's own environments in worker processes: the official games, and any other with image observations.
+
+One process per core, several slots in each; a worker answers slot by slot, so `recv` returns whoever is ready.
+Workers are fresh interpreters that run `worker.py`: never forks, as JAX may have started threads here, and never
+`multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_jax.config import nearest
+from wm_jax.envs.games import Game
+from wm_jax.envs.host.frames import SIZE
+from wm_jax.envs.host.pool import Step
+from wm_jax.envs.host.worker import make
+from wm_jax.errors import UsageError, UserError
+from wm_jax.spaces import ActionSpace, Continuous, Discrete
+
+_DEFAULT_STEPS = 1000
+_DEFAULT_FPS = 30.0
+
+
+class Facts(NamedTuple):
+    """What the catalogue needs to know about a Gymnasium environment."""
+
+    actions: ActionSpace
+    screen: tuple[int, int]
+    episode_steps: int
+    fps: float
+
+
+def describe(identifier: str) -> Facts:
+    """Open an environment by its id (`ID` or `module:ID`) and read its spaces.
+
+    Raises:
+      UsageError: it can't be opened, or its observations or actions are of a kind that we don't play.
+    """
+    import gymnasium
+
+    name = f"--game gymnasium:{identifier}"
+    try:
+        env = make(identifier, {})
+    except gymnasium.error.NameNotFound:
+        known = tuple(gymnasium.registry)
+        raise UsageError(f"{name}: Gymnasium knows no such id{nearest(identifier, known)}") from None
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
+        raise UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})") from None
+    seen, spec = env.observation_space, gymnasium.spec(identifier.rpartition(":")[2])
+    fps = float(env.metadata.get("render_fps") or _DEFAULT_FPS)
+    actions = _actions(name, env.action_space)
+    env.close()
+    image = isinstance(seen, gymnasium.spaces.Box) and seen.dtype == np.uint8 and seen.shape[2:] == (3,)
+    if not image:
+        raise UsageError(
+            f"{name}: observations are {seen}, not images (Box uint8 of height x width x 3); "
+            f"choose another game, or wrap this one in a module of yours and register it (gymnasium:MODULE:ID)"
+        )
+    return Facts(actions, (seen.shape[0], seen.shape[1]), spec.max_episode_steps or _DEFAULT_STEPS, fps)
+
+
+def _actions(name: str, space: Any) -> ActionSpace:
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Discrete):
+        count, start = int(space.n), int(space.start)
+        return Discrete(tuple(str(i) for i in range(count)), tuple(range(start, start + count)))
+    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+        count = space.shape[0]
+        return Continuous(
+            tuple(f"action_{i}" for i in range(count)),
+            tuple(float(low) for low in space.low),
+            tuple(float(high) for high in space.high),
+            ("tanh",) * count,
+        )
+    raise UsageError(f"{name}: actions are {space}; only Discrete, or a bounded Box of one dimension, can be played")
+
+
+class _Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    complaints: IO[bytes]
+    """What the process wrote on its standard error."""
+
+
+def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> "GymnasiumEngine":
+    """Workers for `slots` environments; `official` ignores the settings that change the game."""
+    options: dict[str, Any] = {}
+    if game.family == "atari" and not official:
+        options = {"frameskip": game.env.frame_skip, "repeat_action_probability": game.env.sticky}
+    return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or os.cpu_count() or 1))
+
+
+class GymnasiumEngine:
+    """An `Engine` over worker processes; slot i lives in worker i modulo their number."""
+
+    def __init__(self, game: Game, options: dict[str, Any], workers: int):
+        self._game = game
+        self._continuous = isinstance(game.actions, Continuous)
+        self._round = 0
+        self._flying = 0
+        self._workers = [self._launch() for _ in range(workers)]
+        for index in range(workers):
+            self._order(index, (game.gymnasium_id, options, game.crop))
+
+    def _launch(self) -> _Worker:
+        ours, theirs = Pipe()
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the engine)
+        paths = [path or os.getcwd() for path in sys.path]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wm_jax.envs.host.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            # One core per worker: numerical libraries inside a game mustn't start threads of their own.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+        )
+        theirs.close()
+        return _Worker(process, ours, complaints)
+
+    def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """See `Engine`. Answers to the round before are dropped as they come."""
+        self._round += 1
+        self._flying = 0
+        self._spread("reset", [(slot, seed) for slot, seed in enumerate(seeds)])
+        frames = np.empty((len(seeds), SIZE, SIZE, 3), np.uint8)
+        step = self.recv(len(seeds))
+        frames[step.ids] = step.frames
+        return frames
+
+    def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
+        """See `Engine`."""
+        played = list(actions) if self._continuous else actions.tolist()
+        self._spread("step", list(zip(ids.tolist(), played, strict=True)))
+
+    def recv(self, most: int) -> Step:
+        """See `Engine`. Raises UserError when a worker has died or its game failed."""
+        answers: list[tuple] = []
+        wanted = min(most, self._flying)
+        # Waits for a full batch: answers that trickle out one by one would each cost the caller a turn of its policy.
+        while len(answers) < wanted:
+            ready = {worker.pipe: index for index, worker in enumerate(self._workers)}
+            for pipe in wait(list(ready)):
+                self._collect(ready[pipe], answers, wanted)  # pyright: ignore[reportArgumentType]
+        self._flying -= len(answers)
+        ids, frames, reward, terminated, truncated = zip(*answers, strict=True)
+        return Step(
+            np.array(ids, np.int32),
+            np.stack(frames),
+            np.array(reward, np.float32),
+            np.array(terminated),
+            np.array(truncated),
+        )
+
+    def close(self) -> None:
+        """See `Engine`. Workers end when their pipe closes; one that is stuck in its game is killed."""
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            try:
+                worker.process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.complaints.close()
+        self._workers = []
+
+    def _collect(self, index: int, answers: list[tuple], most: int) -> None:
+        """Take what one worker has ready, up to `most` answers in all."""
+        pipe = self._workers[index].pipe
+        try:
+            while len(answers) < most and pipe.poll():
+                number, *answer = pipe.recv()
+                if number == "failed":
+                    self._give_up(index, answer[0])
+                if number == self._round:
+                    answers.append(tuple(answer))
+        except (EOFError, ConnectionResetError):
+            self._give_up(index)
+
+    def _spread(self, order: str, items: list[tuple[int, Any]]) -> None:
+        self._flying += len(items)
+        count = len(self._workers)
+        for index in range(count):
+            mine = [item for item in items if item[0] % count == index]
+            if mine:
+                self._order(index, (order, self._round, mine))
+
+    def _order(self, index: int, message: Any) -> None:
+        try:
+            self._workers[index].pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            self._give_up(index)
+
+    def _give_up(self, index: int, reason: str = "") -> None:
+        """Close everything and raise the one sentence that says why."""
+        worker = self._workers[index]
+        if not reason:
+            code = worker.process.wait()
+            worker.complaints.seek(0)
+            lines = worker.complaints.read().decode(errors="replace").strip().splitlines()
+            reason = f"died with exit code {code}" + (f": {lines[-1]}" if lines else "")
+        self.close()
+        raise UserError(
+            f"environment worker {index} of {self._game.name} failed ({reason}); "
+            f"run again, with fewer workers if memory is short"
+        )

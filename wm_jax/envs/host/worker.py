@@ -1,0 +1,80 @@
+"""A process that plays Gymnasium environments for `gymnasium.py`: `python -m wm_jax.envs.host.worker FD`.
+
+It must start fast, so it imports no JAX. Orders and answers go through one pipe:
+
+    orders    ("reset", round, [(slot, seed), ...])    ("step", round, [(slot, action), ...])
+    answers   (round, slot, frame, reward, terminated, truncated), one for each slot
+              ("failed", reason), after which the process ends
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+
+def make(identifier: str, options: dict[str, Any]) -> Any:
+    """One Gymnasium environment without a step limit of its own, silently.
+
+    Pygame greets and both pygame and ALE warn on import; neither says anything to a user of this project.
+    """
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import gymnasium
+
+        if identifier.startswith("ALE/"):
+            import ale_py
+
+            ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+            gymnasium.register_envs(ale_py)
+        # -1 lifts Gymnasium's own step limit; the passive checker costs time and only prints warnings.
+        return gymnasium.make(identifier, max_episode_steps=-1, disable_env_checker=True, **options)
+
+
+def serve(orders: Connection) -> None:
+    """Play until the pipe closes, which also happens when the parent dies."""
+    from wm_jax.envs.host.frames import shrink
+
+    identifier, options, crop = orders.recv()
+    environments: dict[int, Any] = {}
+
+    def answer(number: int, slot: int, screen: np.ndarray, *rest: Any) -> None:
+        orders.send((number, slot, shrink(screen[None], crop)[0], *rest))
+
+    while True:
+        order, number, items = orders.recv()
+        for slot, value in items:
+            if order == "reset":
+                if slot not in environments:
+                    environments[slot] = make(identifier, options)
+                screen, _ = environments[slot].reset(seed=value)
+                answer(number, slot, screen, 0.0, False, False)
+            else:
+                screen, reward, terminated, truncated, _ = environments[slot].step(value)
+                answer(number, slot, screen, float(reward), bool(terminated), bool(truncated))
+
+
+def main() -> None:
+    """Entry of the process; its one argument is the file descriptor of the pipe."""
+    # Ctrl-C reaches the whole group; the parent decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    orders = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            serve(orders)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # whatever a game raises becomes the parent's one sentence
+            orders.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()
