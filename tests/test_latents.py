@@ -1,0 +1,175 @@
+"""Latents beside the replays: joined frame by frame, resumable, and never those of other replays."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_replay import ABOUT, fill, make_episode, split_of
+
+from wm_jax import files
+from wm_jax.data.episodes import Shard, Split
+from wm_jax.data.latents import LatentStore
+from wm_jax.data.replay import ReplayStore
+from wm_jax.errors import UserError
+
+LATENT = 4
+SEEDS = range(11)
+SPLITS: tuple[Split | None, ...] = ("train", "test", None)
+
+
+def encode(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stand-in for V that tells frames apart: mean [n, LATENT] from pixels, log_var its negative."""
+    mean = frames.reshape(len(frames), -1)[:, [0, 3, 50, 9000]].astype(np.float32)
+    return mean, -mean
+
+
+def write(latents: LatentStore, replays: ReplayStore, wanted: list[Shard]) -> None:
+    for shard, blocks in replays.iter_shards([shard.name for shard in wanted]):
+        mean, log_var = encode(np.concatenate(list(blocks)))
+        latents.write(shard, mean, log_var)
+
+
+@pytest.fixture
+def replays(tmp_path) -> ReplayStore:
+    return fill(tmp_path / "replays", SEEDS, shard=4)
+
+
+@pytest.fixture
+def latents(tmp_path, replays) -> LatentStore:
+    store = LatentStore.create(tmp_path / "latents", "v" * 64, replays.id, LATENT)
+    write(store, replays, store.missing(replays))
+    return store
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_latents_meet_their_own_steps(tmp_path, latents, replays, split):
+    played = [make_episode(seed) for seed in SEEDS if split in (None, split_of(seed))]
+    for store in (latents, LatentStore.open(tmp_path / "latents")):
+        flat = store.flat(replays, split)
+        assert len(flat.offsets) == len(played) + 1
+        assert len(flat.mean) == flat.offsets[-1] == sum(len(episode.frames) for episode in played)
+        for episode, one, start, stop in zip(
+            played, store.episodes(replays, split), flat.offsets[:-1], flat.offsets[1:], strict=True
+        ):
+            mean, log_var = encode(episode.frames)
+            np.testing.assert_array_equal(flat.mean[start:stop], mean)
+            np.testing.assert_array_equal(flat.log_var[start:stop], log_var)
+            np.testing.assert_array_equal(flat.action[start:stop], [*episode.actions, 0])
+            np.testing.assert_array_equal(flat.reward[start:stop], [*episode.rewards, 0])
+            np.testing.assert_array_equal(flat.done[start:stop], [*episode.terminated, False])
+            np.testing.assert_array_equal(flat.acted[start:stop], [True] * len(episode.rewards) + [False])
+            for found, expected in zip(
+                one, (mean, log_var, episode.actions, episode.rewards, episode.terminated), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
+    assert flat.mean.dtype == flat.log_var.dtype == flat.reward.dtype == np.float32
+    assert flat.action.dtype == np.int32
+
+
+def test_continuous_actions(tmp_path):
+    replays = ReplayStore.create(tmp_path / "replays", ABOUT)
+    episode = make_episode(3, 12, continuous=True)
+    replays.append([episode], ["train"])
+    latents = LatentStore.create(tmp_path / "latents", "v", replays.id, LATENT)
+    write(latents, replays, latents.missing(replays))
+    flat = latents.flat(replays, "train")
+    np.testing.assert_array_equal(flat.action, np.concatenate([episode.actions, np.zeros((1, 3), np.float32)]))
+    assert len(latents.flat(replays, "test").mean) == 0
+
+
+def test_encoding_goes_on_where_it_stopped(tmp_path, replays, monkeypatch):
+    store = LatentStore.create(tmp_path / "latents", "v", replays.id, LATENT)
+    assert [shard.name for shard in store.missing(replays)] == ["000000", "000001", "000002"]
+    write(store, replays, store.missing(replays)[:1])
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    # Stopped between the file and the manifest: the file is there but not named, so it is made again.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "write_manifest", stop)
+        write(store, replays, store.missing(replays)[:1])
+    assert (tmp_path / "latents" / "000001.npy").exists()
+    store = LatentStore.open_or_create(tmp_path / "latents", "v", replays.id, LATENT)
+    assert [shard.name for shard in store.missing(replays)] == ["000001", "000002"]
+    with pytest.raises(UserError, match=r"lacks 2 of 3 shards.*bin/encode"):
+        store.flat(replays)
+    write(store, replays, store.missing(replays))
+    assert store.missing(replays) == []
+    np.testing.assert_array_equal(store.flat(replays).mean, encode(replays.frames())[0])
+
+
+def test_growth_and_a_view_of_the_first_episodes(tmp_path, latents, replays):
+    before = latents.flat(replays, "train")
+    grown = fill(tmp_path / "replays", range(11, 20), shard=4)
+    assert [shard.name for shard in latents.missing(grown)] == ["000003", "000004", "000005"]
+    view = ReplayStore.open(tmp_path / "replays", episodes=11)
+    for found, expected in zip(latents.flat(view, "train"), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    fewer = latents.flat(ReplayStore.open(tmp_path / "replays", episodes=6))
+    np.testing.assert_array_equal(fewer.mean, np.concatenate([encode(make_episode(s).frames)[0] for s in range(6)]))
+
+
+def test_a_quarantined_shard_takes_its_latents_along(tmp_path, latents, replays):
+    replays.quarantine("000001")
+    assert latents.missing(replays) == []
+    kept = [*range(4), *range(8, 11)]
+    np.testing.assert_array_equal(
+        latents.flat(replays).mean, np.concatenate([encode(make_episode(s).frames)[0] for s in kept])
+    )
+    replays.close()
+
+
+def test_other_replays_or_another_vae_are_refused(tmp_path, latents, replays):
+    other = ReplayStore.create(tmp_path / "other", {**ABOUT, "game": "else"})
+    other.append([make_episode(0)], ["train"])
+    with pytest.raises(UserError, match=r"was made from replays .*bin/encode --fresh"):
+        latents.flat(other)
+    # The same settings, played again: the identity is the same, the content is not.
+    shutil.rmtree(tmp_path / "replays")
+    again = fill(tmp_path / "replays", range(30, 41), shard=4)
+    assert again.id == replays.id
+    with pytest.raises(UserError, match=r"shard 000000 .* is not the one that was encoded"):
+        latents.missing(again)
+    changes: list[dict[str, Any]] = [{"vae": "w"}, {"replays": "r"}, {"latent": 8}]
+    for changed in changes:
+        wanted: dict[str, Any] = {"vae": "v" * 64, "replays": replays.id, "latent": LATENT} | changed
+        with pytest.raises(UserError, match=rf"was made with {next(iter(changed))} .*--fresh"):
+            LatentStore.open_or_create(tmp_path / "latents", **wanted)
+    with pytest.raises(UserError, match="holds latents already"):
+        LatentStore.create(tmp_path / "latents", "v", replays.id, LATENT)
+    with pytest.raises(UserError, match="holds no latents: run bin/encode"):
+        LatentStore.open(tmp_path / "nowhere")
+
+
+def test_wrong_latents_are_refused(latents, replays):
+    shard = replays.shards[0]
+    good = np.zeros((shard.frames, LATENT), np.float32)
+    bad = good.copy()
+    bad[1, 2] = np.inf
+    for mean, log_var in ((good[1:], good), (good, good.astype(np.float64)), (good, bad)):
+        with pytest.raises(ValueError, match=r"mean|log_var"):
+            latents.write(shard, mean, log_var)
+
+
+def test_damage_is_refused(tmp_path, latents, replays):
+    random = np.random.default_rng(0)
+    paths: list[Path] = [tmp_path / "latents" / "000001.npy", tmp_path / "latents" / "manifest.json"]
+    for trial in range(20):
+        path = paths[trial % 2]
+        intact = path.read_bytes()
+        broken = bytearray(intact)
+        broken[random.integers(len(broken))] ^= 1 << int(random.integers(8))
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=rf"{path.name}.*checksum.*bin/encode --fresh"):
+            LatentStore.open(tmp_path / "latents").flat(replays)
+        path.write_bytes(intact)
+    os.truncate(paths[0], 100)
+    with pytest.raises(UserError, match=r"000001.npy is missing or does not fit"):
+        latents.flat(replays)
+    paths[0].unlink()
+    with pytest.raises(UserError, match=r"000001.npy is missing or does not fit"):
+        latents.flat(replays)

@@ -1,0 +1,108 @@
+"""Batches of single frames for V: on the device when they fit, else streamed ahead of it.
+
+A source gives, for any step, the same batch: batch s is places s*B .. (s+1)*B of an endless row of shuffled epochs.
+That is what makes a resumed training exact.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax import streams
+
+
+class Batches(Protocol):
+    """What the training loop draws from.
+
+    Attributes:
+      data: pytree that stays on the device.
+    """
+
+    data: Any
+
+    def references(self, step: int, count: int, room: int) -> Any:
+        """What `fetch` needs for steps `step .. step + count`: a pytree with a leading axis of length `room`."""
+        ...
+
+    def fetch(self, data: Any, reference: Any) -> Any:
+        """One batch, inside jit, from `data` and one row of the references."""
+        ...
+
+
+class Shuffle:
+    """The endless row of shuffled epochs over `count` items, the same for the same seed."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed = count, seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def items(self, start: int, stop: int) -> np.ndarray:
+        """Items at places start .. stop of the row, int64[stop - start]."""
+        first, last = start // self.count, (stop - 1) // self.count
+        self._epochs = {epoch: self._epoch(epoch) for epoch in range(first, last + 1)}
+        row = np.concatenate(list(self._epochs.values()))
+        return row[start - first * self.count : stop - first * self.count]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        found = self._epochs.get(epoch)
+        return streams.generator(self.seed, "epoch", epoch).permutation(self.count) if found is None else found
+
+
+class ResidentFrames:
+    """Frames that live on the device as uint8 [F, 64, 64, 3]; only indices travel."""
+
+    def __init__(self, frames: np.ndarray, batch: int, seed: int):
+        self.data = jnp.asarray(frames)
+        self._batch = batch
+        self._shuffle = Shuffle(len(frames), seed)
+
+    def references(self, step: int, count: int, room: int) -> jax.Array:
+        """Indices int32 [room, B]; rows past `count` are unused."""
+        items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
+        padded = np.zeros((room, self._batch), np.int32)
+        padded[:count] = items.reshape(count, self._batch)
+        return jnp.asarray(padded)
+
+    def fetch(self, data: jax.Array, reference: jax.Array) -> jax.Array:
+        """uint8 [B, 64, 64, 3]."""
+        return data[reference]
+
+
+class StreamedFrames:
+    """Frames read from the store one dispatch ahead, in the order that `ResidentFrames` would use.
+
+    Args:
+      read: indices int[B] to frames uint8 [B, 64, 64, 3].
+      count: frames in all.
+    """
+
+    def __init__(self, read: Callable[[np.ndarray], np.ndarray], count: int, batch: int, seed: int):
+        self.data = ()
+        self._read, self._batch = read, batch
+        self._shuffle = Shuffle(count, seed)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
+        self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
+
+    def references(self, step: int, count: int, room: int) -> jax.Array:
+        """Frames uint8 [room, B, 64, 64, 3]; rows past `count` are unused."""
+        wanted = (step, count, room)
+        if self._ahead is not None and self._ahead[0] == wanted:
+            frames = self._ahead[1].result()
+        else:
+            frames = self._load(*wanted)
+        following = (step + count, room, room)
+        self._ahead = following, self._reader.submit(self._load, *following)
+        return jnp.asarray(frames)
+
+    def fetch(self, data: tuple[()], reference: jax.Array) -> jax.Array:
+        """uint8 [B, 64, 64, 3]."""
+        return reference
+
+    def _load(self, step: int, count: int, room: int) -> np.ndarray:
+        items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
+        frames = self._read(items).reshape(count, self._batch, 64, 64, 3)
+        return np.concatenate([frames, np.zeros((room - count, *frames.shape[1:]), np.uint8)])

@@ -1,0 +1,226 @@
+"""Latents: what V sees in every frame of the replays, one file per shard of the replays.
+
+    manifest.json    identity of V and of the replays, and for every file what it was made from; with its own checksum
+    000003.npy       float32 [2, F, Z]: mean and log variance of the frames of replays/shards/000003
+
+Encoding can stop anywhere and go on with the shards that are `missing`.
+"""
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wm_jax import files
+from wm_jax.data.episodes import Shard, Split
+from wm_jax.data.replay import ReplayStore
+from wm_jax.errors import UserError
+from wm_jax.files import Stamp
+
+FORMAT = "wm_jax latents 1"
+START_ANEW = "make the latents anew with bin/encode --fresh"
+
+
+class Latents(NamedTuple):
+    """Episodes end to end: an episode of n steps has n + 1 frames, the last of them without an action.
+
+    mean, log_var: float32 [F, Z].
+    action: int32 [F] or float32 [F, A], taken at this frame (zero where there is none).
+    reward: float32 [F], of that action.
+    done: bool [F], that action ended the game (terminated: a time limit is no end that M could foresee).
+    acted: bool [F], there is an action: false on each episode's last frame.
+    offsets: int64 [episodes + 1], first frame of each episode, and F.
+    """
+
+    mean: np.ndarray
+    log_var: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    done: np.ndarray
+    acted: np.ndarray
+    offsets: np.ndarray
+
+
+class EpisodeLatents(NamedTuple):
+    """One episode of T steps.
+
+    mean, log_var: float32 [T + 1, Z].
+    action: int32 [T] or float32 [T, A].
+    reward: float32 [T].
+    done: bool [T].
+    """
+
+    mean: np.ndarray
+    log_var: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    done: np.ndarray
+
+
+class LatentStore:
+    """The latents in a folder; opened with `create`, `open` or `open_or_create`.
+
+    Attributes:
+      parents: {"vae": identity of V's weights, "replays": identity of the replays}.
+      latent: Z.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        content = files.read_manifest(path / "manifest.json", START_ANEW)
+        if content.get("format") != FORMAT:
+            raise UserError(f"{path} holds {content.get('format')}, this program reads {FORMAT}: {START_ANEW}")
+        self._entries: dict[str, dict[str, Any]] = content["files"]
+        self.parents: dict[str, str] = content["parents"]
+        self.latent: int = content["latent"]
+
+    @classmethod
+    def create(cls, path: Path, vae: str, replays: str, latent: int) -> "LatentStore":
+        """Make an empty store.
+
+        Args:
+          path: its folder; may exist, but hold no latents.
+          vae: identity of V's weights.
+          replays: `ReplayStore.id`.
+          latent: size of z.
+
+        Raises:
+          UserError: there are latents already.
+        """
+        path = Path(path)
+        if (path / "manifest.json").exists():
+            raise UserError(f"{path} holds latents already: open them, or {START_ANEW}")
+        path.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "parents": {"vae": vae, "replays": replays}, "latent": latent, "files": {}}
+        files.write_manifest(path / "manifest.json", content)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "LatentStore":
+        """Open a store.
+
+        Raises:
+          UserError: there is none, or its manifest is damaged.
+        """
+        if not (Path(path) / "manifest.json").exists():
+            raise UserError(f"{path} holds no latents: run bin/encode with this --run first")
+        return cls(Path(path))
+
+    @classmethod
+    def open_or_create(cls, path: Path, vae: str, replays: str, latent: int) -> "LatentStore":
+        """Open the latents that are there, or make an empty store.
+
+        Raises:
+          UserError: those that are there were made with another V or from other replays.
+        """
+        if not (Path(path) / "manifest.json").exists():
+            return cls.create(path, vae, replays, latent)
+        store = cls.open(path)
+        for name, wanted in (("vae", vae), ("replays", replays), ("latent", latent)):
+            found = store.latent if name == "latent" else store.parents[name]
+            if found != wanted:
+                raise UserError(f"{path} was made with {name} {found}, but now it is {wanted}: {START_ANEW}")
+        return store
+
+    def missing(self, replays: ReplayStore) -> list[Shard]:
+        """The shards of the replays that have no latents yet.
+
+        Raises:
+          UserError: the latents belong to other replays.
+        """
+        self._check(replays)
+        return [shard for shard in replays.shards if shard.name not in self._entries]
+
+    def write(self, shard: Shard, mean: np.ndarray, log_var: np.ndarray) -> None:
+        """Add the latents of one shard, float32 [F, Z] each; they are there after a crash, or absent.
+
+        Raises:
+          ValueError: arrays of wrong shapes or types, or numbers that are not finite.
+        """
+        for name, array in (("mean", mean), ("log_var", log_var)):
+            if array.dtype != np.float32 or array.shape != (shard.frames, self.latent):
+                raise ValueError(f"{name}: {array.dtype} {array.shape}, expected float32 {shard.frames, self.latent}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} of shard {shard.name} is not finite")
+        buffer = io.BytesIO()
+        np.save(buffer, np.stack([mean, log_var]))
+        path = self._file(shard.name)
+        files.write_atomically(path, buffer.getvalue())
+        stamp = files.stamp_of(path)
+        entries = {**self._entries, shard.name: {"stamp": stamp, "frames": shard.frames, "shard": shard.digest}}
+        content = {"format": FORMAT, "parents": self.parents, "latent": self.latent, "files": entries}
+        files.write_manifest(self.path / "manifest.json", content)
+        self._entries = entries
+
+    def flat(self, replays: ReplayStore, split: Split | None = None) -> Latents:
+        """All latents of a split (None: of everything) with the steps, in the order of the replays' episodes.
+
+        Raises:
+          UserError: shards are not encoded yet, a file is damaged, or the latents belong to other replays.
+        """
+        missing = self.missing(replays)
+        if missing:
+            raise UserError(
+                f"{self.path} lacks {len(missing)} of {len(replays.shards)} shards of the replays: run bin/encode"
+            )
+        chosen = [i for i, record in enumerate(replays.records) if split in (None, record.split)]
+        offsets = np.cumsum([0, *(replays.records[i].frames for i in chosen)], dtype=np.int64)
+        count, (shape, dtype) = int(offsets[-1]), replays.action
+        flat = Latents(
+            mean=np.empty((count, self.latent), np.float32),
+            log_var=np.empty((count, self.latent), np.float32),
+            action=np.zeros((count, *shape), dtype),
+            reward=np.zeros(count, np.float32),
+            done=np.zeros(count, bool),
+            acted=np.ones(count, bool),
+            offsets=offsets,
+        )
+        flat.acted[offsets[1:] - 1] = False
+        loaded, latents = "", np.empty(0, np.float32)
+        for i, start, stop in zip(chosen, offsets[:-1], offsets[1:], strict=True):
+            record, steps = replays.records[i], replays.steps(i)
+            if record.shard != loaded:
+                loaded, latents = record.shard, self._read(record.shard)
+            flat.mean[start:stop], flat.log_var[start:stop] = latents[:, record.first : record.first + record.frames]
+            flat.action[start : stop - 1] = steps.actions
+            flat.reward[start : stop - 1] = steps.rewards
+            flat.done[start : stop - 1] = steps.terminated
+        return flat
+
+    def episodes(self, replays: ReplayStore, split: Split | None = None) -> list[EpisodeLatents]:
+        """The same, one by one (views of one flat copy)."""
+        flat = self.flat(replays, split)
+        return [
+            EpisodeLatents(
+                flat.mean[start:stop],
+                flat.log_var[start:stop],
+                flat.action[start : stop - 1],
+                flat.reward[start : stop - 1],
+                flat.done[start : stop - 1],
+            )
+            for start, stop in zip(flat.offsets[:-1], flat.offsets[1:], strict=True)
+        ]
+
+    def _check(self, replays: ReplayStore) -> None:
+        if replays.id != self.parents["replays"]:
+            raise UserError(
+                f"{self.path} was made from replays {self.parents['replays'][:12]}, "
+                f"but {replays.path} is {replays.id[:12]}: {START_ANEW}"
+            )
+        for shard in replays.shards:
+            entry = self._entries.get(shard.name)
+            if entry is not None and (entry["frames"], entry["shard"]) != (shard.frames, shard.digest):
+                raise UserError(
+                    f"{self.path}: shard {shard.name} of {replays.path} is not the one that was encoded "
+                    f"({shard.frames} frames, then {entry['frames']}): {START_ANEW}"
+                )
+
+    def _read(self, name: str) -> np.ndarray:
+        content = files.read_stamped(self._file(name), Stamp(*self._entries[name]["stamp"]))
+        if content is None:
+            raise UserError(f"{self._file(name)} is missing or does not fit its checksum: {START_ANEW}")
+        return np.load(io.BytesIO(content))
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.npy"

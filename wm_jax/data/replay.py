@@ -1,0 +1,337 @@
+"""Replays: an append-only store of played episodes, written in whole shards (their files: `shards.py`).
+
+    manifest.json    what the store holds, with a checksum of itself; nothing that it does not name is ever read
+    shards/          one folder per shard
+    damaged/         shards that `quarantine` set aside
+
+A shard is written into a temporary folder, made durable, renamed, and only then named by the manifest, so that a crash
+at any moment leaves the store as it was. Frames are protected by a crc32c each, all other files by their SHA-256.
+Frames are numbered through the store in the order of its episodes; an episode of n steps has n + 1 frames.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wm_jax import files
+from wm_jax.data import shards
+from wm_jax.data.episodes import Episode, Shard, ShardWriter, Split
+from wm_jax.data.reader import Damage, FrameReader, damaged, damages_of, read_file
+from wm_jax.data.shards import FRAME, Steps
+from wm_jax.errors import UserError
+
+FORMAT = "wm_jax replays 1"
+START_ANEW = "start the replays anew with bin/collect --fresh"
+
+
+class Counts(NamedTuple):
+    """Sizes of a split."""
+
+    episodes: int
+    frames: int
+    steps: int
+
+
+class ReplayStore:
+    """The store in a folder; opened with `create`, `open` or `open_or_create`.
+
+    It shows the episodes that were there when it was opened, and those it appended itself.
+
+    Attributes:
+      about: the settings that made the store.
+      shards: its shards, oldest first (with `episodes=N`: those that hold the first N episodes, the last one whole).
+      records: its episodes, in order.
+    """
+
+    def __init__(self, path: Path, episodes: int | None = None):
+        self.path = path
+        self._limit = episodes
+        self._unlock: weakref.finalize[..., Any] | None = None
+        self._load()
+
+    @classmethod
+    def create(cls, path: Path, about: Mapping[str, Any]) -> "ReplayStore":
+        """Make an empty store.
+
+        Args:
+          path: its folder; may exist, but hold no store.
+          about: JSON-able settings that made it.
+
+        Raises:
+          UserError: there is a store already.
+        """
+        path = Path(path)
+        if (path / "manifest.json").exists():
+            raise UserError(f"{path} holds replays already: open them, or give another --run")
+        (path / "shards").mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "about": json.loads(json.dumps(about)), "action": None, "next": 0, "shards": []}
+        files.write_manifest(path / "manifest.json", content)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path, *, episodes: int | None = None, check: bool = True) -> "ReplayStore":
+        """Open a store.
+
+        Args:
+          path: its folder.
+          episodes: see only the first so many (None: all), whatever was appended since.
+          check: look that every file is there with its size (what `verify` and `quarantine` do not need).
+
+        Raises:
+          UserError: there is no store, it is damaged, or it has fewer episodes.
+        """
+        if not (Path(path) / "manifest.json").exists():
+            raise UserError(f"{path} holds no replays: run bin/collect with this --run first")
+        store = cls(Path(path), episodes)
+        if check:
+            store._check_sizes()
+        return store
+
+    @classmethod
+    def open_or_create(cls, path: Path, about: Mapping[str, Any]) -> "ReplayStore":
+        """Open the store that is there, whatever its `about`, or make an empty one."""
+        return cls.open(path) if (Path(path) / "manifest.json").exists() else cls.create(path, about)
+
+    @property
+    def id(self) -> str:
+        """Identity of the settings that made the store; it stays when the store grows."""
+        return files.identity(self.about)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content that is seen here."""
+        seen = {shard.name: 0 for shard in self.shards}
+        for record in self.records:
+            seen[record.shard] += 1
+        return files.identity([[shard.digest, seen[shard.name]] for shard in self.shards])
+
+    @property
+    def next_shard(self) -> int:
+        """Number of the next shard; numbers are never used twice."""
+        return self._manifest["next"]
+
+    @property
+    def action(self) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of one action: () int32, or (A,) float32.
+
+        Raises:
+          UserError: the store is empty.
+        """
+        if self._manifest["action"] is None:
+            raise UserError(f"{self.path} holds no episodes yet: run bin/collect with this --run first")
+        dtype, shape = self._manifest["action"]
+        return tuple(shape), np.dtype(dtype)
+
+    def count(self, split: Split | None = None) -> Counts:
+        """Sizes of a split (None: of everything)."""
+        steps = [record.steps for record in self.records if split in (None, record.split)]
+        return Counts(len(steps), sum(steps) + len(steps), sum(steps))
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def episode(self, i: int) -> Episode:
+        """Episode `i`, whole."""
+        record = self.records[i]
+        steps = self.steps(i)
+        frames = self._reader.take(slice(record.start, record.start + record.frames))
+        return Episode(frames, *steps, seed=record.seed)
+
+    def steps(self, i: int) -> Steps:
+        """Episode `i` without its frames."""
+        record = self.records[i]
+        return self._shard_steps(record.shard).slice(record.first_step, record.first_step + record.steps)
+
+    def frames(self, split: Split | None = None, limit_bytes: int | None = None) -> np.ndarray:
+        """All frames of a split in the order of its episodes, uint8 [F, 64, 64, 3].
+
+        Raises:
+          UserError: a shard is damaged, or the frames need more memory than `limit_bytes`.
+        """
+        starts, lengths, _ = self._places(split)
+        size = int(lengths.sum()) * int(np.prod(FRAME))
+        if limit_bytes is not None and size > limit_bytes:
+            raise UserError(
+                f"{self.path}: its frames need {size / 1e9:.1f} GB, the limit is {limit_bytes / 1e9:.1f} GB: "
+                "raise --data.device_budget_gb"
+            )
+        return self._reader.runs(starts, lengths)
+
+    def read(self, split: Split | None, indices: np.ndarray) -> np.ndarray:
+        """Single frames of a split, uint8 [B, 64, 64, 3]; `indices` int [B] are places in `frames(split)`.
+
+        Raises:
+          IndexError: an index is outside the split.
+          UserError: a shard is damaged.
+        """
+        starts, lengths, ends = self._places(split)
+        indices = np.asarray(indices, np.int64)
+        count = int(lengths.sum())
+        if indices.size == 0:
+            return np.empty((0, *FRAME), np.uint8)
+        if indices.min() < 0 or indices.max() >= count:
+            raise IndexError(f"frames {indices.min()} .. {indices.max()} of a split of {count} frames")
+        episode = np.searchsorted(ends, indices, side="right")
+        return self._reader.take(starts[episode] + indices - (ends - lengths)[episode])
+
+    def iter_shards(
+        self, names: Iterable[str] | None = None, block: int = shards.FILE_FRAMES
+    ) -> Iterator[tuple[Shard, Iterator[np.ndarray]]]:
+        """Shards with all their frames in order, in blocks uint8 [<= block, 64, 64, 3] read one ahead.
+
+        Args:
+          names: only these shards (None: all).
+          block: frames per block.
+        """
+        wanted = None if names is None else set(names)
+        for shard in self.shards:
+            if wanted is None or shard.name in wanted:
+                yield shard, self._reader.blocks(shard, block)
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def append(self, episodes: Iterable[Episode], splits: Iterable[Split]) -> None:
+        """Write one shard of these episodes, which are drawn one by one: memory stays at a few blocks of frames.
+
+        Raises:
+          UserError: another process is writing.
+          ValueError: arrays of wrong shapes or types.
+        """
+        with self.new_shard() as shard:
+            for episode, split in zip(episodes, splits, strict=True):
+                shard.add(episode, split)
+
+    @contextlib.contextmanager
+    def new_shard(self) -> "Iterator[ShardWriter]":
+        """A shard to add episodes to; it joins the store when the block ends without an error.
+
+        Raises:
+          UserError: another process is writing.
+        """
+        self._begin_writing()
+        writer = ShardWriter(self.path / "shards", f"{self.next_shard:06d}", self._manifest["action"])
+        try:
+            yield writer
+            if writer.records:
+                self._name(writer.finish(), writer.action)
+        finally:
+            writer.discard()
+
+    def quarantine(self, name: str) -> Path | None:
+        """Set a shard aside in `damaged/` and drop it from the manifest, so that collection can refill.
+
+        Returns:
+          Where it lies now, or None when nothing of it was left.
+
+        Raises:
+          UserError: no such shard, or another process is writing.
+        """
+        self._take_lock()
+        kept = [entry for entry in self._manifest["shards"] if entry["name"] != name]
+        if len(kept) == len(self._manifest["shards"]):
+            raise UserError(f"{self.path} has no shard {name}: bin/collect verify names the damaged ones")
+        source, target = self.path / "shards" / name, self.path / "damaged" / name
+        # Moved first: a crash between the two leaves a shard that is reported missing, not one that is cleaned away.
+        if source.exists():
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+            files.sync(target.parent)
+            files.sync(source.parent)
+        files.write_manifest(self.path / "manifest.json", {**self._manifest, "shards": kept})
+        self._load()
+        return target if target.exists() else None
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+        """Read everything again: every file's SHA-256, and every frame.
+
+        Args:
+          progress: called with (shards done, shards in all).
+        """
+        damages = []
+        for done, shard in enumerate(self.shards, start=1):
+            damages += damages_of(self.path, shard)
+            if progress is not None:
+                progress(done, len(self.shards))
+        return damages
+
+    def close(self) -> None:
+        """Let others write."""
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
+
+    def _load(self) -> None:
+        content = files.read_manifest(self.path / "manifest.json", f"restore it from a copy, or {START_ANEW}")
+        if content.get("format") != FORMAT:
+            raise UserError(f"{self.path} holds {content.get('format')}, this program reads {FORMAT}: {START_ANEW}")
+        entries, start = [], 0
+        for entry in content["shards"]:
+            entries.append(Shard.from_json(entry, start))
+            start += entry["frames"]
+        self._manifest = content
+        self.about: dict[str, Any] = content["about"]
+        self.records = tuple(record for shard in entries for record in shard.records)[: self._limit]
+        if self._limit is not None and len(self.records) < self._limit:
+            raise UserError(
+                f"{self.path} holds {len(self.records)} episodes, {self._limit} are needed: "
+                f"run bin/collect --collect.episodes {self._limit}"
+            )
+        seen = {record.shard for record in self.records}
+        self.shards = tuple(shard for shard in entries if shard.name in seen)
+        self._reader = FrameReader(self.path, self.shards)
+        self._split_places: dict[Split | None, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._shard_steps = lru_cache(maxsize=4)(self._read_steps)
+
+    def _check_sizes(self) -> None:
+        for shard in self.shards:
+            for name, stamp in shard.stamps.items():
+                path = self.path / "shards" / shard.name / name
+                if not path.exists():
+                    raise damaged(self.path, shard.name, f"{name} is missing")
+                if path.stat().st_size != stamp.size:
+                    raise damaged(
+                        self.path, shard.name, f"{name} has {path.stat().st_size} bytes instead of {stamp.size}"
+                    )
+
+    def _places(self, split: Split | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each episode of a split: first frame in the store, frames, and frames of the split up to its end."""
+        if split not in self._split_places:
+            chosen = [record for record in self.records if split in (None, record.split)]
+            starts = np.array([record.start for record in chosen], np.int64)
+            lengths = np.array([record.frames for record in chosen], np.int64)
+            self._split_places[split] = starts, lengths, np.cumsum(lengths)
+        return self._split_places[split]
+
+    def _read_steps(self, name: str) -> Steps:
+        shard = next(shard for shard in self.shards if shard.name == name)
+        return shards.unpack(read_file(self.path, shard, shards.STEPS))
+
+    def _take_lock(self) -> None:
+        """Hold the store for writing, and see what others have written up to now."""
+        if self._limit is not None:
+            raise ValueError("a view of the first episodes is for reading")
+        if self._unlock is None:
+            self._unlock = weakref.finalize(self, os.close, files.lock(self.path / ".lock", str(self.path)))
+            self._load()
+
+    def _begin_writing(self) -> None:
+        """Remove what a crash has left: folders that the manifest does not name."""
+        self._take_lock()
+        named = {entry["name"] for entry in self._manifest["shards"]}
+        for folder in (self.path / "shards").iterdir():
+            if folder.name not in named:
+                shutil.rmtree(folder)
+
+    def _name(self, shard: Shard, action: list[Any] | None) -> None:
+        """Let the manifest name a shard that is on disk."""
+        entries = [*self._manifest["shards"], shard.to_json()]
+        content = {**self._manifest, "action": action, "next": self.next_shard + 1, "shards": entries}
+        files.write_manifest(self.path / "manifest.json", content)
+        self._load()

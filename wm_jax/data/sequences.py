@@ -1,0 +1,130 @@
+"""Training windows for M over the flat latents of all episodes.
+
+Two ways to cut them: independent windows inside episodes, each from the zero state; or B lanes that walk through all
+episodes, so that the state is carried from window to window and zeroed only where an episode begins.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax import streams
+from wm_jax.models.memory import Sequences
+
+
+class FlatLatents(NamedTuple):
+    """Episodes end to end: an episode of n steps has n + 1 frames, the last of them without an action.
+
+    mean, log_var: float32 [F, Z].
+    action: float32 [F, A], as M sees it (zero on last frames).
+    reward, done: float32 [F], of the step taken at this frame.
+    offsets: int64 [episodes + 1], first frame of each episode, and F.
+    """
+
+    mean: Any
+    log_var: Any
+    action: Any
+    reward: Any
+    done: Any
+    offsets: np.ndarray
+
+
+class Places(NamedTuple):
+    """Where a batch of windows lies.
+
+    frames: int32 [T + 1, B], places in `FlatLatents`.
+    mask: bool [T, B], the step is real: its next frame is of the same episode.
+    first: bool [T, B], the state is zeroed before this step.
+    """
+
+    frames: np.ndarray
+    mask: np.ndarray
+    first: np.ndarray
+
+
+def random_windows(offsets: np.ndarray, length: int, batch: int, random: np.random.Generator) -> Places:
+    """Windows inside episodes, each episode as likely as it is long; short ones are padded with their last frame."""
+    steps = np.diff(offsets) - 1
+    episode = random.choice(len(steps), size=batch, p=steps / steps.sum())
+    starts = np.maximum(steps[episode] - length, 0) + 1
+    start = offsets[episode] + (random.random(batch) * starts).astype(np.int64)
+    last = offsets[episode + 1] - 1
+    frames = np.minimum(start[None, :] + np.arange(length + 1)[:, None], last[None, :])
+    first = np.zeros((length, batch), bool)
+    first[0] = True
+    return Places(frames.astype(np.int32), frames[:-1] < last[None, :], first)
+
+
+class Lanes:
+    """B lanes of equal length through all episodes, whose order is shuffled anew for every pass."""
+
+    def __init__(self, offsets: np.ndarray, length: int, batch: int, seed: int):
+        self._offsets, self._length, self._batch, self._seed = offsets, length, batch, seed
+        self._lane = int(offsets[-1]) // batch
+        self._windows = max(1, -(-(self._lane - 1) // length))
+        self._pass = -1
+        self._row = self._begins = self._ends = np.empty(0)
+
+    def window(self, step: int) -> Places:
+        """The windows of update `step`: each begins where the one before ended."""
+        turn, window = divmod(step, self._windows)
+        if turn != self._pass:
+            self._shuffle(turn)
+        time = window * self._length + np.arange(self._length + 1)[:, None]
+        lane_start = np.arange(self._batch)[None, :] * self._lane
+        places = lane_start + np.minimum(time, self._lane - 1)
+        inside = np.broadcast_to(time[:-1] < self._lane - 1, (self._length, self._batch))
+        first = self._begins[places[:-1]] & inside
+        if window == 0:
+            first[0] = True
+        return Places(self._row[places].astype(np.int32), ~self._ends[places[:-1]] & inside, first)
+
+    def _shuffle(self, turn: int) -> None:
+        order = streams.generator(self._seed, "lanes", turn).permutation(len(self._offsets) - 1)
+        begins, ends = self._offsets[:-1], self._offsets[1:] - 1
+        self._row = np.concatenate([np.arange(int(begins[e]), int(ends[e]) + 1) for e in order])
+        flags = np.zeros((2, len(self._row)), bool)
+        flags[0, begins], flags[1, ends] = True, True
+        self._begins, self._ends = flags[:, self._row]
+        self._pass = turn
+
+
+class SequenceBatches:
+    """Batches of `Sequences` from latents that live on the device; only places travel.
+
+    Args:
+      carried: lanes with carried state instead of independent windows.
+    """
+
+    def __init__(self, latents: FlatLatents, length: int, batch: int, seed: int, carried: bool):
+        self.data = jax.tree.map(jnp.asarray, latents._replace(offsets=np.empty(0, np.int32)))
+        self._offsets = latents.offsets
+        self._length, self._batch, self._seed = length, batch, seed
+        self._lanes = Lanes(latents.offsets, length, batch, seed) if carried else None
+
+    def places(self, step: int) -> Places:
+        """Where the windows of one update lie."""
+        if self._lanes is not None:
+            return self._lanes.window(step)
+        random = streams.generator(self._seed, "windows", step)
+        return random_windows(self._offsets, self._length, self._batch, random)
+
+    def references(self, step: int, count: int, room: int) -> Places:
+        """Places of `count` updates, stacked and padded to `room`."""
+        rows = [self.places(step + i) for i in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows, *[rows[-1]] * (room - count))
+
+    def fetch(self, data: FlatLatents, reference: Places) -> Sequences:
+        """One batch, time first."""
+        now = reference.frames[:-1]
+        return Sequences(
+            mean=data.mean[reference.frames],
+            log_var=data.log_var[reference.frames],
+            action=data.action[now],
+            reward=data.reward[now],
+            done=data.done[now],
+            first=jnp.asarray(reference.first),
+            mask=jnp.asarray(reference.mask, jnp.float32),
+        )
