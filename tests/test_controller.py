@@ -1,0 +1,74 @@
+"""C against a NumPy reference; actions at their bounds."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wm_jax.errors import UserError
+from wm_jax.models.controller import Controller, encode_action, to_action
+from wm_jax.spaces import Continuous, Discrete
+
+CAR = Continuous(("steer", "gas", "brake"), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("tanh", "sigmoid", "positive_tanh"))
+MOVES = Discrete(("noop", "fire", "left"), (0, 1, 4))
+
+
+def test_parameter_counts() -> None:
+    assert Controller("zh", 0, 32, 256, CAR).n_params == 867  # the paper's CarRacing controller
+    assert Controller("z", 0, 32, 256, CAR).n_params == 99
+    assert Controller("zhc", 0, 64, 512, Discrete(("left",), (0,))).n_params == 1_089  # the paper's Doom controller
+    assert Controller("z", 40, 32, 256, CAR).n_params == 32 * 40 + 40 + 40 * 3 + 3
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("inputs", ["z", "zh", "zhc"])
+def test_apply_agrees_with_numpy(inputs: str, hidden: int) -> None:
+    controller = Controller(inputs, hidden, 4, 6, CAR)  # pyright: ignore[reportArgumentType]
+    rng = np.random.default_rng(0)
+    params = rng.standard_normal(controller.n_params).astype(np.float32)
+    features = rng.standard_normal(controller.n_features).astype(np.float32)
+    x, rest = features, params
+    for layer, outputs in enumerate([hidden, 3] if hidden else [3]):
+        x = np.tanh(x) if layer else x
+        weights, bias, rest = np.split(rest, [outputs * x.size, outputs * x.size + outputs])
+        x = weights.reshape(outputs, x.size) @ x + bias
+    assert rest.size == 0
+    np.testing.assert_allclose(controller.apply(jnp.asarray(params), jnp.asarray(features)), x, rtol=1e-5, atol=1e-6)
+
+
+def test_features_come_in_the_order_z_h_c() -> None:
+    z, h, c = (jnp.full((2, n), float(n)) for n in (4, 6, 6))
+    c = c + 1.0
+    for inputs, parts in (("z", (z,)), ("zh", (z, h)), ("zhc", (z, h, c))):
+        controller = Controller(inputs, 0, 4, 6, CAR)  # pyright: ignore[reportArgumentType]
+        features = controller.features(z, (h, c))
+        np.testing.assert_array_equal(features, np.concatenate(parts, axis=-1))
+        assert features.shape[-1] == controller.n_features
+
+
+def test_a_gru_has_no_c() -> None:
+    with pytest.raises(UserError, match=r"--controller\.inputs zhc"):
+        Controller("zhc", 0, 4, 6, CAR).features(jnp.zeros((1, 4)), (jnp.zeros((1, 6)),))
+
+
+def test_continuous_actions() -> None:
+    raw = jnp.asarray([[0.0, 0.0, 0.0], [50.0, 50.0, 50.0], [-50.0, -50.0, -50.0], [0.5, 0.5, 0.5]])
+    expected = [[0, 0.5, 0], [1, 1, 1], [-1, 0, 0], [np.tanh(0.5), 1 / (1 + np.exp(-0.5)), np.tanh(0.5)]]
+    np.testing.assert_allclose(to_action(CAR, raw), expected, atol=1e-6)
+
+
+def test_tanh_fills_any_bounds() -> None:
+    space = Continuous(("x",), (-3.0,), (5.0,), ("tanh",))
+    np.testing.assert_allclose(to_action(space, jnp.asarray([[-50.0], [0.0], [50.0]]))[:, 0], [-3.0, 1.0, 5.0])
+
+
+def test_discrete_actions_and_ties() -> None:
+    raw = jnp.asarray([[0.0, 2.0, 1.0], [1.0, 1.0, 1.0], [0.0, 3.0, 3.0]])
+    action = to_action(MOVES, raw)
+    assert action.dtype == jnp.int32
+    np.testing.assert_array_equal(action, [1, 0, 1])
+
+
+def test_encoded_actions() -> None:
+    np.testing.assert_array_equal(encode_action(MOVES, jnp.asarray([[2], [0]])), [[[0, 0, 1]], [[1, 0, 0]]])
+    vector = jnp.asarray([[0.1, 0.2, 0.3]])
+    np.testing.assert_array_equal(encode_action(CAR, vector), vector)

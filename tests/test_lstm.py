@@ -1,0 +1,90 @@
+"""The LSTM: against a loop in NumPy, its hand-derived gradient against automatic differentiation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wm_jax.kernels.lstm import LstmParams, lstm, lstm_step
+
+
+def problem(seed, steps, batch, inputs, hidden, first_probability):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    params = LstmParams(normal(inputs, 4 * hidden) / 2, normal(hidden, 4 * hidden) / 2, normal(4 * hidden))
+    carry = (normal(batch, hidden), normal(batch, hidden))
+    first = jnp.asarray(rng.random((steps, batch)) < first_probability)
+    return params, carry, normal(steps, batch, inputs), first
+
+
+def by_hand(params, carry, x, first):
+    """The textbook's equations in float64, one sample and one step at a time."""
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    wx, wh, b, h0, c0, x = (np.asarray(a, np.float64) for a in (*params, *carry, x))
+    out = np.zeros((*x.shape[:2], h0.shape[1]))
+    final = [np.array(h0), np.array(c0)]
+    for n in range(x.shape[1]):
+        h, c = h0[n], c0[n]
+        for t in range(x.shape[0]):
+            if first[t, n]:
+                h, c = np.zeros_like(h), np.zeros_like(c)
+            i, f, g, o = np.split(x[t, n] @ wx + h @ wh + b, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            out[t, n] = h
+        final[0][n], final[1][n] = h, c
+    return tuple(final), out
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_equals_the_textbook(fast):
+    case = problem(0, 7, 3, 4, 5, 0.3)
+    carry, h = lstm(*case, fast=fast)
+    expected_carry, expected_h = by_hand(*case)
+    np.testing.assert_allclose(h, expected_h, rtol=1e-5, atol=1e-6)
+    for got, expected in zip(carry, expected_carry, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps", "batch", "first"), [(1, 1, 1, 0.0), (2, 9, 4, 0.0), (3, 12, 5, 0.3), (4, 6, 2, 1.0)]
+)
+def test_hand_derived_gradient_equals_autodiff(seed, steps, batch, first):
+    params, carry, x, flags = problem(seed, steps, batch, 3, 6, first)
+    weights = problem(seed + 100, steps, batch, 6, 6, 0.0)
+
+    def score(params, carry, x, fast):
+        (h, c), outputs = lstm(params, carry, x, flags, fast=fast)
+        return jnp.sum(outputs * weights[2]) + jnp.sum(h * weights[1][0]) + jnp.sum(jnp.sin(c) * weights[1][1])
+
+    slow, fast = (
+        jax.jit(jax.value_and_grad(score, argnums=(0, 1, 2)), static_argnums=3)(params, carry, x, mode)
+        for mode in (False, True)
+    )
+    for expected, got in zip(jax.tree.leaves(slow), jax.tree.leaves(fast), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_gradient_crosses_an_episode_start():
+    params, carry, x, _ = problem(5, 6, 2, 3, 4, 0.0)
+    first = jnp.zeros((6, 2), bool).at[3, 0].set(True)
+    d_carry, dx = jax.grad(lambda carry, x: lstm(params, carry, x, first, fast=True)[1][-1].sum(), (0, 1))(carry, x)
+    assert not np.any(dx[:3, 0])
+    assert not np.any(d_carry[0][0])
+    assert np.all(dx[3:, 0] != 0)
+    assert np.all(dx[:, 1] != 0)
+    assert np.all(d_carry[1][1] != 0)
+
+
+def test_sequence_equals_repeated_steps():
+    params, carry, x, _ = problem(6, 5, 3, 4, 4, 0.0)
+    _, h = lstm(params, carry, x, jnp.zeros((5, 3), bool), fast=True)
+    for t in range(5):
+        carry = lstm_step(params, carry, x[t])
+        np.testing.assert_allclose(h[t], carry[0], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,99 @@
+"""Mixture densities against SciPy, sampling against moments, and the limits of the temperature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import logsumexp
+
+from wm_jax.models import mdn
+
+Z, K = 4, 3
+
+
+@pytest.fixture
+def mixture() -> mdn.Mixture:
+    return mdn.split(jax.random.normal(jax.random.key(0), (2, 5, 3 * Z * K)), Z, K)
+
+
+def test_log_prob_agrees_with_scipy(mixture: mdn.Mixture) -> None:
+    target = np.asarray(jax.random.normal(jax.random.key(1), (2, 5, Z)) * 2.0)
+    log_weights, mean, log_std = (np.asarray(part, np.float64) for part in mixture)
+    components = log_weights + stats.norm.logpdf(target[..., None], mean, np.exp(log_std))
+    np.testing.assert_allclose(
+        mdn.log_prob(mixture, jnp.asarray(target)), np.sum(logsumexp(components, -1), -1), rtol=2e-5
+    )
+
+
+def test_split_keeps_weights_means_and_deviations_apart() -> None:
+    raw = jnp.concatenate([jnp.zeros(Z * K), jnp.arange(Z * K, dtype=jnp.float32), jnp.full(Z * K, -2.0)])
+    mixture = mdn.split(raw, Z, K)
+    np.testing.assert_allclose(mixture.log_weights, np.full((Z, K), -np.log(K)), rtol=1e-6)
+    np.testing.assert_array_equal(mixture.mean, np.arange(Z * K).reshape(Z, K))
+    np.testing.assert_array_equal(mixture.log_std, np.full((Z, K), -2.0))
+
+
+def test_a_far_target_has_a_finite_density_and_gradient() -> None:
+    """exp(-score^2 / 2) is 0 in float32 here: probabilities outside log space would give -inf and NaN."""
+
+    def loss(raw: jax.Array) -> jax.Array:
+        return -mdn.log_prob(mdn.split(raw, 1, K), jnp.full(1, 1000.0))
+
+    raw = jnp.zeros(3 * K)
+    assert float(loss(raw)) == pytest.approx(500_000.0, rel=1e-3)
+    assert np.isfinite(jax.grad(loss)(raw)).all()
+
+
+def test_a_constant_target_cannot_raise_the_density_without_bound() -> None:
+    raw = jnp.concatenate([jnp.zeros(2 * K), jnp.full(K, -1e6)])
+    value, gradient = jax.value_and_grad(lambda raw: mdn.log_prob(mdn.split(raw, 1, K), jnp.zeros(1)))(raw)
+    assert float(value) == pytest.approx(-mdn.MIN_LOG_STD - mdn.LOG_SQRT_TWO_PI, rel=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_samples_have_the_moments_of_the_mixture() -> None:
+    mixture = mdn.split(jax.random.normal(jax.random.key(2), (3 * Z * K,)), Z, K)
+    draws = jax.vmap(lambda key: mdn.sample(mixture, key))(jax.random.split(jax.random.key(3), 40_000))
+    mean, std = (np.asarray(moment) for moment in mdn.moments(mixture))
+    assert np.abs(draws.mean(0) - mean).max() < 4 * std.max() / 200  # four standard errors of 40,000 draws
+    np.testing.assert_allclose(draws.std(0), std, rtol=0.05)
+
+
+def test_samples_follow_the_density() -> None:
+    """Kolmogorov-Smirnov against the mixture's own distribution function, with a temperature."""
+    temperature = 1.7
+    mixture = mdn.split(jax.random.normal(jax.random.key(4), (3 * K,)) * 1.5, 1, K)
+    draws = jax.vmap(lambda key: mdn.sample(mixture, key, temperature))(jax.random.split(jax.random.key(5), 5_000))
+    log_weights, mean, std = np.asarray(mixture.log_weights[0]), mixture.mean[0], np.exp(mixture.log_std[0])
+    weights = np.exp(log_weights / temperature)
+    weights /= weights.sum()
+
+    def distribution(x: np.ndarray) -> np.ndarray:
+        return (weights * stats.norm.cdf(x[:, None], mean, std * np.sqrt(temperature))).sum(-1)
+
+    assert stats.kstest(np.asarray(draws[:, 0], np.float64), distribution).pvalue > 0.001
+
+
+def test_low_temperature_gives_the_mean_of_the_likeliest_component(mixture: mdn.Mixture) -> None:
+    best = np.take_along_axis(
+        np.asarray(mixture.mean), np.asarray(mixture.log_weights).argmax(-1)[..., None], axis=-1
+    ).squeeze(-1)
+    np.testing.assert_allclose(mdn.sample(mixture, jax.random.key(6), 1e-10), best, atol=1e-3)
+
+
+def test_high_temperature_evens_out_the_components() -> None:
+    logits = jnp.asarray([[5.0, 0.0, 0.0, -5.0]])
+    mixture = mdn.Mixture(
+        jax.nn.log_softmax(logits), jnp.asarray([[-3e6, -1e6, 1e6, 3e6]]), jnp.full((1, 4), mdn.MIN_LOG_STD)
+    )
+    draws = jax.vmap(lambda key: mdn.sample(mixture, key, 1e4))(jax.random.split(jax.random.key(7), 8_000))
+    shares = np.bincount(np.searchsorted([-2e6, 0, 2e6], np.asarray(draws[:, 0])), minlength=4) / 8_000
+    np.testing.assert_allclose(shares, 0.25, atol=0.02)
+
+
+def test_temperature_widens_the_components_by_its_root() -> None:
+    mixture = mdn.split(jnp.zeros(3 * Z), Z, 1)
+    keys = jax.random.split(jax.random.key(8), 10)
+    plain, hot = (jax.vmap(lambda key, tau=tau: mdn.sample(mixture, key, tau))(keys) for tau in (1.0, 4.0))
+    np.testing.assert_allclose(hot, 2.0 * plain, rtol=1e-5)

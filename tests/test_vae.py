@@ -1,0 +1,159 @@
+"""The auto-encoder of the paper: size, losses against Monte Carlo and by hand, the fast path against the plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from wm_jax.config import VaeConfig
+from wm_jax.errors import UserError
+from wm_jax.models.frames import to_float
+from wm_jax.models.vae import Posterior, loss_and_grad, make_vae
+from wm_jax.models.vae.losses import PATCHES, draw, kl_to_standard_normal, squared_error, with_noise_patches
+
+
+def frames(count, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), np.uint8))
+
+
+def small(**settings):
+    """A narrow network: the same code, a sixteenth of the work."""
+    return VaeConfig(**{"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
+
+
+grad = jax.jit(loss_and_grad, static_argnums=0)
+
+
+def grad_of(config, batch):
+    graphdef, params = nnx.split(make_vae(config, nnx.Rngs(0)))
+    return grad(graphdef, params, batch, jax.random.key(3))
+
+
+def test_the_paper_s_number_of_parameters():
+    params = nnx.eval_shape(lambda: nnx.state(make_vae(VaeConfig(), nnx.Rngs(0))))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_348_547
+
+
+def test_to_float_reaches_both_ends():
+    zero, fifth, one = to_float(jnp.asarray([0, 51, 255], jnp.uint8))
+    assert (zero, one) == (0, 1)
+    assert abs(fifth - 0.2) < 1e-7
+
+
+def test_shapes_and_range():
+    model = make_vae(small(), nnx.Rngs(0))
+    posterior = model.encode(to_float(frames(3)))
+    assert posterior.mean.shape == posterior.log_var.shape == (3, 4)
+    decoded = model.decode(posterior.mean)
+    assert decoded.shape == (3, 64, 64, 3)
+    assert 0 < decoded.min() < decoded.max() < 1
+
+
+def test_fresh_weights_keep_the_scale():
+    """Per-layer fan-in: activations neither vanish nor explode, and the first picture is not saturated."""
+    model = make_vae(small(width=0.5), nnx.Rngs(0))
+    features = model.encoder(to_float(frames(8)))
+    assert 0.1 < jnp.mean(jnp.square(features)) < 1.0
+    logits = jax.scipy.special.logit(model.decode(jax.random.normal(jax.random.key(0), (8, 4))))
+    assert 0.2 < jnp.std(logits) < 2.0
+
+
+def test_kl_equals_monte_carlo():
+    mean, log_var = jnp.asarray([[0.5, -1.0], [0.0, 2.0]]), jnp.asarray([[-1.0, 0.5], [0.0, -2.0]])
+    posterior = Posterior(mean, log_var)
+    repeated = Posterior(*(jnp.broadcast_to(part, (200_000, 2, 2)) for part in posterior))
+    z = draw(repeated, jax.random.key(0))
+    log_q = jax.scipy.stats.norm.logpdf(z, mean[None], jnp.exp(log_var / 2)[None])
+    estimate = jnp.mean(jnp.sum(log_q - jax.scipy.stats.norm.logpdf(z), axis=-1), axis=0)
+    np.testing.assert_allclose(kl_to_standard_normal(posterior), estimate, rtol=0.01)
+
+
+def test_loss_is_summed_over_pixels_and_averaged_over_the_batch():
+    config = small(beta=2.0, free_nats=0.0)
+    model, batch, key = make_vae(config, nnx.Rngs(0)), frames(3), jax.random.key(5)
+    loss, metrics = model.loss(batch, key)
+    posterior = model.encode(to_float(batch))
+    decoded = model.decode(draw(posterior, jax.random.split(key)[1]))
+    error = np.square(np.asarray(decoded) - np.asarray(batch, np.float64) / 255).sum() / 3
+    kl = np.asarray(kl_to_standard_normal(posterior)).sum() / 3
+    np.testing.assert_allclose(metrics["reconstruction"], error, rtol=1e-4)
+    np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-4)
+    np.testing.assert_allclose(loss, error + 2 * kl, rtol=1e-4)
+    assert metrics["loss"] == loss
+
+
+def test_floor_is_per_sample_and_stops_the_gradient():
+    batch = frames(2)
+    model = make_vae(small(), nnx.Rngs(0))
+    kl = np.asarray(kl_to_standard_normal(model.encode(to_float(batch))))
+    assert kl.min() < kl.max()
+    between = float(kl.mean()) / 4
+    losses = {}
+    for free_nats in (0.0, between, 100.0):
+        (loss, metrics), _ = grad_of(small(free_nats=free_nats), batch)
+        losses[free_nats] = float(loss) - float(metrics["reconstruction"])
+        np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-3)
+    np.testing.assert_allclose(losses[0.0], kl.mean(), rtol=2e-2)
+    # Floored per sample, not on average: only the sample below the floor is lifted.
+    np.testing.assert_allclose(losses[between], (kl.max() + kl.mean()) / 2, rtol=2e-2)
+    np.testing.assert_allclose(losses[100.0], 400.0, rtol=1e-5)
+    below, without = (grad_of(small(**setting), batch)[1] for setting in ({"free_nats": 100.0}, {"beta": 0.0}))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), below, without)
+
+
+def test_gradient_reaches_every_parameter():
+    (_, _), grads = grad_of(small(free_nats=0.0), frames(4))
+    for path, leaf in jax.tree.leaves_with_path(grads):
+        assert np.isfinite(leaf).all(), path
+        assert np.any(leaf != 0), path
+
+
+@pytest.mark.parametrize("batch", [3, 27])
+def test_fast_equals_plain(batch):
+    """27 frames make two chunks of 14, the second one filled up."""
+    (plain, _), expected = grad_of(small(), frames(batch))
+    (fast, _), got = grad_of(small(fast_kernels=True), frames(batch))
+    np.testing.assert_allclose(fast, plain, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("batch", [1, 30])
+def test_batch_neighbours_do_not_matter(batch):
+    model = make_vae(small(fast_kernels=True), nnx.Rngs(0))
+    x = to_float(frames(batch))
+    alone, together = model.encode(x[:1]).mean, model.encode(x).mean[:1]
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_patches_lie_on_the_grid_only():
+    clean = jnp.zeros((2, 64, 64, 3))
+    noisy = np.asarray(with_noise_patches(clean, jax.random.key(0)))
+    lines = [line for first, end in PATCHES for line in range(first, end)]
+    assert lines[:6] == [5, 6, 7, 8, 9, 15]
+    assert len(lines) == 30
+    assert lines[-1] == 58
+    changed = np.zeros((64, 64), bool)
+    changed[np.ix_(lines, lines)] = True
+    assert np.all(noisy[:, changed] > 0)
+    assert not np.any(noisy[:, ~changed])
+    assert abs(noisy[:, changed].mean() - 0.5) < 0.02
+    assert not np.allclose(noisy[0], noisy[1])
+
+
+def test_noise_patches_are_seen_in_training_only_and_never_aimed_at():
+    batch, key = frames(2), jax.random.key(1)
+    plain, noisy = (make_vae(small(noise_patches=value), nnx.Rngs(0)) for value in (False, True))
+    assert noisy.loss(batch, key, training=False)[0] == plain.loss(batch, key)[0]
+    patch_key, z_key = jax.random.split(key)
+    target = to_float(batch)
+    decoded = noisy.decode(draw(noisy.encode(with_noise_patches(target, patch_key)), z_key))
+    expected = squared_error(decoded, target).mean()
+    np.testing.assert_allclose(noisy.loss(batch, key)[1]["reconstruction"], expected, rtol=1e-5)
+
+
+def test_width_scales_and_has_an_end():
+    assert nnx.eval_shape(lambda: make_vae(small(width=0.5), nnx.Rngs(0))).encoder.features == 512
+    with pytest.raises(UserError, match="width"):
+        make_vae(small(width=0.001), nnx.Rngs(0))

@@ -1,0 +1,215 @@
+"""V, M and C as one policy that plays any number of episodes side by side.
+
+At frame t the controller sees z_t and M's state *before* that frame; once it has chosen a_t, M is fed (z_t, a_t).
+A controller on z alone needs no M, and none is run.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wm_jax.errors import UserError
+from wm_jax.models.controller import Controller, encode_action, to_action
+from wm_jax.models.frames import to_float
+from wm_jax.models.memory import MDNRNN, Carry, restart
+from wm_jax.models.vae import Vae
+
+
+class AgentParams(NamedTuple):
+    """The numbers of an agent.
+
+    vae: parameters of V.
+    memory: parameters of M, or None for a controller on z alone.
+    controller: [n_params], or [P, n_params] for a population: then every row of a batch names its candidate.
+    """
+
+    vae: Any
+    memory: Any
+    controller: jax.Array
+
+
+class AgentCarry(NamedTuple):
+    """The state of N episodes.
+
+    memory: M's state, arrays [N, H]; () for a controller on z alone.
+    steps: int32 [N], frames acted on since the episode began.
+    """
+
+    memory: Carry
+    steps: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class Agent:
+    """A policy without its numbers; build it with `make_agent`, once: each instance is compiled for itself.
+
+    All methods are pure. Rows of a batch never influence each other, and the random numbers of a row are derived
+    from (key, slot, frame of its episode): what is played together does not change what is drawn. A new episode in
+    the same slot draws the same numbers again unless it is given another key.
+
+    Attributes:
+      vae: graph definition of V.
+      memory: graph definition of M, or None for a controller on z alone.
+      memory_states: arrays in M's state: 2 for an LSTM, 1 for a GRU, 0 without M.
+      controller: shape of C.
+      memory_reset: zero M's state every so many frames (0: never).
+      sample_latent: act on a z drawn from V's posterior instead of its mean.
+    """
+
+    vae: nnx.GraphDef[Any]
+    memory: nnx.GraphDef[Any] | None
+    memory_states: int
+    controller: Controller
+    memory_reset: int
+    sample_latent: bool
+
+    def init(self, n: int) -> AgentCarry:
+        """The state of n episodes before their first frames."""
+        memory = tuple(jnp.zeros((n, self.controller.memory_hidden)) for _ in range(self.memory_states))
+        return AgentCarry(memory, jnp.zeros(n, jnp.int32))
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=2)
+    def act(
+        self,
+        params: AgentParams,
+        carry: AgentCarry,
+        frames: jax.Array,
+        key: jax.Array,
+        candidates: jax.Array | None = None,
+        fresh: jax.Array | None = None,
+    ) -> tuple[AgentCarry, jax.Array]:
+        """One step of all N episodes, in order: row i is slot i. The carry that is passed in is given up.
+
+        Args:
+          frames: uint8 [N, 64, 64, 3].
+          key: of the batch of episodes; the same for every step of it.
+          candidates: int [N], which row of the population plays the episode; needed with params.controller [P, n].
+          fresh: bool [N], this frame is the first of a new episode: the row's state is zeroed before it.
+
+        Returns:
+          the new carry, and actions: int32 [N] positions, or float32 [N, A].
+        """
+        slots = jnp.arange(frames.shape[0])
+        return self._act(params, carry, slots, frames, key, candidates, fresh)
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=2)
+    def act_slots(
+        self,
+        params: AgentParams,
+        carry: AgentCarry,
+        ids: jax.Array,
+        frames: jax.Array,
+        candidates: jax.Array | None,
+        key: jax.Array,
+        fresh: jax.Array | None = None,
+    ) -> tuple[AgentCarry, jax.Array]:
+        """One step of the slots `ids` [B] out of N, for pools that answer a few at a time. The carry is given up.
+
+        `carry` holds all N slots; frames, candidates and fresh have B rows. An id that is not in [0, N) is padding:
+        its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
+        """
+        count = carry.steps.shape[0]
+        rows = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), carry)
+        rows, actions = self._act(params, rows, ids, frames, key, candidates, fresh)
+        targets = jnp.where(ids < 0, count, ids)  # Negative indices would count from the end.
+        carry = jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, rows)
+        return carry, actions
+
+    def decide(
+        self, params: AgentParams, carry: AgentCarry, z: jax.Array, candidates: jax.Array | None = None
+    ) -> tuple[AgentCarry, jax.Array]:
+        """C and M alone, from latents z [B, Z] instead of frames: what an agent does inside the dream."""
+        memory = carry.memory
+        if self.memory_reset:
+            memory = restart(memory, carry.steps % self.memory_reset == 0)
+        features = self.controller.features(z, memory)
+        if candidates is None:
+            raw = jax.vmap(self.controller.apply, in_axes=(None, 0))(params.controller, features)
+        else:
+            raw = jax.vmap(self.controller.apply)(params.controller[candidates], features)
+        actions = to_action(self.controller.actions, raw)
+        if self.memory is not None:
+            model = nnx.merge(self.memory, params.memory)
+            memory = model.step(memory, z, encode_action(self.controller.actions, actions))
+        return AgentCarry(memory, carry.steps + 1), actions
+
+    def see(self, params: AgentParams, frames: jax.Array, keys: jax.Array) -> jax.Array:
+        """V alone: frames uint8 [B, 64, 64, 3] and one key per row -> z [B, Z]."""
+        mean, log_var = nnx.merge(self.vae, params.vae).encode(to_float(frames))
+        if not self.sample_latent:
+            return mean
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
+        return mean + jnp.exp(0.5 * log_var) * noise
+
+    def _act(
+        self,
+        params: AgentParams,
+        carry: AgentCarry,
+        slots: jax.Array,
+        frames: jax.Array,
+        key: jax.Array,
+        candidates: jax.Array | None,
+        fresh: jax.Array | None,
+    ) -> tuple[AgentCarry, jax.Array]:
+        if fresh is not None:
+            carry = AgentCarry(restart(carry.memory, fresh), jnp.where(fresh, 0, carry.steps))
+        keys = jax.vmap(lambda slot, step: jax.random.fold_in(jax.random.fold_in(key, slot), step))(slots, carry.steps)
+        return self.decide(params, carry, self.see(params, frames, keys), candidates)
+
+
+def make_agent(
+    vae: Vae,
+    memory: MDNRNN | None,
+    controller: Controller,
+    params: jax.Array,
+    *,
+    memory_reset: int = 0,
+    sample_latent: bool = False,
+) -> tuple[Agent, AgentParams]:
+    """Split the three models into a policy and its numbers.
+
+    Args:
+      vae, memory: NNX modules; memory is left out, and may be None, for a controller on z alone.
+      controller: shape of C.
+      params: [n_params], or [P, n_params] for a population.
+      memory_reset, sample_latent: see `Agent`.
+
+    Raises:
+      UserError: the parts do not fit together.
+    """
+    _check_sizes(vae, memory, controller, params)
+    vae_graph, vae_params = nnx.split(vae)
+    if memory is None or controller.inputs == "z":
+        memory_graph, memory_params, states = None, None, 0
+    else:
+        memory_graph, memory_params = nnx.split(memory)
+        states = len(memory.init_carry(1))
+    agent = Agent(vae_graph, memory_graph, states, controller, memory_reset, sample_latent)
+    return agent, AgentParams(vae_params, memory_params, params)
+
+
+def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params: jax.Array) -> None:
+    sizes = {
+        "latents of V": (vae.config.latent, controller.latent),
+        "parameters of C": (params.shape[-1], controller.n_params),
+    }
+    if controller.inputs != "z":
+        if memory is None:
+            raise UserError(f"--controller.inputs {controller.inputs}: it needs a memory; train one, or use z")
+        if controller.inputs == "zhc" and memory.config.cell == "gru":
+            raise UserError("--controller.inputs zhc: a GRU memory has no c; use zh, or --memory.cell lstm")
+        sizes |= {
+            "latents of M": (memory.latent, controller.latent),
+            "hidden units of M": (memory.config.hidden, controller.memory_hidden),
+            "action dimensions of M": (memory.action, controller.actions.size),
+        }
+    for what, (found, wanted) in sizes.items():
+        if found != wanted:
+            raise UserError(
+                f"agent: {found} {what}, but the controller was built for {wanted}; "
+                "use models of one run, trained with the same settings"
+            )

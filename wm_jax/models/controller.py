@@ -1,0 +1,107 @@
+"""C, the controller: a few hundred numbers that turn what V and M say into an action (Ha & Schmidhuber 2018, 2.3).
+
+Its parameters are one flat vector, because evolution strategies search in vectors.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from wm_jax.errors import UserError
+from wm_jax.models.memory import Carry
+from wm_jax.spaces import ActionSpace, Discrete, Squash
+
+Inputs = Literal["z", "zh", "zhc"]
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The shape of C; the numbers are passed to `apply`.
+
+    Attributes:
+      inputs: which of z, h, c it sees, in this order.
+      hidden: size of one tanh layer, 0 for a linear map.
+      latent: Z.
+      memory_hidden: H.
+      actions: the game's actions; one raw output for each of its dimensions or choices.
+    """
+
+    inputs: Inputs
+    hidden: int
+    latent: int
+    memory_hidden: int
+    actions: ActionSpace
+
+    @property
+    def n_features(self) -> int:
+        """F, the number of inputs."""
+        return self.latent + self.memory_hidden * (len(self.inputs) - 1)
+
+    @property
+    def n_params(self) -> int:
+        """Length of the parameter vector."""
+        return sum(inputs * outputs + outputs for inputs, outputs in self._layers)
+
+    @property
+    def _layers(self) -> tuple[tuple[int, int], ...]:
+        sizes = (self.n_features, *([self.hidden] if self.hidden else []), self.actions.size)
+        return tuple(pairwise(sizes))
+
+    def features(self, z: jax.Array, carry: Carry) -> jax.Array:
+        """[z, h, c] as far as `inputs` asks: z [..., Z] and M's state before this frame -> [..., F].
+
+        Raises:
+          UserError: c is asked for and M's cell has none.
+        """
+        wanted = len(self.inputs) - 1
+        if len(carry) < wanted:
+            raise UserError(
+                f"--controller.inputs {self.inputs}: this memory's cell has no c; use zh, or --memory.cell lstm"
+            )
+        return jnp.concatenate([z, *carry[:wanted]], axis=-1)
+
+    def apply(self, params: jax.Array, features: jax.Array) -> jax.Array:
+        """Params [n_params], features [F] -> raw outputs [A]. Each layer: weights (outputs, inputs), then biases."""
+        x, begin = features, 0
+        for layer, (inputs, outputs) in enumerate(self._layers):
+            x = jnp.tanh(x) if layer else x
+            end = begin + inputs * outputs
+            x = params[begin:end].reshape(outputs, inputs) @ x + params[end : end + outputs]
+            begin = end + outputs
+        return x
+
+
+def to_action(space: ActionSpace, raw: jax.Array) -> jax.Array:
+    """Raw outputs [..., A] to what the pool of the game takes.
+
+    Returns:
+      int32 [...] positions in `space.names` for Discrete (the largest output; the first one of several);
+      float32 [..., A] for Continuous.
+    """
+    if isinstance(space, Discrete):
+        return jnp.argmax(raw, axis=-1).astype(jnp.int32)
+    columns = [
+        _squash(squash, raw[..., i], low, high)
+        for i, (squash, low, high) in enumerate(zip(space.squash, space.low, space.high, strict=True))
+    ]
+    return jnp.stack(columns, axis=-1).astype(jnp.float32)
+
+
+def _squash(squash: Squash, raw: jax.Array, low: float, high: float) -> jax.Array:
+    match squash:
+        case "tanh":
+            return low + (high - low) * 0.5 * (jnp.tanh(raw) + 1.0)
+        case "sigmoid":
+            return jax.nn.sigmoid(raw)
+        case "positive_tanh":
+            return jnp.maximum(jnp.tanh(raw), 0.0)
+
+
+def encode_action(space: ActionSpace, action: jax.Array) -> jax.Array:
+    """What M sees of an action, float32 [..., A]: the vector itself, or a one-hot of the position [...]."""
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(action, space.size, dtype=jnp.float32)
+    return action.astype(jnp.float32)

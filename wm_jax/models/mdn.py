@@ -1,0 +1,70 @@
+"""Mixture density outputs: what M says about the next latent, in log space throughout.
+
+Bishop 1994, "Mixture Density Networks"; Graves 2013 (arXiv 1308.0850) for the recurrent form; Ha & Schmidhuber 2018,
+appendix A.2: one mixture of K Gaussians *per latent dimension*, so that dimensions are independent given the state.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+MIN_LOG_STD = -7.0
+"""Floor of log_std (a standard deviation of 0.0009). Without it the density of a latent that never changes, as of an
+auto-encoder without noise, grows without bound and training ends in NaN."""
+
+
+class Mixture(NamedTuple):
+    """One mixture of K Gaussians for each of Z latent dimensions.
+
+    log_weights: [..., Z, K], normalised: their exponentials sum to 1 over K.
+    mean: [..., Z, K].
+    log_std: [..., Z, K], natural logarithm of the standard deviation, at least `MIN_LOG_STD`.
+    """
+
+    log_weights: jax.Array
+    mean: jax.Array
+    log_std: jax.Array
+
+
+def split(raw: jax.Array, latent: int, mixtures: int) -> Mixture:
+    """Read a mixture out of a dense layer's [..., 3 * Z * K] outputs: logits, means, log deviations, in this order."""
+    parts = raw.reshape(*raw.shape[:-1], 3, latent, mixtures)
+    logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
+    return Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.maximum(log_std, MIN_LOG_STD))
+
+
+def log_prob(mixture: Mixture, target: jax.Array) -> jax.Array:
+    """Log density of target [..., Z] in nats, summed over the Z dimensions: [...]."""
+    log_weights, mean, log_std = mixture
+    score = (target[..., None] - mean) * jnp.exp(-log_std)
+    components = log_weights - 0.5 * jnp.square(score) - log_std - LOG_SQRT_TWO_PI
+    return jax.nn.logsumexp(components, axis=-1).sum(axis=-1)
+
+
+def sample(mixture: Mixture, key: jax.Array, temperature: float | jax.Array = 1.0) -> jax.Array:
+    """Draw z [..., Z] from the mixture.
+
+    Args:
+      temperature: tau > 0, the paper's knob for how uncertain the dream is: it divides the log weights and
+        multiplies the standard deviations by sqrt(tau). Towards 0 the draw becomes the mean of the likeliest
+        component; large values make the components equally likely and wide.
+    """
+    log_weights, mean, log_std = mixture
+    component_key, noise_key = jax.random.split(key)
+    component = jax.random.categorical(component_key, log_weights / temperature, axis=-1)[..., None]
+    chosen_mean, chosen_log_std = (
+        jnp.take_along_axis(values, component, axis=-1).squeeze(-1) for values in (mean, log_std)
+    )
+    noise = jax.random.normal(noise_key, chosen_mean.shape, chosen_mean.dtype)
+    return chosen_mean + jnp.exp(chosen_log_std) * jnp.sqrt(temperature) * noise
+
+
+def moments(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of the mixture itself, each [..., Z]."""
+    weights = jnp.exp(mixture.log_weights)
+    mean = (weights * mixture.mean).sum(axis=-1)
+    spread = jnp.exp(2.0 * mixture.log_std) + jnp.square(mixture.mean - mean[..., None])
+    return mean, jnp.sqrt((weights * spread).sum(axis=-1))

@@ -1,0 +1,275 @@
+"""M, the memory: a recurrent network that predicts the next latent as a mixture density (Ha & Schmidhuber 2018, A.2).
+
+The state *before* frame t is what the controller sees beside z_t; the state after (z_t, a_t) predicts z_{t+1}, and
+with the optional heads the reward of step t and whether the episode ends there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+
+from wm_jax.config import MemoryConfig
+from wm_jax.kernels.lstm import LstmParams, lstm, lstm_step
+from wm_jax.models import mdn
+
+Carry = tuple[jax.Array, ...]
+"""The recurrent state: (h, c) of an LSTM, (h,) of a GRU, each [B, H]. The output h comes first."""
+
+HEAD_ROWS = 2048
+"""States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
+
+
+class Sequences(NamedTuple):
+    """A batch of windows out of episodes, time first. Entries with mask 0 may hold anything, NaN included.
+
+    mean: [T+1, B, Z], of V's posterior of frames 0..T.
+    log_var: [T+1, B, Z], likewise.
+    action: [T, B, A], encoded (`controller.encode_action`), the one taken at frame t.
+    reward: [T, B], received for that action.
+    done: [T, B] float32, 1 where frame t+1 is terminal.
+    first: [T, B] bool, frame t begins an episode: the state is zeroed before it.
+    mask: [T, B] float32, 1 where the step is real: frame t+1 belongs to the same episode as frame t.
+    """
+
+    mean: jax.Array
+    log_var: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    first: jax.Array
+    mask: jax.Array
+
+
+class Prediction(NamedTuple):
+    """What M expects after a step. [...] are the leading axes of h.
+
+    mixture: of z_{t+1}, fields [..., Z, K].
+    reward: [...], or None without that head.
+    done_logit: [...], log odds that the episode ends, or None without that head.
+    """
+
+    mixture: mdn.Mixture
+    reward: jax.Array | None
+    done_logit: jax.Array | None
+
+
+class Cell(Protocol):
+    """The replaceable part of M."""
+
+    def init_carry(self, n: int) -> Carry:
+        """The state at the start of n episodes."""
+        ...
+
+    def step(self, carry: Carry, x: jax.Array) -> Carry:
+        """One step of x [B, I]."""
+        ...
+
+    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        """Steps of x [T, B, I], from zero where first [T, B]: the last state and h [T, B, H]."""
+        ...
+
+
+class LSTM(nnx.Module):
+    """Hochreiter & Schmidhuber 1997; weights start as in the paper's code (Glorot, forget bias 1)."""
+
+    def __init__(self, inputs: int, hidden: int, fast: bool, rngs: nnx.Rngs):
+        self.hidden = hidden
+        self.fast = fast
+        kernel = _glorot(rngs, inputs + hidden, 4 * hidden)
+        self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
+        self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
+
+    @property
+    def _params(self) -> LstmParams:
+        return LstmParams(self.wx[...], self.wh[...], self.b[...])
+
+    def init_carry(self, n: int) -> Carry:
+        """See `Cell`."""
+        return jnp.zeros((n, self.hidden)), jnp.zeros((n, self.hidden))
+
+    def step(self, carry: Carry, x: jax.Array) -> Carry:
+        """See `Cell`."""
+        h, c = carry
+        return lstm_step(self._params, (h, c), x)
+
+    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        """See `Cell`."""
+        h, c = carry
+        return lstm(self._params, (h, c), x, first, fast=self.fast)
+
+
+class GRU(nnx.Module):
+    """Cho et al. 2014, with the reset gate after the recurrent product as in cuDNN and Flax."""
+
+    def __init__(self, inputs: int, hidden: int, fast: bool, rngs: nnx.Rngs):
+        del fast  # There is no hand-derived gradient for this cell.
+        self.hidden = hidden
+        kernel = _glorot(rngs, inputs + hidden, 3 * hidden)
+        self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
+        self.b = nnx.Param(jnp.zeros(3 * hidden))
+
+    def init_carry(self, n: int) -> Carry:
+        """See `Cell`."""
+        return (jnp.zeros((n, self.hidden)),)
+
+    def step(self, carry: Carry, x: jax.Array) -> Carry:
+        """See `Cell`."""
+        (h,) = carry
+        reset_x, update_x, candidate_x = jnp.split(x @ self.wx[...] + self.b[...][None, :], 3, axis=-1)
+        reset_h, update_h, candidate_h = jnp.split(h @ self.wh[...], 3, axis=-1)
+        reset, update = jax.nn.sigmoid(reset_x + reset_h), jax.nn.sigmoid(update_x + update_h)
+        candidate = jnp.tanh(candidate_x + reset * candidate_h)
+        return ((1.0 - update) * candidate + update * h,)
+
+    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        """See `Cell`."""
+
+        def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            x, first = now
+            carry = self.step(restart(carry, first), x)
+            return carry, carry[0]
+
+        return lax.scan(step, carry, (x, first))
+
+
+CELLS: dict[str, Callable[[int, int, bool, nnx.Rngs], Any]] = {"lstm": LSTM, "gru": GRU}
+"""The value of `memory.cell` -> cell from (inputs, hidden, fast, rngs), an NNX module that is a `Cell`."""
+
+
+def restart(carry: Carry, fresh: jax.Array) -> Carry:
+    """Zero the rows where fresh [B] is true."""
+    return jax.tree.map(lambda state: jnp.where(fresh[:, None], jnp.zeros_like(state), state), carry)
+
+
+class MDNRNN(nnx.Module):
+    """M: a cell on [z, encoded action], and one dense layer for the mixture and the optional heads.
+
+    Args:
+      config: settings of M.
+      latent: Z.
+      action: A, the size of the encoded action.
+      rngs: for the initial weights.
+    """
+
+    def __init__(self, config: MemoryConfig, latent: int, action: int, rngs: nnx.Rngs):
+        self.config = config
+        self.latent = latent
+        self.action = action
+        fast = config.fast_kernels and jax.default_backend() == "cpu"
+        self.cell = CELLS[config.cell](latent + action, config.hidden, fast, rngs)
+        outputs = 3 * latent * config.mixtures + config.reward_head + config.done_head
+        self.kernel = nnx.Param(_glorot(rngs, config.hidden, outputs))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def init_carry(self, n: int) -> Carry:
+        """The state at the start of n episodes: zeros."""
+        return self.cell.init_carry(n)
+
+    def step(self, carry: Carry, z: jax.Array, action: jax.Array) -> Carry:
+        """Feed one frame and its action: z [B, Z], action [B, A]."""
+        return self.cell.step(carry, jnp.concatenate([z, action], axis=-1))
+
+    def unroll(self, carry: Carry, z: jax.Array, action: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+        """Feed a sequence: z [T, B, Z], action [T, B, A], from zero where first [T, B].
+
+        Returns:
+          the last state, and h after every step [T, B, H].
+        """
+        return self.cell.unroll(carry, jnp.concatenate([z, action], axis=-1), first)
+
+    def predict(self, h: jax.Array) -> Prediction:
+        """What follows h [..., H]."""
+        raw = h @ self.kernel[...] + self.bias[...].reshape((1,) * (h.ndim - 1) + (-1,))
+        size = 3 * self.latent * self.config.mixtures
+        heads = iter(range(size, raw.shape[-1]))
+        return Prediction(
+            mixture=mdn.split(raw[..., :size], self.latent, self.config.mixtures),
+            reward=raw[..., next(heads)] if self.config.reward_head else None,
+            done_logit=raw[..., next(heads)] if self.config.done_head else None,
+        )
+
+    def loss(
+        self, batch: Sequences, carry: Carry, key: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
+        """Nll / Z + reward + done, each a mean over the real steps of the batch.
+
+        The paper's code averages the negative log likelihood over time, batch *and latent dimensions*; the gradient
+        clipping and `done_weight` are meant for that scale, so the loss keeps it. The metric is the sum over Z.
+
+        Args:
+          batch: windows; z is drawn from (mean, exp(log_var / 2)) here, afresh in every call.
+          carry: state before the windows.
+          key: for that draw.
+
+        Returns:
+          the loss, and (metrics, state after the windows). Metrics: loss; nll in nats per step, summed over Z;
+          reward (squared error) and done (cross-entropy, ending steps weighted by `done_weight`) with those heads.
+        """
+        noise = jax.random.normal(key, batch.mean.shape, batch.mean.dtype)
+        z = batch.mean + jnp.exp(0.5 * batch.log_var) * noise
+        real = batch.mask > 0
+        # Cleaned rather than only weighted by 0 afterwards: 0 * NaN is NaN.
+        inputs, target, action = (jnp.where(real[..., None], x, 0.0) for x in (z[:-1], z[1:], batch.action))
+        reward, done = (jnp.where(real, x, 0.0) for x in (batch.reward, batch.done))
+        carry, h = self.unroll(carry, inputs, action, batch.first)
+        sums = self._sums(h, target, reward, done, real.astype(h.dtype))
+        metrics = {name: value / jnp.maximum(real.sum().astype(h.dtype), 1.0) for name, value in sums.items()}
+        loss = metrics["nll"] / self.latent + metrics.get("reward", 0.0) + metrics.get("done", 0.0)
+        return loss, ({"loss": loss, **metrics}, carry)
+
+    def _sums(
+        self, h: jax.Array, target: jax.Array, reward: jax.Array, done: jax.Array, mask: jax.Array
+    ) -> dict[str, jax.Array]:
+        """The terms of the loss, summed over the real steps, a few time steps at once and recomputed going back."""
+        time, batch = mask.shape
+        size = _largest_divisor(time, max(HEAD_ROWS // batch, 1))
+
+        @partial(jax.checkpoint, prevent_cse=False)  # Inside a scan nothing is merged anyway.
+        def chunk(h: jax.Array, target: jax.Array, reward: jax.Array, done: jax.Array, mask: jax.Array) -> Any:
+            prediction = self.predict(h)
+            sums = {"nll": -(mdn.log_prob(prediction.mixture, target) * mask).sum()}
+            if prediction.reward is not None:
+                sums["reward"] = (jnp.square(prediction.reward - reward) * mask).sum()
+            if prediction.done_logit is not None:
+                entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, done)
+                sums["done"] = (entropy * (1.0 + done * (self.config.done_weight - 1.0)) * mask).sum()
+            return sums
+
+        chunks = jax.tree.map(lambda x: x.reshape(time // size, size, *x.shape[1:]), (h, target, reward, done, mask))
+        sums = lax.map(lambda parts: chunk(*parts), chunks)
+        return jax.tree.map(lambda x: x.sum(axis=0), sums)
+
+
+def loss_and_grad(
+    graphdef: nnx.GraphDef, params: Any, batch: Sequences, carry: Carry, key: jax.Array
+) -> tuple[dict[str, jax.Array], Carry, Any]:
+    """One update's worth of work; to be called inside `jax.jit`.
+
+    Args:
+      graphdef, params: of `nnx.split(MDNRNN(...))`.
+      batch, carry, key: see `MDNRNN.loss`.
+
+    Returns:
+      metrics, the state after the windows (without gradient), and gradients shaped like params.
+    """
+
+    def loss(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
+        return nnx.merge(graphdef, params).loss(batch, carry, key)
+
+    gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
+    return metrics, carry, gradients
+
+
+def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> jax.Array:
+    return jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs, outputs), jnp.float32)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`."""
+    return max(divisor for divisor in range(1, min(number, most) + 1) if number % divisor == 0)

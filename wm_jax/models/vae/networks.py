@@ -1,0 +1,120 @@
+"""The convolutional encoder and decoder that all auto-encoders share: the paper's V (Ha & Schmidhuber 2018, A.1)."""
+
+from itertools import pairwise
+from math import sqrt
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wm_jax.config import VaeConfig
+from wm_jax.errors import UserError
+from wm_jax.kernels.chunk import in_chunks
+from wm_jax.kernels.conv import conv2d, conv2d_transpose
+
+SIDE = 64
+ENCODER_CHANNELS = (32, 64, 128, 256)
+ENCODER_KERNEL = 4
+DECODER_CHANNELS = (128, 64, 32)
+DECODER_KERNELS = (5, 5, 6, 6)
+
+CHUNK = 25
+"""Frames whose activations fit a CPU's cache."""
+
+
+def use_fast_kernels(config: VaeConfig) -> bool:
+    """Our convolutions beat XLA's on CPU only."""
+    return config.fast_kernels and jax.default_backend() == "cpu"
+
+
+def scaled(channels: int, config: VaeConfig) -> int:
+    """A channel count of the paper's network times `config.width`.
+
+    Raises:
+      UserError: nothing would be left.
+    """
+    result = round(channels * config.width)
+    if result < 1:
+        raise UserError(f"--vae.width {config.width}: {channels} channels become none; use a larger width")
+    return result
+
+
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: float, gain: float = 1.0) -> nnx.Param[jax.Array]:
+    """Weights with variance gain / fan_in: gain 2 keeps the scale through a ReLU (He et al. 2015), 1 without one."""
+    return nnx.Param(jax.random.normal(rngs.params(), shape) * jnp.float32(sqrt(gain / fan_in)))
+
+
+class Dense(nnx.Module):
+    """x [B, inputs] -> [B, outputs], linear."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        self.kernel = normal(rngs, (inputs, outputs), inputs)
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, inputs] -> [B, outputs]."""
+        return x @ self.kernel[...] + self.bias[...][None, :]
+
+
+class Encoder(nnx.Module):
+    """frames float [B, 64, 64, 3] -> features [B, 4 * 256 * width]: four k4 s2 convolutions with ReLU."""
+
+    def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
+        self.fast = use_fast_kernels(config)
+        channels = (3, *(scaled(count, config) for count in ENCODER_CHANNELS))
+        self.kernels, self.biases = nnx.List(), nnx.List()
+        side, k = SIDE, ENCODER_KERNEL
+        for inputs, outputs in pairwise(channels):
+            self.kernels.append(normal(rngs, (k, k, inputs, outputs), k * k * inputs, gain=2.0))
+            self.biases.append(nnx.Param(jnp.zeros(outputs)))
+            side = (side - k) // 2 + 1
+        self.features = side * side * channels[-1]
+
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """Float frames [B, 64, 64, 3] in [0, 1] -> features [B, features]."""
+
+        def convolutions(x: jax.Array) -> jax.Array:
+            for kernel, bias in zip(self.kernels, self.biases, strict=True):
+                x = conv2d(x, kernel[...], bias[...], relu=True, fast=self.fast)
+            return x.reshape(x.shape[0], self.features)
+
+        return in_chunks(convolutions, frames, CHUNK) if self.fast else convolutions(frames)
+
+
+class Decoder(nnx.Module):
+    """z [B, inputs] -> frames [B, 64, 64, 3] in [0, 1]: dense, four transposed convolutions, sigmoid.
+
+    The first transposed convolution sees a single pixel, so it is one more dense layer, whose bias is per channel.
+    """
+
+    def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
+        self.fast = use_fast_kernels(config)
+        hidden = 4 * scaled(256, config)
+        channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
+        side = DECODER_KERNELS[0]
+        self.dense = Dense(inputs, hidden, rngs)
+        self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
+        self.first_bias = nnx.Param(jnp.zeros(channels[0]))
+        self.kernels, self.biases = nnx.List(), nnx.List()
+        for k, (inner, outer) in zip(DECODER_KERNELS[1:], pairwise(channels), strict=True):
+            larger = 2 * side - 2 + k
+            # How many products make one output pixel, on average: overlaps differ from layer to layer.
+            fan_in = inner * (k * side / larger) ** 2
+            gain = 1.0 if larger == SIDE else 2.0
+            self.kernels.append(normal(rngs, (k, k, outer, inner), fan_in, gain))
+            self.biases.append(nnx.Param(jnp.zeros(outer)))
+            side = larger
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """z [B, inputs] -> frames [B, 64, 64, 3]."""
+
+        def convolutions(x: jax.Array) -> jax.Array:
+            last = len(self.kernels) - 1
+            for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+                x = conv2d_transpose(x, kernel[...], bias[...], relu=layer < last, fast=self.fast)
+            return jax.nn.sigmoid(x)
+
+        side = DECODER_KERNELS[0]
+        x = (self.dense(z) @ self.first_kernel[...]).reshape(z.shape[0], side, side, -1)
+        x = jax.nn.relu(x + self.first_bias[...][None, None, None, :])
+        return in_chunks(convolutions, x, CHUNK) if self.fast else convolutions(x)

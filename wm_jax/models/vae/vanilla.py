@@ -1,0 +1,55 @@
+"""The paper's V: a Gaussian auto-encoder with a floor under its KL (Ha & Schmidhuber 2018, A.1)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wm_jax.config import VaeConfig
+from wm_jax.models.frames import to_float
+from wm_jax.models.vae.losses import Posterior, draw, kl_to_standard_normal, squared_error, with_noise_patches
+from wm_jax.models.vae.networks import Decoder, Dense, Encoder
+
+
+class Vanilla(nnx.Module):
+    """Posterior N(mean, exp(log_var)), prior N(0, 1)."""
+
+    def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = Encoder(config, rngs)
+        self.mean = Dense(self.encoder.features, config.latent, rngs)
+        self.log_var = Dense(self.encoder.features, config.latent, rngs)
+        self.decoder = Decoder(config.latent, config, rngs)
+
+    def encode(self, frames: jax.Array) -> Posterior:
+        """Float frames [B, 64, 64, 3] in [0, 1] -> Posterior of [B, Z]."""
+        features = self.encoder(frames)
+        return Posterior(self.mean(features), self.log_var(features))
+
+    def decode(self, z: jax.Array) -> jax.Array:
+        """Z [B, Z] -> frames [B, 64, 64, 3] in [0, 1]."""
+        return self.decoder(z)
+
+    def loss(
+        self, frames: jax.Array, key: jax.Array, *, training: bool = True
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Squared error + beta * max(KL, free_nats * Z).
+
+        Both are sums over pixels or latents, floored per sample, then averaged over B.
+
+        Args:
+          frames: uint8 [B, 64, 64, 3].
+          key: for z, and for the noise patches.
+          training: False leaves the noise patches out.
+
+        Returns:
+          The loss, and the metrics loss, reconstruction (squared error), kl (before the floor and the weight).
+        """
+        patch_key, z_key = jax.random.split(key)
+        target = to_float(frames)
+        seen = with_noise_patches(target, patch_key) if training and self.config.noise_patches else target
+        posterior = self.encode(seen)
+        reconstruction = jnp.mean(squared_error(self.decode(draw(posterior, z_key)), target))
+        kl = kl_to_standard_normal(posterior)
+        floored = jnp.mean(jnp.maximum(kl, self.config.free_nats * self.config.latent))
+        loss = reconstruction + self.config.beta * floored
+        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl)}
