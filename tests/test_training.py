@@ -1,0 +1,138 @@
+"""The training loop: exact resume, NaN stop, streamed and resident frames alike."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wm_jax.data.frames import ResidentFrames, Shuffle, StreamedFrames
+from wm_jax.errors import UserError
+from wm_jax.interrupt import Interrupted, Stop
+from wm_jax.metrics import read_metrics
+from wm_jax.run import Run, Stage
+from wm_jax.training import Schedule, Task, fit
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
+
+
+def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) -> tuple[Any, Any, Any]:
+    """A linear auto-encoder with noise, so that batches, keys and the carry all matter."""
+
+    def loss(weights: jax.Array) -> jax.Array:
+        x = batch.reshape(batch.shape[0], -1)[:, :64].astype(jnp.float32) / 255
+        noise = jax.random.normal(key, x.shape) * 0.1
+        return jnp.mean((jnp.tanh((x + noise) @ weights) @ weights.T - x) ** 2)
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    return {"loss": value}, carry + value, gradients
+
+
+def task() -> Task:
+    """A fresh task over the same data."""
+    return Task(gradient, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3))
+
+
+def stage(path: Path) -> Stage:
+    """A stage folder."""
+    run = Run(path)
+    (path / "vae").mkdir(parents=True)
+    return run.stage("vae")
+
+
+class StopAt(Stop):
+    """Asks to stop once the checks have been counted down."""
+
+    def __init__(self, checks: int):
+        super().__init__()
+        self.checks = checks
+
+    def check(self) -> None:
+        """Count down."""
+        super().check()
+        self.checks -= 1
+        self.requested = self.checks <= 0
+
+
+def train(folder: Stage, steps: int, stop: Stop | None = None) -> tuple[np.ndarray, dict[str, float]]:
+    """Train `steps` in dispatches of 4."""
+    params = jax.random.normal(jax.random.key(1), (64, 4)) * 0.1
+    trained, figures = fit(
+        task(),
+        params,
+        jnp.float32(0),
+        schedule=Schedule(steps, per_dispatch=4, save_every=6, report_every=10),
+        stage=folder,
+        seed=7,
+        unit="step",
+        stop=stop or Stop(),
+        report=lambda params, step: {"test_norm": float(jnp.sum(params**2))},
+    )
+    return np.asarray(trained), figures
+
+
+def test_resume_is_exact_bit_for_bit(tmp_path: Path) -> None:
+    whole, _ = train(stage(tmp_path / "whole"), 23)
+    broken = stage(tmp_path / "broken")
+    # Stopped twice at odd places, and once at its end, then extended.
+    with pytest.raises(Interrupted):
+        train(broken, 23, StopAt(2))
+    assert broken.checkpoints.steps()[-1] not in (0, 23)
+    with pytest.raises(Interrupted):
+        train(broken, 23, StopAt(1))
+    train(broken, 17)
+    resumed, _ = train(broken, 23)
+    np.testing.assert_array_equal(whole, resumed)
+
+
+def test_metrics_are_continued_without_gaps_or_repeats(tmp_path: Path) -> None:
+    folder = stage(tmp_path)
+    with pytest.raises(Interrupted):
+        train(folder, 23, StopAt(3))
+    train(folder, 23)
+    steps = [row["step"] for row in read_metrics(folder.path / "metrics.jsonl") if "train_loss" in row]
+    assert steps == sorted(set(steps)) and steps[-1] == 23
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    folder = stage(tmp_path)
+    good, _ = train(folder, 12)
+
+    def broken(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
+        metrics, carry, gradients = gradient(params, batch, carry, key)
+        return {"loss": metrics["loss"] * jnp.float32(jnp.nan)}, carry, gradients * jnp.float32(jnp.nan)
+
+    with pytest.raises(UserError, match="stopped being finite before step 16; step 12 is kept"):
+        fit(
+            Task(broken, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
+            jnp.zeros((64, 4)),
+            jnp.float32(0),
+            schedule=Schedule(40, 4, 6, 10),
+            stage=folder,
+            seed=7,
+            unit="step",
+            stop=Stop(),
+            report=lambda params, step: {},
+        )
+    kept, _ = train(folder, 12)
+    np.testing.assert_array_equal(good, kept)
+
+
+def test_streamed_frames_are_the_resident_ones() -> None:
+    resident = ResidentFrames(FRAMES, 8, seed=3)
+    streamed = StreamedFrames(lambda indices: FRAMES[indices], len(FRAMES), 8, seed=3)
+    for step, count in ((0, 4), (4, 4), (8, 2), (3, 1)):
+        a, b = resident.references(step, count, 4), streamed.references(step, count, 4)
+        for i in range(count):
+            np.testing.assert_array_equal(resident.fetch(resident.data, a[i]), streamed.fetch((), b[i]))
+
+
+def test_every_epoch_shows_every_frame_once() -> None:
+    shuffle = Shuffle(50, seed=0)
+    first, second = shuffle.items(0, 50), shuffle.items(50, 100)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert (first != second).any()
+    np.testing.assert_array_equal(shuffle.items(45, 60), np.concatenate([first, second])[45:60])

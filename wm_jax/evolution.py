@@ -1,0 +1,189 @@
+"""Black-box search for the controller: ask / evaluate / tell over the strategies of evosax.
+
+What evosax leaves to its caller is settled here: higher returns are better, failed episodes, ties, the starting
+point, and randomness that depends on the generation alone, so that a resumed search repeats an uninterrupted one.
+"""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import evosax.algorithms
+import jax
+import jax.numpy as jnp
+import numpy as np
+from evosax.core.fitness_shaping import (
+    centered_rank_fitness_shaping_fn,
+    identity_fitness_shaping_fn,
+    weights_fitness_shaping_fn,
+)
+
+from wm_jax.config import nearest
+from wm_jax.errors import UserError
+
+UNSUITED = ("SV_CMA_ES", "SV_Open_ES", "RandomSearch", "DiffusionEvolution")
+"""Left out: several populations at once, no starting point, a fixed number of generations."""
+
+STRATEGIES: dict[str, Any] = {
+    name: strategy for name, strategy in evosax.algorithms.algorithms.items() if name not in UNSUITED
+}
+
+
+class EvolutionState(NamedTuple):
+    """Everything a search needs to go on: arrays only, ready for a checkpoint.
+
+    strategy: the strategy's own state.
+    population: [P, n], asked for last; for a strategy without a mean, before the first ask, the initial one.
+    generation: int32, generations told so far.
+    failed: int32, candidates of the last generation whose return was not finite.
+    """
+
+    strategy: Any
+    population: jax.Array
+    generation: jax.Array
+    failed: jax.Array
+
+
+class Evolution:
+    """One search. The methods are pure functions of the state.
+
+    Args:
+      strategy: a name in `STRATEGIES`.
+      n_params: n, the length of a candidate.
+      population: P, candidates per generation.
+      sigma: initial standard deviation.
+      key: of all randomness of the search; not part of the state.
+
+    Raises:
+      UserError: an unknown strategy, or a population that it cannot work with.
+    """
+
+    def __init__(self, strategy: str, n_params: int, population: int, sigma: float, key: jax.Array):
+        if strategy not in STRATEGIES:
+            raise UserError(
+                f"--controller.strategy {strategy}: no such strategy{nearest(strategy, tuple(STRATEGIES))} "
+                f"(all: {', '.join(STRATEGIES)})"
+            )
+        self.n_params, self.population, self.sigma = n_params, population, sigma
+        self._key = key
+        with _evosax_rules():
+            self._algorithm, self._ranked = _build(strategy, n_params, population, sigma)
+            self._params = self._algorithm.default_params
+            if hasattr(self._params, "std_init"):
+                self._params = self._params.replace(std_init=jnp.asarray(sigma, jnp.float32))
+        # Genetic algorithms and swarms have no mean: evosax starts them from an evaluated population.
+        self._from_population = "population" in inspect.signature(type(self._algorithm).init).parameters
+
+    def init(self, mean: jax.Array | None = None) -> EvolutionState:
+        """The state before the first generation, searching around mean [n] (default: zeros)."""
+        mean = jnp.zeros(self.n_params) if mean is None else jnp.asarray(mean, jnp.float32)
+        key, first_key = jax.random.split(jax.random.fold_in(self._key, 0))
+        shape = (self.population, self.n_params)
+        with _evosax_rules():
+            if self._from_population:
+                first = mean + self.sigma * jax.random.normal(first_key, shape)
+                strategy = self._algorithm.init(key, first, jnp.zeros(self.population), self._params)
+            else:
+                first = jnp.zeros(shape)
+                strategy = self._algorithm.init(key, mean, self._params)
+        return EvolutionState(_strong(strategy), first, jnp.int32(0), jnp.int32(0))
+
+    def ask(self, state: EvolutionState) -> tuple[EvolutionState, jax.Array]:
+        """The candidates of the next generation, [P, n], also kept in the state. Asking twice gives the same ones."""
+        if self._from_population and int(state.generation) == 0:
+            return state, state.population
+        with _evosax_rules():
+            population, strategy = self._algorithm.ask(self._keys(state)[0], state.strategy, self._params)
+        return state._replace(strategy=_strong(strategy), population=population), population
+
+    def tell(self, state: EvolutionState, returns: jax.Array | np.ndarray) -> EvolutionState:
+        """Learn from the returns of the candidates asked for last.
+
+        Args:
+          returns: [P], or [P, E] for E episodes each, of which the mean counts. Higher is better. A candidate with
+            any return that is not finite counts as the worst, and is counted in `failed`.
+        """
+        returns = jnp.asarray(returns, jnp.float32)
+        if returns.shape[:1] != (self.population,) or returns.ndim > 2:
+            raise ValueError(f"returns: [{self.population}] or [{self.population}, E] expected, got {returns.shape}")
+        costs, failed = to_costs(returns)
+        with _evosax_rules():
+            key = self._keys(state)[1]
+            if self._from_population and int(state.generation) == 0:
+                strategy = self._algorithm.init(key, state.population, costs, self._params)
+            else:
+                costs = distinct_ranks(costs) if self._ranked else costs
+                strategy, _ = self._algorithm.tell(key, state.population, costs, state.strategy, self._params)
+        return EvolutionState(_strong(strategy), state.population, state.generation + 1, failed)
+
+    def mean(self, state: EvolutionState) -> jax.Array:
+        """The search's current answer, [n]: the mean of its distribution, which is what to evaluate and keep.
+
+        Genetic algorithms and swarms have none: for them the best of the last generation, a lucky one if noise
+        decides.
+        """
+        with _evosax_rules():
+            if self._from_population:
+                return self._algorithm.get_best_solution(state.strategy)
+            return self._algorithm.get_mean(state.strategy)
+
+    def _keys(self, state: EvolutionState) -> jax.Array:
+        return jax.random.split(jax.random.fold_in(self._key, state.generation + 1))
+
+
+def to_costs(returns: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns [P] or [P, E] -> costs [P] to be minimised, all finite, and how many candidates failed."""
+    means = returns if returns.ndim == 1 else returns.mean(axis=1)
+    finite = jnp.isfinite(means)
+    worst = jnp.min(jnp.where(finite, means, jnp.inf))
+    worst = jnp.where(jnp.isfinite(worst), worst, 0.0)
+    return -jnp.where(finite, means, worst), jnp.sum(~finite).astype(jnp.int32)
+
+
+def distinct_ranks(costs: jax.Array) -> jax.Array:
+    """Ranks 0 (cheapest) to P - 1 as float32 [P]; of equal costs the first comes first."""
+    order = jnp.argsort(costs, stable=True)
+    return jnp.zeros_like(costs).at[order].set(jnp.arange(costs.shape[0], dtype=costs.dtype))
+
+
+def _build(name: str, n_params: int, population: int, sigma: float) -> tuple[Any, bool]:
+    """The strategy, and whether it wants distinct ranks instead of costs.
+
+    Weights by rank: equal ranks would all get the same weight and the weights no longer sum to 1, so ties are broken.
+    Gradient estimates: half of each pair would profit from broken ties, so evosax's mean ranks stay; those that
+    estimate from raw values get these ranks too, or the scale of the game's rewards would be the learning rate.
+    Everything else compares costs of different generations, which ranks do not allow.
+    """
+    strategy = STRATEGIES[name]
+    arguments = inspect.signature(strategy.__init__).parameters
+    options: dict[str, Any] = {}
+    shaping = arguments["fitness_shaping_fn"].default
+    if "optimizer" in arguments and shaping is identity_fitness_shaping_fn:
+        options["fitness_shaping_fn"] = centered_rank_fitness_shaping_fn
+    if "std_schedule" in arguments:
+        options["std_schedule"] = lambda _: jnp.float32(sigma)
+    try:
+        return strategy(population, jnp.zeros(n_params), **options), shaping is weights_fitness_shaping_fn
+    except AssertionError as error:
+        even = "; use an even number" if "even" in str(error) else ""
+        raise UserError(f"--controller.population {population}: {name} says '{error}'{even}") from None
+
+
+@contextmanager
+def _evosax_rules() -> Iterator[None]:
+    """Evosax relies on NumPy's promotions; its covariance updates should not be rounded to TF32 on a GPU."""
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.default_matmul_precision("highest"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)  # Its PGPE calls a name that optax has moved.
+        yield
+
+
+def _strong(tree: Any) -> Any:
+    """Python numbers and weakly typed arrays as plain arrays, so that a restored state is compiled for only once."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), tree)

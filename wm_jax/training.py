@@ -1,0 +1,193 @@
+"""The one training loop, for V, M and whatever comes: several updates per dispatch, checkpoints, exact resume.
+
+A dispatch runs a *dynamic* number of updates of one compiled program, and the randomness of update s depends on s
+alone. Where training was stopped and resumed therefore leaves no trace in the result, bit for bit on CPU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from wm_jax.data.frames import Batches
+from wm_jax.errors import UserError
+from wm_jax.interrupt import Stop
+from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.run import Stage
+
+Scalars = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """What an update changes.
+
+    params: pytree of the model's parameters.
+    optimizer: the state of optax.
+    carry: what a model hands from batch to batch (M's state in carried mode), or ().
+    """
+
+    params: Any
+    optimizer: optax.OptState
+    carry: Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+      gradient: (params, batch, carry, key) -> (scalar metrics with "loss", new carry, gradients like params).
+      optimizer: how gradients become updates.
+      batches: where batches come from.
+    """
+
+    gradient: Callable[[Any, Any, Any, jax.Array], tuple[Scalars, Any, Any]]
+    optimizer: optax.GradientTransformation
+    batches: Batches
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When things happen, counted in updates."""
+
+    steps: int
+    per_dispatch: int
+    save_every: int
+    report_every: int
+
+    def next_stop(self, step: int) -> int:
+        """Where the dispatch that starts at `step` ends: always the same places, wherever training was resumed."""
+        periods = (self.per_dispatch, self.save_every, self.report_every)
+        return min(self.steps, *(step // period * period + period for period in periods))
+
+
+def adam(
+    learning_rate: float, final: float | None, steps: int, clip: float | None = None
+) -> optax.GradientTransformation:
+    """Adam with a constant rate or a cosine decay to `final` over `steps`; `clip` cuts gradients by value first."""
+    rate = optax.cosine_decay_schedule(learning_rate, steps, final / learning_rate) if final else learning_rate
+    return optax.chain(*([optax.clip(clip)] if clip else []), optax.adam(rate))
+
+
+def fit(
+    task: Task,
+    params: Any,
+    carry: Any,
+    *,
+    schedule: Schedule,
+    stage: Stage,
+    seed: int,
+    unit: str,
+    stop: Stop,
+    report: Callable[[Any, int], dict[str, float]],
+) -> tuple[Any, dict[str, float]]:
+    """Train until `schedule.steps`, from the stage's newest checkpoint if there is one.
+
+    Args:
+      params: initial parameters, used when there is no checkpoint.
+      carry: initial carry, likewise.
+      unit: what the progress bar counts.
+      report: called every `report_every` updates and at the end with (params, step); returns figures to record.
+
+    Returns:
+      the trained parameters, and the last report with the training rate in `steps_per_second`.
+
+    Raises:
+      Interrupted: the user asked to stop; the state is saved.
+      UserError: the loss is no longer finite; the last good checkpoint is kept.
+    """
+    state = TrainState(params, task.optimizer.init(params), carry)
+    checkpoints = stage.checkpoints
+    step, figures = 0, {}
+    if (found := checkpoints.restore(state)) is not None:
+        step, state, about = found
+        figures = about["figures"]
+        say(f"{stage.name}: going on from step {step:,}")
+    state = jax.device_put(state)
+    dispatch = _compile(task)
+    with (
+        Metrics(stage.path, resume_at=step) as metrics,
+        Progress(stage.name, schedule.steps, unit, done=step) as progress,
+    ):
+        saved, pending = step, None
+        while step < schedule.steps:
+            until = schedule.next_stop(step)
+            references = task.batches.references(step, until - step, schedule.per_dispatch)
+            state, sums = dispatch(state, task.batches.data, references, step, until - step, jax.random.key(seed))
+            # The previous dispatch is looked at while this one runs.
+            if pending is not None:
+                _record(*pending, metrics, progress, stage)
+            pending = (until, until - step, sums)
+            step = until
+            boundary = step % schedule.save_every == 0 or step == schedule.steps or stop.requested
+            reporting = step % schedule.report_every == 0 or step == schedule.steps
+            if boundary or reporting:
+                _record(*pending, metrics, progress, stage)
+                pending = None
+            if reporting:
+                figures = report(state.params, step)
+                # On the curves, training is the running mean of every dispatch.
+                metrics.write(step, **{name: value for name, value in figures.items() if not name.startswith("train_")})
+            if boundary and step > saved:
+                _refuse_non_finite(state.params, step, stage)
+                checkpoints.save(step, state, {"figures": figures})
+                saved = step
+            stop.check()
+        rate = progress.rate()
+    checkpoints.close()
+    return state.params, {**figures, "steps_per_second": round(rate, 3)}
+
+
+def _compile(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:
+    """The dispatch: `count` updates from `step` on, and the sums of their metrics."""
+
+    def update(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Scalars]:
+        metrics, carry, gradients = task.gradient(state.params, batch, state.carry, key)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
+            updates, optimizer = task.optimizer.update(gradients, state.optimizer, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), optimizer, carry), metrics
+
+    @partial(jax.jit, donate_argnums=0)
+    def dispatch(
+        state: TrainState, data: Any, references: Any, step: jax.Array, count: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, Scalars]:
+        def body(i: jax.Array, loop: tuple[TrainState, Scalars]) -> tuple[TrainState, Scalars]:
+            state, sums = loop
+            reference = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), references)
+            batch = task.batches.fetch(data, reference)
+            state, metrics = update(state, batch, jax.random.fold_in(key, step + i))
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        reference = jax.tree.map(lambda leaf: leaf[0], references)
+        shapes = jax.eval_shape(update, state, jax.eval_shape(task.batches.fetch, data, reference), key)[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+    return dispatch
+
+
+def _record(step: int, count: int, sums: Scalars, metrics: Metrics, progress: Progress, stage: Stage) -> None:
+    means = {name: float(total) / count for name, total in sums.items()}
+    if not np.isfinite(means["loss"]):
+        _stop_non_finite("loss", step, stage)
+    metrics.write(step, **{f"train_{name}": value for name, value in means.items()})
+    progress.advance(count, **means)
+
+
+def _refuse_non_finite(params: Any, step: int, stage: Stage) -> None:
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        _stop_non_finite("weights", step, stage)
+
+
+def _stop_non_finite(what: str, step: int, stage: Stage) -> None:
+    kept = stage.checkpoints.steps()
+    raise UserError(
+        f"--{stage.name}: the {what} stopped being finite before step {step}; "
+        + (f"step {kept[-1]} is kept" if kept else "nothing was saved yet")
+        + f": lower --{stage.name}.learning_rate (with --fresh)"
+    )
