@@ -1,0 +1,58 @@
+"""A game as V sees it: an episode on video, each frame beside its reconstruction."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from wm_jax.artefacts import World
+from wm_jax.envs.host.pool import HostPool, Step
+from wm_jax.models.frames import to_float
+from wm_jax.render.video import side_by_side, write_video
+from wm_jax.rollout import AgentPolicy, play
+
+SCALE = 5
+DECODE_BATCH = 64
+
+
+def record_game(pool: HostPool, seed: int, world: World, controller: jax.Array, path: Path, fps: float) -> None:
+    """Play one episode and write it as MP4.
+
+    Args:
+      pool: one slot is enough.
+      controller: float32[n_params].
+      fps: agent frames per second of the game.
+    """
+    frames: list[np.ndarray] = []
+    scores: list[float] = []
+
+    def watch(step: Step, done: np.ndarray) -> None:
+        frames.append(step.frames[0].copy())
+        scores.append((scores[-1] if scores else 0.0) + float(step.reward[0]))
+
+    policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), pool.slots)
+    play(pool, [seed], policy, watch=watch)
+    decoded = reconstruct(world, np.stack(frames))
+    write_video(
+        path,
+        (
+            side_by_side(real, dream, SCALE, f"score {score:.0f}")
+            for real, dream, score in zip(frames, decoded, scores, strict=True)
+        ),
+        fps,
+    )
+
+
+def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:
+    """uint8 [N, 64, 64, 3] encoded to the posterior's mean and decoded again."""
+
+    @jax.jit
+    def look(params: object, frames: jax.Array) -> jax.Array:
+        vae = nnx.merge(world.agent.vae, params)
+        return jnp.round(vae.decode(vae.encode(to_float(frames)).mean) * 255).astype(jnp.uint8)
+
+    padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
+    pieces = [np.asarray(look(world.vae, padded[i : i + DECODE_BATCH])) for i in range(0, len(padded), DECODE_BATCH)]
+    return np.concatenate(pieces)[: len(frames)]
