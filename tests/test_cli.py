@@ -1,0 +1,117 @@
+"""The command line: what it accepts, and the one sentence it says about everything else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wm_jax import cli
+from wm_jax.run import Run
+
+WRONG = [
+    ([], 0, None),
+    (["trian_vae", "--game", "enduro"], 2, "trian_vae: no such command; did you mean train_vae"),
+    (["train_vae"], 2, "--game: say which game"),
+    (["train_vae", "--game", "endro"], 2, "--game endro: no such game; did you mean enduro"),
+    (["train_vae", "--game", "gymnasium:"], 2, "--game gymnasium:"),
+    (["train_vae", "--game", "enduro", "--preset", "fast"], 2, "--preset fast: no such preset"),
+    (["train_vae", "--game", "enduro", "--vae.latnt", "3"], 2, "--vae.latnt: no such option; did you mean vae.latent"),
+    (["train_vae", "--game", "enduro", "--vae.latent", "-3"], 2, "--vae.latent -3: input should be greater than 0"),
+    (["train_vae", "--game", "enduro", "--vae.latent"], 2, "--vae.latent: expected one argument"),
+    (["train_vae", "--game", "enduro", "--vae.batch", "many"], 2, "--vae.batch many: input should be a valid integer"),
+    (["train_vae", "--game", "enduro", "--vae.beta", "nan"], 2, "--vae.beta nan: input should be a finite number"),
+    (["train_vae", "--game", "enduro", "--seed", "-1"], 2, "--seed -1: "),
+    (["train_vae", "--game", "enduro", "--seed", "one"], 2, "--seed one: input should be a valid integer"),
+    (["train_vae", "--game", "enduro", "--vae.noise_patches", "perhaps"], 2, "--vae.noise_patches perhaps: "),
+    (["train_vae", "--game", "enduro", "again"], 2, "again: no such option"),
+    (["collect", "vrify", "--game", "enduro"], 2, "collect vrify: no such action; did you mean verify"),
+    (["collect", "--game", "enduro", "--preset", "smoke", "--collect.episodes", "1"], 2, "--collect.episodes 1: "),
+    (["collect", "--game", "enduro", "--env.actions", "jump", "--run", "{tmp}/x"], 2, "--env.actions"),
+    (["collect", "--game", "enduro", "--env.crop", "5", "5", "0", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
+    (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
+    (["collect", "verify", "--game", "enduro", "--run", "{tmp}/x"], 1, "bin/collect"),
+    (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: can't be created"),
+    (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES", "--controller.world", "random"]
+     + ["--run", "{tmp}/x"], 1, "--controller.strategy CMAES: no such strategy; did you mean CMA_ES"),
+    (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "status", "sentence"), WRONG, ids=lambda value: str(value)[:60])
+def test_mistakes_get_one_sentence(
+    words: list[str], status: int, sentence: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main([word.replace("{tmp}", str(tmp_path)) for word in words]) == status
+    if sentence is not None:
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("error: ") and "\n" not in said, said
+        assert sentence.replace("{tmp}", str(tmp_path)) in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    assert cli.main(["collect", "--game", "enduro", "--run", str(tmp_path)]) == 1
+    assert "not writable" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_has_no_traceback_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr(cli, "_main", fail)
+    assert cli.main(["collect"]) == 1
+    assert capsys.readouterr().err == (
+        "error: the disk is full (/somewhere): free some space, then give the same command\n"
+    )
+    with pytest.raises(OSError, match="No space left"):
+        cli.main(["collect", "--debug"])
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "doctor"])
+def test_help_shows_the_values_in_force(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--game", "enduro", "--preset", "smoke", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for section in cli.SECTIONS.get(command, ("vae",)):
+        assert f"--{section}." in shown
+    if command in ("train_vae", "pipeline"):
+        assert "updates (the paper's ten epochs over 10,000 episodes) [20]" in shown
+
+
+def test_help_imports_no_jax() -> None:
+    code = (
+        "import sys; from wm_jax import cli\n"
+        "try: cli.main(['train_vae', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'jax', 'envpool', 'orbax', 'tensorstore', 'matplotlib'} & set(sys.modules), 'imported too much'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_words_become_settings() -> None:
+    _, config = cli.parse(
+        "train_vae",
+        ["--game", "Enduro", "--preset", "smoke", "--vae.free-nats=0.25", "--vae.noise_patches", "--seed", "7"]
+        + ["--env.crop", "0", "84", "0", "96", "--env.actions", "NOOP,FIRE", "--controller.episode_steps", "none"],
+    )  # fmt: skip
+    assert config.game == "enduro" and config.seed == 7
+    assert config.vae.free_nats == 0.25 and config.vae.noise_patches
+    assert config.env.crop == (0, 84, 0, 96) and config.env.actions == ("NOOP", "FIRE")
+    assert config.controller.episode_steps is None
+
+
+def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--preset", "smoke", "--run", str(tmp_path), "--collect.episodes", "2", "--collect.episode_steps", "5"]
+    assert cli.main(["collect", "--game", "chaser", "--json", *run]) == 0
+    summary = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert summary["episodes"] == 2 and summary["train_frames"] == summary["test_frames"] == 6
+    assert cli.main(["collect", "--game", "maze", *run]) == 1
+    assert "made with game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
+    assert Run(tmp_path).stage("replays").summary() == summary

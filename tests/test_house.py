@@ -1,0 +1,175 @@
+"""The rules of the house that no linter knows: who may import whom, what is reachable, what is declared."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "wm_jax"
+
+FLOORS = (
+    "errors spaces process streams",  # floor 0, in three steps
+    "config files checkpoints metrics kernels",
+    "run interrupt",
+    "models envs data",  # floor 1
+    "training rollout evolution artefacts",  # floor 2
+    "render",  # floor 3, in two steps
+    "stages bench",
+    "cli",  # floor 4
+)
+"""The rooms from the ground up. Imports go down, or stay in the room; a package is one room."""
+
+BESIDE = {
+    "envs.dream": "models",  # the dream is M as an environment
+    "data.sequences": "models",  # it makes the batches that M's loss takes
+}
+"""The exceptions: which module may import which room of its own floor."""
+
+NO_JAX = (
+    "envs.games",
+    "envs.host",
+    "spaces",
+    "errors",
+    "process",
+    "config",
+    "cli",
+    "files",
+    "interrupt",
+    "stages.doctor",
+)
+"""Imported by processes that must start fast, or before JAX may be imported; some import it late, in a function."""
+
+# Declared, but imported by nobody here: Gymnasium and EnvPool load them.
+INDIRECT = {"box2d", "pygame-ce", "pyqt5-qt5", "six", "gymnax"}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name under wm_jax -> file."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, *, late: bool = True) -> set[str]:
+    """Absolute names that a file imports, `from a import b` as `a.b`; without `late`, only those at its top level."""
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    for node in ast.walk(tree):
+        inside_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if (inside_function and not late) or for_types_only:
+            skipped |= {id(below) for below in ast.walk(node)}
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(path: Path, *, late: bool = True) -> set[str]:
+    """Modules of this project that a file imports, as names under wm_jax."""
+    found = set()
+    for name in imports(path, late=late):
+        if name == "wm_jax" or name.startswith("wm_jax."):
+            inner = name.removeprefix("wm_jax").removeprefix(".")
+            while inner not in modules():
+                inner = inner.rpartition(".")[0]
+            found.add(inner)
+    return found - {""}
+
+
+def floor(name: str) -> int:
+    room = name.split(".")[0]
+    for number, rooms in enumerate(FLOORS):
+        if room in rooms.split():
+            return number
+    raise AssertionError(f"wm_jax/{room} has no floor in this test's table")
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name])
+def test_imports_go_down(name: str):
+    room = name.split(".")[0]
+    for imported in sorted(ours(modules()[name])):
+        other = imported.split(".")[0]
+        if other == room:
+            assert room != "stages" or name == "stages", f"{name} imports {imported}: stages meet on disk"
+        elif other != BESIDE.get(name):
+            assert floor(imported) < floor(name), f"{name} imports {imported}, which is not below it"
+
+
+def test_every_stage_is_reachable_and_every_command_has_a_launcher():
+    from wm_jax.cli import COMMANDS
+
+    stages = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"}
+    words = {
+        node.value for node in ast.walk(ast.parse((PACKAGE / "cli.py").read_text())) if isinstance(node, ast.Constant)
+    }
+    assert stages <= words, "stages that cli.py doesn't name"
+    launchers = {path.name for path in (ROOT / "bin").iterdir() if not path.name.startswith("_") and path.is_file()}
+    assert launchers == set(COMMANDS) | {"test"}
+    for name in launchers:
+        text = (ROOT / "bin" / name).read_text()
+        assert text == f'#!/bin/sh\nself=$(readlink -f -- "$0") && exec "${{self%/*}}/_launch" {name} "$@"\n'
+        assert (ROOT / "bin" / name).stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", NO_JAX)
+def test_these_do_not_import_jax(name: str):
+    """Nor does anything that they import at their top level."""
+    todo, seen = [each for each in modules() if each == name or each.startswith(f"{name}.")], set()
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        roots = {each.split(".")[0] for each in imports(modules()[module], late=False)}
+        assert not roots & {"jax", "flax", "optax", "evosax", "orbax"}, f"{name} imports JAX by way of {module}"
+        todo += ours(modules()[module], late=False)
+    assert seen, f"wm_jax.{name} is gone: correct the list"
+
+
+def test_worker_processes_start_without_jax():
+    code = "import sys, wm_jax.envs.host.gymnasium, wm_jax.envs.games; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {_distribution(requirement) for requirement in project["dependencies"]}
+    used = {name.split(".")[0] for path in modules().values() for name in imports(path)}
+    used -= {"wm_jax"} | set(sys.stdlib_module_names)
+    makers = importlib.metadata.packages_distributions()
+    for module in sorted(used):
+        assert {_distribution(each) for each in makers[module]} & declared, f"{module} is imported but not declared"
+    imported = {_distribution(each) for module in used for each in makers[module]}
+    assert declared - imported - INDIRECT == set()
+
+
+def _distribution(requirement: str) -> str:
+    match = re.match(r"[\w.-]+", requirement)
+    assert match
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def test_the_constraints_are_versions_and_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.+]+( ; [a-z_ =!<>0-9.'()]+)?", pin), pin
+    names = {pin.partition("==")[0] for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {_distribution(requirement) for requirement in wanted} <= names

@@ -1,0 +1,287 @@
+"""The command line: parse, load the settings, call one stage.
+
+    bin/train_vae --game enduro --preset quick --vae.beta 2
+
+`bin/X` and `wm X` are the same thing. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (state saved).
+Only the standard library, pydantic and PyYAML are imported before the work starts, so that --help is quick.
+"""
+
+import argparse
+import contextlib
+import errno
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wm_jax import process
+from wm_jax.config import Config, Section, field_names, load, nearest, presets
+from wm_jax.envs.games import canonical_name, family_of
+from wm_jax.errors import UsageError, UserError
+
+COMMANDS = {
+    "collect": "play with an exploring policy and store the episodes (collect verify checks every stored byte)",
+    "train_vae": "train V, the auto-encoder, on the stored frames",
+    "encode": "encode every stored frame with V",
+    "train_memory": "train M, the recurrent network, on the encoded episodes",
+    "train_controller": "evolve C, the controller, on the game",
+    "evaluate": "score the agent over many episodes, beside the random policy",
+    "pipeline": "all of the above, then a report in one HTML file",
+    "doctor": "say what works on this machine, and the remedy for what does not",
+}
+CHAIN = (
+    ("replays", "collect"),
+    ("vae", "train_vae"),
+    ("latents", "encode"),
+    ("memory", "train_memory"),
+    ("controller", "train_controller"),
+    ("evaluation", "evaluate"),
+)
+"""Artefacts in the order of the data, each with the command that makes it."""
+UPKEEP = ("verify", "repair")
+"""What `collect` does to a store that is there: `bin/collect verify`, `bin/collect repair`."""
+SECTIONS = {
+    "collect": ("env", "collect"),
+    "train_vae": ("env", "collect", "data", "vae"),
+    "encode": ("encode",),
+    "train_memory": ("memory",),
+    "train_controller": ("env", "controller"),
+    "evaluate": ("env", "evaluate"),
+}
+"""The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UsageError(f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    process.prepare()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _main(arguments)
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(_sentence(error), 1)
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"wm_jax {importlib.import_module('wm_jax').__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise UsageError(f"{command}: no such command{nearest(command, tuple(COMMANDS))}; one of {', '.join(COMMANDS)}")
+    if command == "doctor":
+        return importlib.import_module("wm_jax.stages.doctor").main(rest)
+    action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
+    if action not in (None, *UPKEEP):
+        raise UsageError(f"collect {action}: no such action{nearest(action, UPKEEP)}; one of {', '.join(UPKEEP)}")
+    options, config = parse(command, rest[1:] if action else rest)
+    return _execute(action or command, options, config)
+
+
+def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """The options that are not settings, and the resolved settings.
+
+    Raises:
+      UsageError: anything that does not fit, in one sentence.
+    """
+    arguments = [_with_underscores(argument) for argument in arguments]
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--game")
+    first.add_argument("--preset", default="quick")
+    known, _ = first.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
+    wants_help = any(word in ("-h", "--help") for word in arguments)
+    game = known.game or ("carracing" if wants_help else None)
+    if game is None:
+        raise UsageError("--game: say which game, for example --game enduro, carracing or chaser")
+    game = canonical_name(game)
+    base = load(game, family_of(game), known.preset)
+    parser = _parser(command, base)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        word = unknown[0]
+        hint = nearest(word.lstrip("-").split("=")[0], (*field_names(), "run", "json", "fresh", "debug"))
+        raise UsageError(f"{word}: no such option{hint} (see --help)")
+    overrides: dict[str, Any] = {}
+    for name, value in vars(options).items():
+        if "." in name and value is not None:
+            section, key = name.split(".")
+            overrides.setdefault(section, {})[key] = _value(value)
+    if options.seed is not None:
+        overrides["seed"] = options.seed
+    return options, load(game, family_of(game), known.preset, overrides)
+
+
+def _parser(command: str, base: Config) -> Parser:
+    parser = Parser(
+        prog=f"bin/{command}",
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+        epilog="The values shown are those in force for this game and preset."
+        + ("" if command == "pipeline" else " Settings of the other stages: bin/pipeline --help."),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--game", metavar="NAME", help=Config.model_fields["game"].description)
+    parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
+    parser.add_argument("--run", metavar="DIR", type=Path, help="the run's folder [runs/GAME-PRESET]")
+    parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
+    parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
+    parser.add_argument("--json", action="store_true", help="print the summary as the last line of standard output")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    shown = SECTIONS.get(command, tuple(Config.model_fields))
+    for section, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            _add_section(parser, section, field.annotation, getattr(base, section), visible=section in shown)
+    return parser
+
+
+def _add_section(parser: Parser, name: str, kind: type[Section], values: Section, *, visible: bool) -> None:
+    group = parser.add_argument_group(name, (kind.__doc__ or "").strip()) if visible else parser
+    for key, field in kind.model_fields.items():
+        value = getattr(values, key)
+        extra: dict[str, Any] = {}
+        if "tuple" in str(field.annotation):
+            extra["nargs"] = "+"
+        elif field.annotation is bool:
+            extra |= {"nargs": "?", "const": "true"}
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        text = f"{field.description} [{shown}]".replace("%", "%%")
+        group.add_argument(
+            f"--{name}.{key}", dest=f"{name}.{key}", metavar="X", help=text if visible else argparse.SUPPRESS, **extra
+        )
+
+
+def _with_underscores(argument: str) -> str:
+    """`--vae.free-nats` is `--vae.free_nats`."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _value(text: str | list[str]) -> Any:
+    if isinstance(text, list):
+        words = [word for part in text for word in part.split(",") if word]
+        return None if words == ["none"] else words
+    return None if text.lower() in ("none", "null") else text
+
+
+def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
+    from wm_jax.interrupt import Interrupted, graceful_stop
+    from wm_jax.metrics import say
+    from wm_jax.run import Run, write_json
+
+    run = Run(options.run or Path("runs") / f"{config.game.replace(':', '_').replace('/', '_')}-{config.preset}")
+    run.make()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(graceful_stop())
+        try:
+            if options.fresh:
+                _discard(command, run)
+            write_json(run.path / "settings.json", config.model_dump())
+            if command == "pipeline":
+                both = {"on": "both", "video": True}
+                config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update=both)})
+            for needed in _upstream(command, config, run):
+                say(
+                    f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it")
+                )
+                _stage(needed).run(config, run, stop)
+            summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
+        except Interrupted:
+            return _fail(f"interrupted; the state is saved in {run.path}: the same command goes on from there", 130)
+    _print_summary(command, run, summary)
+    if options.json:
+        print(json.dumps(summary))
+    return 1 if summary.get("failed") else 0
+
+
+def _stage(command: str) -> Any:
+    return importlib.import_module(f"wm_jax.stages.{command}")
+
+
+def _upstream(command: str, config: Config, run: Any) -> list[str]:
+    """The commands whose artefacts this one reads and that have not finished yet; for `pipeline`, all of them."""
+    commands = [made_by for _, made_by in CHAIN]
+    if command in UPKEEP:
+        return []
+    if command == "pipeline":
+        return [made_by for artefact, made_by in CHAIN if _is_read(artefact, command, config)]
+    return [
+        made_by
+        for artefact, made_by in CHAIN[: commands.index(command)]
+        if _is_read(artefact, command, config) and run.stage(artefact).summary() is None
+    ]
+
+
+def _is_read(artefact: str, command: str, config: Config) -> bool:
+    """Whether the command needs the artefact under these settings: a controller may do without M, or without both."""
+    if command in ("train_controller", "evaluate", "pipeline"):
+        if config.controller.world == "random":
+            return artefact in ("controller", "evaluation")
+        if config.controller.inputs == "z":
+            return artefact not in ("latents", "memory")
+    return True
+
+
+def _discard(command: str, run: Any) -> None:
+    from wm_jax.metrics import say
+
+    for artefact, made_by in CHAIN:
+        if command in (made_by, "pipeline") and (moved := run.stage(artefact).discard()):
+            say(f"moved the old {artefact} to {moved}")
+
+
+def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
+    print(f"{command}: done in {run.path}")
+    for name, value in summary.items():
+        if not isinstance(value, dict | list):
+            print(f"  {name:<22} {value:,}" if isinstance(value, int | float) else f"  {name:<22} {value}")
+
+
+def _overview() -> str:
+    lines = ["usage: bin/COMMAND --game NAME [--preset smoke|quick|paper] [--run DIR] [--section.key value ...]", ""]
+    lines += [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
+    return "\n".join([*lines, "", "bin/COMMAND --help shows a command's settings. `wm COMMAND` is the same."])
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.filename or 'while writing'}): free some space, then give the same command"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return (
+            f"{error.filename}: can't be written or read ({error.strerror}); change its permissions or give --run DIR"
+        )
+    if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
+        return "out of memory: lower the batch sizes, --collect.slots, or --data.device_budget_gb"
+    first = str(error).strip().split("\n")[0]
+    return f"unexpected {type(error).__name__}: {first} (give --debug for the traceback, and please report it)"
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"error: {sentence}" if status != 130 else sentence, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

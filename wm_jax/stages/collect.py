@@ -1,0 +1,154 @@
+"""collect: episodes of an exploring policy into the run's replay store.
+
+Shard by shard; what is in the store stays, so more episodes can be added at any time. Episode i depends on the seed
+and on i alone, wherever collection was stopped and resumed.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from wm_jax import streams
+from wm_jax.artefacts import load_agent
+from wm_jax.config import Config
+from wm_jax.data.episodes import Episode
+from wm_jax.data.replay import ReplayStore
+from wm_jax.data.shards import FRAME
+from wm_jax.envs.games import Game, find
+from wm_jax.envs.host.pool import Step, open_pool
+from wm_jax.errors import UsageError
+from wm_jax.interrupt import Stop
+from wm_jax.metrics import Progress, say
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+from wm_jax.run import Run
+
+GROWING = {"episodes", "slots"}
+"""Settings that may differ between two collections into one store."""
+
+
+def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    """Fill the store up to `collect.episodes`; returns what is in it."""
+    stage = run.stage("replays")
+    settings = {
+        "game": config.game,
+        "seed": config.seed,
+        "env": config.env.model_dump(exclude={"threads"}),
+        "collect": config.collect.model_dump(exclude=GROWING),
+    }
+    if config.collect.episodes < 2:
+        raise UsageError("--collect.episodes 1: one episode can't be split into train and test; give 2 or more")
+    game = collected_game(config)
+    with stage.lock():
+        stage.claim(settings, {}, config.model_dump())
+        store = ReplayStore.open_or_create(stage.path, settings)
+        before, began = store.count(), time.monotonic()
+        if before.episodes >= config.collect.episodes:
+            say(f"replays: {before.episodes:,} episodes are there already")
+        else:
+            _fill(config, run, game, store, stop)
+        seconds, steps = time.monotonic() - began, store.count().steps - before.steps
+        summary = {
+            **describe(store),
+            "episodes_added": store.count().episodes - before.episodes,
+            "steps_per_second": round(steps / seconds, 1) if steps else None,
+            "seconds": round(seconds, 1),
+        }
+        stage.write_summary(summary)
+        return summary
+
+
+def describe(store: ReplayStore) -> dict[str, Any]:
+    """What a store holds."""
+    size = sum(stamp.size for shard in store.shards for stamp in shard.stamps.values())
+    return {
+        "episodes": store.count().episodes,
+        "train_frames": store.count("train").frames,
+        "test_frames": store.count("test").frames,
+        "mean_return": round(float(np.mean([record.score for record in store.records])), 3),
+        "bytes": size,
+        "compressed_to": round(size / (store.count().frames * np.prod(FRAME)), 4),
+    }
+
+
+def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) -> None:
+    """Play the episodes that the store lacks, one shard after another."""
+    settings = config.collect
+    every = max(2, round(1 / max(settings.test_fraction, 1e-9)))
+    present = {record.seed for record in store.records}
+    seeds = [streams.integer(config.seed, "collect", i) for i in range(settings.episodes)]
+    # By number, not from the end: shards that were damaged and set aside are filled again.
+    lacking = [i for i in range(settings.episodes) if seeds[i] not in present]
+    slots = min(settings.slots, len(lacking))
+    pool = open_pool(game, slots)
+    try:
+        with Progress(f"collect {config.game}", settings.episodes, "episode", done=len(present)) as progress:
+            for start in range(0, len(lacking), slots):
+                stop.check()
+                numbers = lacking[start : start + slots]
+                playing = [seeds[i] for i in numbers]
+                recorder = Recorder(_policy(config, run, game, playing, slots))
+                play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
+                store.append(recorder.episodes(playing), ["test" if i % every == 0 else "train" for i in numbers])
+    finally:
+        pool.close()
+
+
+def _policy(config: Config, run: Run, game: Game, seeds: list[int], slots: int) -> Policy:
+    if config.collect.policy == "agent":
+        world, controller, _ = load_agent(run, config)
+        return AgentPolicy(world.agent, world.params(controller), np.zeros(len(seeds), np.int32), slots, seeds[0])
+    return RandomPolicy(config.collect.policy, game.actions, seeds, game.episode_steps, config.collect.hold)
+
+
+def collected_game(config: Config) -> Game:
+    """The game with the recorded episodes' length."""
+    steps = config.collect.episode_steps
+    game = find(config.game, config.env)
+    return game if steps is None or steps > game.episode_steps else replace(game, episode_steps=steps)
+
+
+class Recorder:
+    """A policy that remembers what it saw and did."""
+
+    def __init__(self, policy: Policy):
+        self._policy = policy
+        self._frames: list[list[np.ndarray]] = []
+        self._actions: list[list[np.ndarray]] = []
+        self._steps: list[list[tuple[float, bool, bool]]] = []
+
+    def start(self, episodes: np.ndarray) -> None:
+        """Begin one recording per slot."""
+        self._policy.start(episodes)
+        self._frames, self._actions, self._steps = ([[] for _ in episodes] for _ in range(3))
+
+    def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Remember the frames and the policy's actions."""
+        actions = self._policy.act(ids, frames)
+        for slot, frame, action in zip(ids, frames, actions, strict=True):
+            self._frames[slot].append(frame.copy())
+            self._actions[slot].append(action)
+        return actions
+
+    def watch(self, step: Step, done: np.ndarray) -> None:
+        """Remember rewards and ends, and each episode's last frame."""
+        for i, slot in enumerate(step.ids):
+            self._steps[slot].append((float(step.reward[i]), bool(step.terminated[i]), bool(step.truncated[i])))
+            if done[i]:
+                self._frames[slot].append(step.frames[i].copy())
+
+    def episodes(self, seeds: list[int]) -> Iterator[Episode]:
+        """What was recorded, one episode per seed; its frames are let go of with each, to save memory."""
+        for slot, seed in enumerate(seeds):
+            rewards, terminated, truncated = zip(*self._steps[slot], strict=True)
+            frames, self._frames[slot] = np.stack(self._frames[slot]), []
+            yield Episode(
+                frames=frames,
+                actions=np.stack(self._actions[slot]),
+                rewards=np.array(rewards, np.float32),
+                terminated=np.array(terminated),
+                truncated=np.array(truncated),
+                seed=seed,
+            )

@@ -1,0 +1,157 @@
+"""train_controller: C evolves on the game, V and M fixed.
+
+All candidates of a generation play the same episodes. What is kept as best is the search distribution's *mean*, by its
+score on separate episodes: the best sample of a generation is mostly the luckiest one.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax import streams
+from wm_jax.artefacts import World, load_world
+from wm_jax.config import Config
+from wm_jax.envs.games import Game, find
+from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.evolution import Evolution, EvolutionState
+from wm_jax.interrupt import Stop
+from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.rollout import AgentPolicy, Played, play
+from wm_jax.run import Run
+
+PACING = {"generations", "slots", "evaluate_every", "save_every"}
+"""Settings that say how far and how fast, not what is evolved."""
+
+
+class Search(NamedTuple):
+    """Everything that the next generation depends on.
+
+    evolution: the strategy's own state.
+    best: float32[n_params], the mean with the best evaluation so far.
+    best_score: float32[], that evaluation; -inf before the first.
+    """
+
+    evolution: EvolutionState
+    best: jax.Array
+    best_score: jax.Array
+
+
+def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    """Evolve until `controller.generations`; returns the scores of the best and the latest mean."""
+    stage, settings = run.stage("controller"), config.controller
+    game = training_game(config)
+    with stage.lock():
+        world = load_world(run, config, game, settings)
+        identity = {"seed": config.seed, "controller": settings.model_dump(exclude=PACING)}
+        stage.claim(identity, world.parents, config.model_dump())
+        done = stage.summary()
+        if done is not None and done["generations"] >= settings.generations:
+            say(f"controller: evolved already ({done['generations']:,} generations)")
+            return done
+        began = time.monotonic()
+        search, latest, figures = _evolve(config, run, game, world, stop)
+        tree = {"best": search.best, "latest": latest}
+        record = {"settings": settings.model_dump(), "parents": world.parents, "best_score": float(search.best_score)}
+        digest = stage.weights.save(settings.generations, tree, record)
+        summary = {
+            "generations": settings.generations,
+            "parameters": world.agent.controller.n_params,
+            "best_score": round(float(search.best_score), 2),
+            **figures,
+            "weights": digest,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        stage.write_summary(summary)
+        return summary
+
+
+def training_game(config: Config) -> Game:
+    """The game with the controller's own episode length."""
+    if config.controller.episode_steps is None:
+        return find(config.game, config.env)
+    return find(config.game, config.env.model_copy(update={"episode_steps": config.controller.episode_steps}))
+
+
+def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> tuple[Search, jax.Array, dict[str, Any]]:
+    """The search at its end, the mean it ended with, and the last generation's figures."""
+    stage, settings = run.stage("controller"), config.controller
+    n_params = world.agent.controller.n_params
+    key = jax.random.key(streams.integer(config.seed, "controller", "search"))
+    evolution = Evolution(settings.strategy, n_params, settings.population, settings.sigma, key)
+    search = Search(evolution.init(), jnp.zeros(n_params), jnp.float32(-jnp.inf))
+    generation, figures, checkpoints = 0, {}, stage.checkpoints
+    if (found := checkpoints.restore(search)) is not None:
+        generation, search, about = found
+        figures = about["figures"]
+        say(f"controller: going on from generation {generation:,}")
+    search = jax.device_put(search)
+    pool = open_pool(game, min(settings.slots, settings.population * settings.episodes))
+    try:
+        with (
+            Metrics(stage.path, resume_at=generation) as metrics,
+            Progress("controller", settings.generations, "generation", done=generation) as progress,
+        ):
+            while generation < settings.generations:
+                began = time.monotonic()
+                asked, population = evolution.ask(search.evolution)
+                played = _episodes(config, game, world, pool, population, generation, stop)
+                returns = played.returns.reshape(settings.population, settings.episodes)
+                search = search._replace(evolution=evolution.tell(asked, returns))
+                generation += 1
+                figures = _figures(returns, played, time.monotonic() - began)
+                if generation % settings.evaluate_every == 0 or generation == settings.generations:
+                    mean = evolution.mean(search.evolution)
+                    search, evaluation = _evaluate_mean(config, world, pool, search, mean, stop)
+                    figures |= evaluation
+                metrics.write(generation, **figures)
+                progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
+                if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
+                    checkpoints.save(generation, search, {"figures": figures})
+                stop.check()
+    finally:
+        pool.close()
+        checkpoints.close()
+    return search, evolution.mean(search.evolution), figures
+
+
+def _episodes(
+    config: Config, game: Game, world: World, pool: HostPool, population: jax.Array, generation: int, stop: Stop
+) -> Played:
+    """One generation: candidate p plays episode e in place p * E + e."""
+    settings = config.controller
+    seeds = [streams.integer(config.seed, "controller", generation, e) for e in range(settings.episodes)]
+    candidates = np.repeat(np.arange(settings.population), settings.episodes)
+    policy = AgentPolicy(world.agent, world.params(population), candidates, pool.slots, seeds[0])
+    # A generation cut short is played again from its start: its state was saved before it.
+    return play(pool, seeds * settings.population, policy, patience=settings.patience, stop=stop)
+
+
+def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, Any]:
+    scores = returns.mean(1)
+    return {
+        "mean": round(float(scores.mean()), 3),
+        "best": round(float(scores.max()), 3),
+        "worst": round(float(scores.min()), 3),
+        "environment_steps": int(played.lengths.sum()),
+        "steps_per_second": round(float(played.lengths.sum()) / seconds, 1),
+    }
+
+
+def _evaluate_mean(
+    config: Config, world: World, pool: HostPool, search: Search, mean: jax.Array, stop: Stop
+) -> tuple[Search, dict[str, Any]]:
+    """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
+    settings = config.controller
+    seeds = [streams.integer(config.seed, "controller", "evaluation", e) for e in range(settings.evaluate_episodes)]
+    policy = AgentPolicy(world.agent, world.params(mean), np.zeros(len(seeds), np.int32), pool.slots, seeds[0])
+    returns = play(pool, seeds, policy, stop=stop).returns
+    score = jnp.float32(returns.mean())
+    if score > search.best_score:
+        search = search._replace(best=mean, best_score=score)
+    return search, {
+        "evaluation_mean": round(float(returns.mean()), 3),
+        "evaluation_error": round(float(1.96 * returns.std() / np.sqrt(len(returns))), 3),
+    }

@@ -1,0 +1,132 @@
+"""train_vae: V learns to compress the frames of the run's replays."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from wm_jax import streams
+from wm_jax.artefacts import init_vae, open_replays
+from wm_jax.config import Config
+from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
+from wm_jax.data.episodes import SPLITS, Split
+from wm_jax.data.replay import ReplayStore
+from wm_jax.interrupt import Stop
+from wm_jax.metrics import say
+from wm_jax.models.frames import to_float
+from wm_jax.models.vae import loss_and_grad
+from wm_jax.render.sheets import reconstruction_sheet
+from wm_jax.run import Run
+from wm_jax.training import Schedule, Task, adam, fit
+
+PACING = {"steps", "steps_per_dispatch", "save_every", "report_every", "fast_kernels"}
+"""Settings that say how far and how fast, not what is trained."""
+REPORT_FRAMES = 1000
+"""Frames of each split that a report looks at."""
+SHEET_FRAMES = 24
+ACTIVE_VARIANCE = 0.01
+"""A latent unit is active when the variance of its mean over frames is above this (Burda et al. 2015, 5.1)."""
+
+
+def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    """Train until `vae.steps`; returns the errors on train and held-out frames."""
+    stage, settings = run.stage("vae"), config.vae
+    with stage.lock():
+        store = _replays(run)
+        pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
+        identity = {"seed": config.seed, "vae": settings.model_dump(exclude=pacing), "episodes": store.count().episodes}
+        stage.claim(identity, {"replays": store.id}, config.model_dump())
+        done = stage.summary()
+        if done is not None and done["steps"] >= settings.steps:
+            say(f"vae: trained already ({done['steps']:,} steps)")
+            return done
+        began = time.monotonic()
+        graphdef, params = init_vae(settings, config.seed)
+        seed = streams.integer(config.seed, "vae", "train")
+        batches = _batches(config, store, seed)
+        report = Report(graphdef, store, stage.path / "reconstructions.png", seed)
+        params, figures = fit(
+            Task(
+                _gradient(graphdef), adam(settings.learning_rate, settings.final_learning_rate, settings.steps), batches
+            ),
+            params,
+            (),
+            schedule=Schedule(settings.steps, settings.steps_per_dispatch, settings.save_every, settings.report_every),
+            stage=stage,
+            seed=seed,
+            unit="step",
+            stop=stop,
+            report=report,
+        )
+        digest = stage.weights.save(settings.steps, params, {"settings": settings.model_dump(), "game": config.game})
+        summary = {
+            "steps": settings.steps,
+            "train_frames": store.count("train").frames,
+            **figures,
+            "weights": digest,
+            "seconds": round(time.monotonic() - began, 1),
+            "sheet": str(stage.path / "reconstructions.png"),
+        }
+        stage.write_summary(summary)
+        return summary
+
+
+def _replays(run: Run) -> ReplayStore:
+    """The replays that this V was begun with, although the store may have grown since."""
+    begun = run.stage("vae").manifest()
+    return open_replays(run, begun["settings"]["episodes"] if begun else None)
+
+
+def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
+    count = store.count("train").frames
+    size = count * 64 * 64 * 3
+    if size <= config.data.device_budget_gb * 1e9:
+        say(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
+        return ResidentFrames(store.frames("train"), config.vae.batch, seed)
+    say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
+    return StreamedFrames(lambda indices: store.read("train", indices), count, config.vae.batch, seed)
+
+
+def _gradient(graphdef: Any) -> Any:
+    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
+        (_, metrics), gradients = loss_and_grad(graphdef, params, batch, key)
+        return metrics, carry, gradients
+
+    return gradient
+
+
+class Report:
+    """Errors on held-out and training frames, active units, and a sheet of reconstructions of held-out frames."""
+
+    def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):
+        self._sheet = sheet
+        self._frames = {split: _sample(store, split, seed) for split in SPLITS}
+
+        @jax.jit
+        def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+            vae = nnx.merge(graphdef, params)
+            posterior = vae.encode(to_float(frames))
+            decoded = jnp.round(vae.decode(posterior.mean) * 255).astype(jnp.uint8)
+            return vae.loss(frames, key, training=False)[1], posterior.mean, decoded
+
+        self._look = look
+
+    def __call__(self, params: Any, step: int) -> dict[str, float]:
+        """Figures of the weights after `step` updates."""
+        figures: dict[str, float] = {}
+        for split, frames in self._frames.items():
+            metrics, mean, decoded = self._look(params, frames, jax.random.key(0))
+            figures |= {f"{split}_{name}": float(metrics[name]) for name in ("reconstruction", "kl")}
+            if split == "test":
+                figures["active_units"] = int(jnp.sum(jnp.var(mean, axis=0) > ACTIVE_VARIANCE))
+                reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
+        return figures
+
+
+def _sample(store: ReplayStore, split: Split, seed: int) -> np.ndarray:
+    count = store.count(split).frames
+    random = streams.generator(seed, "report", split)
+    return store.read(split, random.choice(count, size=min(REPORT_FRAMES, count), replace=False))
