@@ -56,17 +56,20 @@ def main(stamp: str, checksum: str, extra: str, *modules: str) -> None:
             return
         began = time.monotonic()
         development = stamp == ".ready-dev"
-        purpose, effort = EXTRAS[extra]
-        tools = " and the development tools" if development else ""
-        say(f"Setting up {VENV.name} in {ROOT}: JAX {purpose}{tools}, Python {sys.version.split()[0]}")
-        say(f"This is done once and takes {effort}.")
         # A whole environment is added to; the user may have made it.
         interrupted = lock.read() != ""
+        start_over = interrupted or not works(PYTHON)
+        purpose, effort = EXTRAS[extra]
+        tools = " and the development tools" if development else ""
+        verb = "Setting up" if start_over else "Updating"
+        say(f"{verb} {VENV.name} in {ROOT}: JAX {purpose}{tools}, Python {sys.version.split()[0]}.")
+        if start_over:
+            say(f"This is done once and takes {effort}.")
         write(lock, "unfinished")
         for old in (".ready", ".ready-dev"):
             (VENV / old).unlink(missing_ok=True)
         options = [name for name in (extra, "dev" if development else "none") if name != "none"]
-        build(lock, options, start_over=interrupted or (VENV.exists() and not works(PYTHON)))
+        build(lock, options, start_over=start_over)
         compile_modules(modules)
         for new in (".ready", stamp):
             (VENV / new).write_text(wanted)

@@ -210,11 +210,19 @@ def test_changed_requirements_are_installed_into_the_same_environment(project: P
     assert kept.exists() and len(project.installs()) == 2
 
 
+def test_an_environment_whose_python_is_gone_is_made_anew(project: Project):
+    project.run()
+    (project.root / ".venv" / "bin" / "python").unlink()
+    assert project.run()[0] == 0
+    assert len(project.installs()) == 2
+
+
 def test_the_extra_follows_the_accelerator_and_serves_a_machine_without(project: Project):
     project.run(WM_JAX_ACCELERATOR="cuda")
     assert "-e .[cuda] " in project.installs()[0]
-    project.run()
-    assert len(project.installs()) == 1
+    (project.path / "python3").rename(project.path / "hidden")  # nothing that could set up anything
+    assert project.run()[0] == 0
+    (project.path / "hidden").rename(project.path / "python3")
     with (project.root / "constraints.txt").open("a") as file:
         file.write("# another line\n")
     project.run()
@@ -266,5 +274,6 @@ def test_without_a_fitting_python_one_sentence_says_so(project: Project):
 def test_a_module_in_the_current_folder_does_not_get_in_the_way(project: Project):
     (project.path / "jax.py").write_text("raise SystemExit('the wrong jax')")
     (project.path / "wm_jax").mkdir()
+    (project.path / "wm_jax" / "__init__.py").touch()
     (project.path / "wm_jax" / "cli.py").write_text("raise SystemExit('the wrong wm_jax')")
     assert project.run()[1].startswith("cli train_vae")

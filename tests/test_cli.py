@@ -34,8 +34,8 @@ WRONG = [
     (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
     (["collect", "verify", "--game", "enduro", "--run", "{tmp}/x"], 1, "bin/collect"),
     (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: can't be created"),
-    (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES", "--controller.world", "random"]
-     + ["--run", "{tmp}/x"], 1, "--controller.strategy CMAES: no such strategy; did you mean CMA_ES"),
+    (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES", "--controller.world", "random", "--run", "{tmp}/x"], 1,
+     "--controller.strategy CMAES: no such strategy; did you mean CMA_ES"),
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
 ]  # fmt: skip
 
@@ -98,9 +98,26 @@ def test_help_imports_no_jax() -> None:
 def test_words_become_settings() -> None:
     _, config = cli.parse(
         "train_vae",
-        ["--game", "Enduro", "--preset", "smoke", "--vae.free-nats=0.25", "--vae.noise_patches", "--seed", "7"]
-        + ["--env.crop", "0", "84", "0", "96", "--env.actions", "NOOP,FIRE", "--controller.episode_steps", "none"],
-    )  # fmt: skip
+        [
+            "--game",
+            "Enduro",
+            "--preset",
+            "smoke",
+            "--vae.free-nats=0.25",
+            "--vae.noise_patches",
+            "--seed",
+            "7",
+            "--env.crop",
+            "0",
+            "84",
+            "0",
+            "96",
+            "--env.actions",
+            "NOOP,FIRE",
+            "--controller.episode_steps",
+            "none",
+        ],
+    )
     assert config.game == "enduro" and config.seed == 7
     assert config.vae.free_nats == 0.25 and config.vae.noise_patches
     assert config.env.crop == (0, 84, 0, 96) and config.env.actions == ("NOOP", "FIRE")

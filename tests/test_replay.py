@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_jax.data import episodes, files, shards
+from wm_jax import files
+from wm_jax.data import episodes, shards
 from wm_jax.data.replay import Episode, ReplayStore
 from wm_jax.errors import UserError
 
@@ -140,7 +141,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_replay as t
-from wm_jax.data import episodes, files, shards
+from wm_jax import files
+from wm_jax.data import episodes, shards
 from wm_jax.data.replay import ReplayStore
 
 shards.FILE_FRAMES = t.FILE_FRAMES

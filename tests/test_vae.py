@@ -11,6 +11,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import Posterior, loss_and_grad, make_vae
 from wm_jax.models.vae.losses import PATCHES, draw, kl_to_standard_normal, squared_error, with_noise_patches
+from wm_jax.models.vae.vanilla import Vanilla
 
 
 def frames(count, seed=0):
@@ -19,7 +20,7 @@ def frames(count, seed=0):
 
 def small(**settings):
     """A narrow network: the same code, a sixteenth of the work."""
-    return VaeConfig(**{"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
+    return VaeConfig.model_validate({"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
 
 
 grad = jax.jit(loss_and_grad, static_argnums=0)
@@ -31,7 +32,7 @@ def grad_of(config, batch):
 
 
 def test_the_paper_s_number_of_parameters():
-    params = nnx.eval_shape(lambda: nnx.state(make_vae(VaeConfig(), nnx.Rngs(0))))
+    params = nnx.eval_shape(lambda: nnx.state(make_vae(VaeConfig.model_validate({}), nnx.Rngs(0))))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_348_547
 
 
@@ -53,6 +54,7 @@ def test_shapes_and_range():
 def test_fresh_weights_keep_the_scale():
     """Per-layer fan-in: activations neither vanish nor explode, and the first picture is not saturated."""
     model = make_vae(small(width=0.5), nnx.Rngs(0))
+    assert isinstance(model, Vanilla)
     features = model.encoder(to_float(frames(8)))
     assert 0.1 < jnp.mean(jnp.square(features)) < 1.0
     logits = jax.scipy.special.logit(model.decode(jax.random.normal(jax.random.key(0), (8, 4))))
@@ -154,6 +156,6 @@ def test_noise_patches_are_seen_in_training_only_and_never_aimed_at():
 
 
 def test_width_scales_and_has_an_end():
-    assert nnx.eval_shape(lambda: make_vae(small(width=0.5), nnx.Rngs(0))).encoder.features == 512
+    assert nnx.eval_shape(lambda: Vanilla(small(width=0.5), nnx.Rngs(0))).encoder.features == 512
     with pytest.raises(UserError, match="width"):
         make_vae(small(width=0.001), nnx.Rngs(0))

@@ -124,7 +124,8 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         vae = load_vae(run)
         vae_graph, vae_params = vae.graphdef, vae.params
         latent, parents = vae.about["settings"]["latent"], {"vae": vae.digest}
-    memory_graph, memory_params, hidden = None, (), 0
+    memory_graph: Any = None
+    memory_params, hidden = (), 0
     if with_memory and controller.world == "random":
         memory_graph, memory_params = init_memory(config.memory, latent, game.actions.size, config.seed)
         hidden, parents = config.memory.hidden, {**parents, "memory": f"random {config.seed}"}

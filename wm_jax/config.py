@@ -30,140 +30,155 @@ class Section(BaseModel):
 class EnvConfig(Section):
     """The game: how it is opened and what of it is seen."""
 
-    backend: Literal["envpool", "gymnasium"] = Field("envpool", description="host environments for training")
+    backend: Literal["envpool", "gymnasium"] = Field(default="envpool", description="host environments for training")
     crop: tuple[int, int, int, int] | None = Field(
-        None, description="top, bottom, left, right: the rows and columns kept of the screen (default: the game's own)"
+        default=None,
+        description="top, bottom, left, right: the rows and columns kept of the screen (default: the game's own)",
     )
     actions: tuple[str, ...] | None = Field(
-        None, description="names of the discrete actions to keep, or all (default: the game's own choice)"
+        default=None, description="names of the discrete actions to keep, or all (default: the game's own choice)"
     )
-    episode_steps: Count | None = Field(None, description="longest episode, in agent steps (default: the game's own)")
-    difficulty: Literal["easy", "hard"] = Field("easy", description="Procgen: difficulty")
-    levels: NonNegative = Field(200, description="Procgen: number of training levels (0: unlimited)")
-    first_level: NonNegative = Field(0, description="Procgen: first training level")
+    episode_steps: Count | None = Field(
+        default=None, description="longest episode, in agent steps (default: the game's own)"
+    )
+    difficulty: Literal["easy", "hard"] = Field(default="easy", description="Procgen: difficulty")
+    levels: NonNegative = Field(default=200, description="Procgen: number of training levels (0: unlimited)")
+    first_level: NonNegative = Field(default=0, description="Procgen: first training level")
     test_first_level: NonNegative = Field(
-        1_000_000, description="Procgen: first level of the unseen test range, which is unlimited upwards"
+        default=1_000_000, description="Procgen: first level of the unseen test range, which is unlimited upwards"
     )
-    sticky: Fraction = Field(0.25, description="Atari: probability that the previous action is repeated")
-    frame_skip: Count = Field(4, description="Atari: emulator frames for one agent step")
-    threads: NonNegative = Field(0, description="threads of the environment pool (0: one per core)")
+    sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
+    frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
+    threads: NonNegative = Field(default=0, description="threads of the environment pool (0: one per core)")
 
 
 class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
-    episodes: Count = Field(10_000, description="episodes in the store, train and test together")
+    episodes: Count = Field(default=10_000, description="episodes in the store, train and test together")
     policy: Literal["held", "brownian", "uniform", "agent"] = Field(
-        "held", description="held: random action kept for a random while; agent: the run's trained agent"
+        default="held", description="held: random action kept for a random while; agent: the run's trained agent"
     )
-    hold: Positive = Field(8.0, description="mean steps for which `held` keeps an action")
-    episode_steps: Count | None = Field(1000, description="longest recorded episode")
-    test_fraction: Fraction = Field(0.05, description="share of the episodes kept for testing")
-    slots: Count = Field(64, description="episodes played side by side; they make one shard")
+    hold: Positive = Field(default=8.0, description="mean steps for which `held` keeps an action")
+    episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
+    test_fraction: Fraction = Field(default=0.05, description="share of the episodes kept for testing")
+    slots: Count = Field(default=64, description="episodes played side by side; they make one shard")
 
 
 class DataConfig(Section):
     """How frames reach the device."""
 
     device_budget_gb: Positive = Field(
-        4.0, description="frames live on the device as uint8 when they fit this budget, else are streamed ahead"
+        default=4.0, description="frames live on the device as uint8 when they fit this budget, else are streamed ahead"
     )
 
 
 class VaeConfig(Section):
     """V, the variational auto-encoder."""
 
-    variant: Literal["vanilla"] = Field("vanilla", description="which auto-encoder")
-    latent: Count = Field(32, description="size of z")
-    width: Positive = Field(1.0, description="multiplies every channel count of the paper's network")
+    variant: Literal["vanilla"] = Field(default="vanilla", description="which auto-encoder")
+    latent: Count = Field(default=32, description="size of z")
+    width: Positive = Field(default=1.0, description="multiplies every channel count of the paper's network")
     beta: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="weight of KL (summed) beside the summed squared error"
+        default=1.0, description="weight of KL (summed) beside the summed squared error"
     )
     free_nats: Annotated[float, Field(ge=0)] = Field(
-        0.5, description="KL floor per latent dimension: max(KL, this * z)"
+        default=0.5, description="KL floor per latent dimension: max(KL, this * z)"
     )
-    noise_patches: bool = Field(False, description="replace a 6x6 grid of 5-pixel squares by noise in the input")
-    batch: Count = Field(100, description="frames per update")
-    steps: Count = Field(1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)")
-    learning_rate: Positive = Field(1e-4, description="Adam's step size")
-    final_learning_rate: Positive | None = Field(None, description="cosine decay to this (default: constant)")
-    steps_per_dispatch: Count = Field(20, description="updates fused into one device call")
-    save_every: Count = Field(1000, description="updates between checkpoints")
-    report_every: Count = Field(1000, description="updates between held-out evaluations and reconstruction sheets")
-    fast_kernels: bool = Field(True, description="our convolutions on CPU instead of XLA's")
+    noise_patches: bool = Field(
+        default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
+    )
+    batch: Count = Field(default=100, description="frames per update")
+    steps: Count = Field(default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)")
+    learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
+    final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
+    steps_per_dispatch: Count = Field(default=20, description="updates fused into one device call")
+    save_every: Count = Field(default=1000, description="updates between checkpoints")
+    report_every: Count = Field(
+        default=1000, description="updates between held-out evaluations and reconstruction sheets"
+    )
+    fast_kernels: bool = Field(default=True, description="our convolutions on CPU instead of XLA's")
 
 
 class EncodeConfig(Section):
     """The latents of every frame."""
 
-    batch: Count = Field(256, description="frames per device call")
+    batch: Count = Field(default=256, description="frames per device call")
 
 
 class MemoryConfig(Section):
     """M, the mixture-density recurrent network."""
 
-    cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
-    hidden: Count = Field(256, description="size of h")
-    mixtures: Count = Field(5, description="Gaussians per latent dimension")
-    reward_head: bool = Field(False, description="also predict the reward")
-    done_head: bool = Field(False, description="also predict the end of the episode")
-    done_weight: Positive = Field(10.0, description="weight of an ending step in the done loss")
-    sequence: Count = Field(1000, description="steps per training sequence")
+    cell: Literal["lstm", "gru"] = Field(default="lstm", description="recurrent cell")
+    hidden: Count = Field(default=256, description="size of h")
+    mixtures: Count = Field(default=5, description="Gaussians per latent dimension")
+    reward_head: bool = Field(default=False, description="also predict the reward")
+    done_head: bool = Field(default=False, description="also predict the end of the episode")
+    done_weight: Positive = Field(default=10.0, description="weight of an ending step in the done loss")
+    sequence: Count = Field(default=1000, description="steps per training sequence")
     carry_state: bool = Field(
-        False, description="carry the state over consecutive windows instead of starting from zero"
+        default=False, description="carry the state over consecutive windows instead of starting from zero"
     )
-    batch: Count = Field(100, description="sequences per update")
-    steps: Count = Field(4000, description="updates")
-    learning_rate: Positive = Field(1e-3, description="Adam's step size")
-    final_learning_rate: Positive | None = Field(None, description="cosine decay to this (default: constant)")
-    clip: Positive = Field(1.0, description="gradients are clipped to this absolute value")
-    steps_per_dispatch: Count = Field(5, description="updates fused into one device call")
-    save_every: Count = Field(200, description="updates between checkpoints")
-    report_every: Count = Field(200, description="updates between held-out evaluations")
-    fast_kernels: bool = Field(True, description="our LSTM with its hand-derived gradient instead of autodiff's")
+    batch: Count = Field(default=100, description="sequences per update")
+    steps: Count = Field(default=4000, description="updates")
+    learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
+    final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
+    clip: Positive = Field(default=1.0, description="gradients are clipped to this absolute value")
+    steps_per_dispatch: Count = Field(default=5, description="updates fused into one device call")
+    save_every: Count = Field(default=200, description="updates between checkpoints")
+    report_every: Count = Field(default=200, description="updates between held-out evaluations")
+    fast_kernels: bool = Field(
+        default=True, description="our LSTM with its hand-derived gradient instead of autodiff's"
+    )
 
 
 class ControllerConfig(Section):
     """C, the controller, and its evolution."""
 
-    inputs: Literal["z", "zh", "zhc"] = Field("zh", description="z alone, z and M's output h, or also M's cell c")
-    hidden: NonNegative = Field(0, description="size of one hidden tanh layer (0: linear)")
-    world: Literal["trained", "random"] = Field("trained", description="random: untrained V and M, for the ablation")
-    memory_reset: NonNegative = Field(0, description="reset M's state every so many steps in play (0: never)")
-    sample_latent: bool = Field(False, description="act on a sampled z instead of its mean")
-    strategy: str = Field("CMA_ES", description="any evosax strategy by name")
-    population: Annotated[int, Field(ge=2)] = Field(64, description="candidates per generation")
-    episodes: Count = Field(16, description="episodes per candidate; all candidates play the same ones")
-    sigma: Positive = Field(0.1, description="initial standard deviation of the search")
-    generations: Count = Field(1800, description="generations")
-    episode_steps: Count | None = Field(None, description="longest episode in training (default: the game's)")
-    patience: NonNegative = Field(
-        0, description="end a training episode after this many steps without reward (0: never)"
+    inputs: Literal["z", "zh", "zhc"] = Field(
+        default="zh", description="z alone, z and M's output h, or also M's cell c"
     )
-    slots: Count = Field(1024, description="most environments stepped side by side")
-    evaluate_every: Count = Field(25, description="generations between evaluations of the distribution's mean")
-    evaluate_episodes: Count = Field(32, description="episodes of that evaluation")
-    save_every: Count = Field(1, description="generations between checkpoints")
+    hidden: NonNegative = Field(default=0, description="size of one hidden tanh layer (0: linear)")
+    world: Literal["trained", "random"] = Field(
+        default="trained", description="random: untrained V and M, for the ablation"
+    )
+    memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
+    sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
+    strategy: str = Field(default="CMA_ES", description="any evosax strategy by name")
+    population: Annotated[int, Field(ge=2)] = Field(default=64, description="candidates per generation")
+    episodes: Count = Field(default=16, description="episodes per candidate; all candidates play the same ones")
+    sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
+    generations: Count = Field(default=1800, description="generations")
+    episode_steps: Count | None = Field(default=None, description="longest episode in training (default: the game's)")
+    patience: NonNegative = Field(
+        default=0, description="end a training episode after this many steps without reward (0: never)"
+    )
+    slots: Count = Field(default=1024, description="most environments stepped side by side")
+    evaluate_every: Count = Field(default=25, description="generations between evaluations of the distribution's mean")
+    evaluate_episodes: Count = Field(default=32, description="episodes of that evaluation")
+    save_every: Count = Field(default=1, description="generations between checkpoints")
 
 
 class EvaluateConfig(Section):
     """The score of the agent."""
 
-    episodes: Count = Field(100, description="episodes, with the published seeds")
+    episodes: Count = Field(default=100, description="episodes, with the published seeds")
     on: Literal["official", "training", "both"] = Field(
-        "official", description="the official game, or the one that the agent was trained on"
+        default="official", description="the official game, or the one that the agent was trained on"
     )
-    workers: NonNegative = Field(0, description="environment processes (0: one per core)")
-    baseline: bool = Field(True, description="also score the random policy on the same seeds")
-    video: bool = Field(False, description="write an MP4 of one game with its reconstruction beside it")
+    workers: NonNegative = Field(default=0, description="environment processes (0: one per core)")
+    baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
+    video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 
 class Config(Section):
     """Everything that decides what a run does."""
 
     game: str = Field(description="carracing, enduro or another Atari game, a Procgen game, or gymnasium:ID")
-    preset: str = Field("quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)")
-    seed: NonNegative = Field(0, description="the one seed that every random stream is derived from")
+    preset: str = Field(
+        default="quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)"
+    )
+    seed: NonNegative = Field(default=0, description="the one seed that every random stream is derived from")
     env: EnvConfig = EnvConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()

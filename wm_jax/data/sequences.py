@@ -65,7 +65,8 @@ class Lanes:
         self._lane = int(offsets[-1]) // batch
         self._windows = max(1, -(-(self._lane - 1) // length))
         self._pass = -1
-        self._row = self._begins = self._ends = np.empty(0)
+        self._row = np.empty(0, np.int64)
+        self._begins = self._ends = np.empty(0, bool)
 
     def window(self, step: int) -> Places:
         """The windows of update `step`: each begins where the one before ended."""

@@ -94,6 +94,7 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
                 store.append(recorder.episodes(playing), ["test" if i % every == 0 else "train" for i in numbers])
     finally:
         pool.close()
+        store.close()
 
 
 def _policy(config: Config, run: Run, game: Game, seeds: list[int], slots: int) -> Policy:

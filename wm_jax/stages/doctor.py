@@ -30,6 +30,7 @@ _JAX_SECONDS = 180  # a first start on a GPU or TPU machine can be slow
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _MEMORY_NEEDED_GB = 4
 _DISK_NEEDED_GB = 5
+_NVIDIA = Path("/dev/nvidia0").exists()
 _REINSTALL = "remove .venv and start any command of bin/ again, or install the versions of constraints.txt"
 
 
@@ -164,7 +165,8 @@ class _Probe:
     def __init__(self, name: str, task: str, seconds: float, remedy: str, essential: bool):
         self._check = Check(name, True, "", remedy, essential)
         self._seconds = seconds
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
         paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "wm_jax.stages.doctor", *task.split()],
@@ -212,6 +214,7 @@ _PROBES = (
     _game_probe("Atari, official", "enduro", "official"),
     _game_probe("Procgen", "chaser", "training"),
     _game_probe("Gymnasium by id", "gymnasium:CarRacing-v3", "training"),
+    *[("GPU", "gpu", _JAX_SECONDS, f"unset JAX_PLATFORMS; update the NVIDIA driver; or {_REINSTALL}", False)] * _NVIDIA,
     ("videos", "video", _GAME_SECONDS, f"do without videos, or {_REINSTALL}", False),
 )
 """Name, task, seconds, remedy, essential: one game of each family, in each of its implementations."""
@@ -235,10 +238,16 @@ def _probe_jax() -> str:
         found = float(jax.jit(lambda x: (x @ x).sum())(ones))
         if found != 64.0**3:
             raise UserError(f"{device} computes {found} where {64**3} is right")
-    if devices[0].platform == "cpu" and Path("/dev/nvidia0").exists() and not os.environ.get("JAX_PLATFORMS"):
-        raise UserError("there is an NVIDIA GPU, but this JAX can't use it: pip install 'jax[cuda12]'")
     kinds = sorted({device.device_kind for device in devices})
     return f"{jax.__version__} on {len(devices)} {devices[0].platform} device(s): {', '.join(kinds)}"
+
+
+def _probe_gpu() -> str:
+    import jax
+
+    if jax.default_backend() == "cpu":
+        raise UserError("there is an NVIDIA GPU, but JAX does not use it")
+    return f"JAX uses the {jax.default_backend().upper()}"
 
 
 def _probe_game(name: str, *, official: bool) -> str:
@@ -272,12 +281,10 @@ def _probe_video() -> str:
 
 
 def _child(task: str, game: str = "") -> str:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU may be busy with a run
     process.prepare()
-    if task == "jax":
-        return _probe_jax()
-    if task == "video":
-        return _probe_video()
-    return _probe_game(game, official=task == "official")
+    probes = {"jax": _probe_jax, "gpu": _probe_gpu, "video": _probe_video}
+    return probes[task]() if task in probes else _probe_game(game, official=task == "official")
 
 
 if __name__ == "__main__":

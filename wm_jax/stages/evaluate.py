@@ -43,7 +43,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             result = player.evaluate(on, stage.path)
             result |= {"weights": about["digest"], "date": now()}
             write_json(stage.path / f"{on}.json", result)
-            short = {name: value for name, value in result.items() if name not in ("scores", "random")}
+            short = {name: value for name, value in result.items() if name not in ("scores", "lengths", "random")}
             summary |= {f"{on}_{name}": value for name, value in short.items()}
             summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
         summary["seconds"] = round(time.monotonic() - began, 1)
@@ -77,6 +77,7 @@ class Player:
             "mean_length": round(float(lengths.mean()), 1),
             "first_seed": FIRST_SEED,
             "scores": [round(float(score), 3) for score in scores],
+            "lengths": lengths.tolist(),
         }
         baseline = None
         if settings.baseline:

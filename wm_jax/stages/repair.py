@@ -17,6 +17,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         names = sorted({damage.shard for damage in store.verify()})
         for name in names:
             say(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
+        store.close()
         if names:
             (stage.path / "summary.json").unlink(missing_ok=True)
             say("the next collect, or any command that needs replays, plays the episodes again")

@@ -11,8 +11,8 @@ from flax import nnx
 from wm_jax import streams
 from wm_jax.artefacts import init_vae, open_replays
 from wm_jax.config import Config
-from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.episodes import SPLITS, Split
+from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.replay import ReplayStore
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say

@@ -52,7 +52,7 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [B, inputs] -> [B, outputs]."""
+        """[B, inputs] -> [B, outputs]."""
         return x @ self.kernel[...] + self.bias[...][None, :]
 
 
@@ -106,7 +106,7 @@ class Decoder(nnx.Module):
             side = larger
 
     def __call__(self, z: jax.Array) -> jax.Array:
-        """z [B, inputs] -> frames [B, 64, 64, 3]."""
+        """[B, inputs] -> frames [B, 64, 64, 3]."""
 
         def convolutions(x: jax.Array) -> jax.Array:
             last = len(self.kernels) - 1
