@@ -34,7 +34,7 @@ WRONG = [
     (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
     (["collect", "verify", "--game", "enduro", "--run", "{tmp}/x"], 1, "bin/collect"),
     (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: can't be created"),
-    (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES", "--controller.world", "random", "--run", "{tmp}/x"], 1,
+    ("train_controller --game enduro --controller.strategy CMAES --controller.world random --run {tmp}/x".split(), 1,
      "--controller.strategy CMAES: no such strategy; did you mean CMA_ES"),
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
 ]  # fmt: skip
