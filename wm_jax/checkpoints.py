@@ -4,8 +4,10 @@ Orbax alone restores flipped bits in silence, so every save records a digest of 
 it; a checkpoint that fails is passed over for the one before it.
 """
 
+import errno
 import hashlib
-import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from wm_jax.errors import UserError
+from wm_jax.metrics import say
 
-logger = logging.getLogger(__name__)
+SPARE_BYTES = 1 << 20
+"""Room for what lies around the arrays."""
 
 
 class Checkpoints:
@@ -30,9 +34,14 @@ class Checkpoints:
         self._manager: ocp.CheckpointManager | None = None
 
     def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
-        """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content."""
+        """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content.
+
+        Raises:
+          OSError: there is no room for it; nothing was written.
+        """
         tree = jax.tree.map(np.asarray, jax.device_get(tree))
         digest = digest_of(tree)
+        self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         self._open().save(
             step,
             args=ocp.args.Composite(
@@ -64,9 +73,7 @@ class Checkpoints:
                 if digest_of(tree) == found["about"]["digest"]:
                     return step, tree, found["about"]
                 reason = "its content does not match its digest"
-            logger.warning(
-                "checkpoint %s is damaged (%s): going back to the one before it", self.folder / str(step), reason
-            )
+            say(f"checkpoint {self.folder / str(step)} is damaged ({reason}): going back to the one before it")
         if steps:
             raise UserError(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")
         return None
@@ -87,6 +94,12 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+
+    def _check_room(self, size: int) -> None:
+        """Looked at beforehand: on a full disk Orbax's threads end in a heap of tracebacks."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.folder).free < size + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:

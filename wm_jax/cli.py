@@ -11,6 +11,8 @@ import contextlib
 import errno
 import importlib
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,6 +195,9 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
 
     run = Run(options.run or Path("runs") / f"{config.game.replace(':', '_').replace('/', '_')}-{config.preset}")
     run.make()
+    if not options.debug:
+        # What goes wrong in Orbax's threads reaches us as an exception; its logged tracebacks only repeat it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(graceful_stop())
         try:
@@ -266,8 +271,10 @@ def _overview() -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename or 'while writing'}): free some space, then give the same command"
+    # TensorStore and Orbax report a full disk as errors of their own, with the system's words in them.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        place = getattr(error, "filename", None) or "while writing"
+        return f"the disk is full ({place}): free some space, then give the same command"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return (
             f"{error.filename}: can't be written or read ({error.strerror}); change its permissions or give --run DIR"
