@@ -14,9 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams",  # floor 0, in three steps
-    "config files checkpoints metrics kernels",
-    "run interrupt",
+    "errors spaces process streams",  # floor 0, in four steps
+    "config files kernels",
+    "metrics",
+    "checkpoints interrupt",
+    "run",
     "models envs data",  # floor 1
     "training rollout evolution artefacts",  # floor 2
     "render",  # floor 3, in two steps
