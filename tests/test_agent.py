@@ -19,6 +19,7 @@ from wm_jax.models.vae import Posterior
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 T, N, Z, H, P = 6, 4, 3, 5, 7
+SEEDS = np.arange(N, dtype=np.int32) + 100
 MOVES = Discrete(("left", "stay", "right"), (0, 1, 2))
 CAR = Continuous(("steer", "gas"), (-1.0, 0.0), (1.0, 1.0), ("tanh", "sigmoid"))
 
@@ -64,7 +65,7 @@ def make_frames(n: int = N) -> jax.Array:
 def play(agent: Agent, params: AgentParams, frames: jax.Array, **options: Any) -> tuple[AgentCarry, np.ndarray]:
     carry, actions = agent.init(frames.shape[1]), []
     for now in frames:
-        carry, action = agent.act(params, carry, now, jax.random.key(0), **options)
+        carry, action = agent.act(params, carry, now, SEEDS[: len(now)], **options)
         actions.append(np.asarray(action))
     return carry, np.stack(actions)
 
@@ -125,7 +126,7 @@ def test_slots_in_any_order_play_like_all_together(sample: bool) -> None:
         padded = jnp.asarray([*ids, -1, N][:3])
         now = jnp.stack([frames[times[slot], slot] for slot in ids] + [frames[0, 0]] * (3 - len(ids)))
         who = jnp.stack([candidates[slot] for slot in ids] + [candidates[0]] * (3 - len(ids)))
-        carry, actions = agent.act_slots(agent_params, carry, padded, now, who, jax.random.key(0))
+        carry, actions = agent.act_slots(agent_params, carry, padded, now, SEEDS[padded % N], who)
         for row, slot in enumerate(ids):
             apart[times[slot], slot] = actions[row]
             times[slot] += 1
@@ -136,13 +137,13 @@ def test_slots_in_any_order_play_like_all_together(sample: bool) -> None:
 def test_a_fresh_row_starts_over_and_leaves_the_others_alone() -> None:
     vae, memory, controller, params = parts(actions=CAR)
     agent, agent_params = make_agent(vae, memory, controller, params, sample_latent=True)
-    frames, key = make_frames(), jax.random.key(0)
+    frames = make_frames()
     fresh = jnp.asarray([False, True, False, False])
-    carry, _ = agent.act(agent_params, agent.init(N), frames[0], key)
-    carry, _ = agent.act(agent_params, carry, frames[1], key, None, fresh)
-    undisturbed, _ = agent.act(agent_params, agent.init(N), frames[0], key)
-    undisturbed, _ = agent.act(agent_params, undisturbed, frames[1], key)
-    begun, _ = agent.act(agent_params, agent.init(N), frames[1], key)
+    carry, _ = agent.act(agent_params, agent.init(N), frames[0], SEEDS)
+    carry, _ = agent.act(agent_params, carry, frames[1], SEEDS, None, fresh)
+    undisturbed, _ = agent.act(agent_params, agent.init(N), frames[0], SEEDS)
+    undisturbed, _ = agent.act(agent_params, undisturbed, frames[1], SEEDS)
+    begun, _ = agent.act(agent_params, agent.init(N), frames[1], SEEDS)
     np.testing.assert_array_equal(carry.steps, [2, 1, 2, 2])
     for mine, others, new in zip(carry.memory, undisturbed.memory, begun.memory, strict=True):
         np.testing.assert_array_equal(mine[fresh], new[fresh])
@@ -166,7 +167,7 @@ def test_sampled_latents_differ_between_rows_and_steps_and_have_the_right_spread
 def test_a_controller_on_z_alone_runs_no_memory() -> None:
     vae, _, controller, params = parts("z")
     agent, agent_params = make_agent(vae, None, controller, params)
-    carry, _ = agent.act(agent_params, agent.init(N), make_frames()[0], jax.random.key(0))
+    carry, _ = agent.act(agent_params, agent.init(N), make_frames()[0], SEEDS)
     assert agent_params.memory is None
     assert carry.memory == ()
 
@@ -199,3 +200,33 @@ def test_parts_that_do_not_fit_are_refused(change: Callable[..., Any], message: 
 def test_a_gru_cannot_serve_zhc() -> None:
     with pytest.raises(UserError, match=r"--controller\.inputs zhc"):
         make_agent(*parts("zhc", cell="gru"))
+
+
+def test_bits_do_not_depend_on_who_answers_together() -> None:
+    """The real V and M, in batches of any size and order up to what a rollout uses on CPU."""
+    from flax import nnx
+
+    from wm_jax.config import MemoryConfig, VaeConfig
+    from wm_jax.models.vae import make_vae
+    from wm_jax.rollout import AgentPolicy
+
+    n = 70
+    controller = Controller("zh", 0, 32, 64, CAR)
+    memory = MDNRNN(MemoryConfig(hidden=64), 32, CAR.size, nnx.Rngs(1))
+    params = 0.3 * jax.random.normal(jax.random.key(0), (2, controller.n_params))
+    agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
+    frames = np.asarray(make_frames(n))
+
+    def played(size: int, seed: int) -> np.ndarray:
+        policy = AgentPolicy(agent, agent_params, np.arange(n) % 2, list(range(n)), n)
+        policy.start(np.arange(n))
+        random, actions = np.random.default_rng(seed), np.zeros((3, n, CAR.size), np.float32)
+        for t in range(3):
+            order = random.permutation(n).astype(np.int32)
+            for ids in np.array_split(order, -(-n // size)):
+                actions[t, ids] = policy.act(ids, frames[t][ids])
+        return actions
+
+    reference = played(n, 0)
+    for size in (3, 24, 40):
+        np.testing.assert_array_equal(played(size, size), reference)

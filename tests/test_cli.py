@@ -130,5 +130,5 @@ def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
     summary = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert summary["episodes"] == 2 and summary["train_frames"] == summary["test_frames"] == 6
     assert cli.main(["collect", "--game", "maze", *run]) == 1
-    assert "made with game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
+    assert "made with --game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
     assert Run(tmp_path).stage("replays").summary() == summary

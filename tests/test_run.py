@@ -18,7 +18,7 @@ def test_going_on_with_other_settings_names_both(tmp_path: Path) -> None:
     with stage.lock():
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
-        with pytest.raises(UserError, match=r"made with beta 1.0, but now it is 4.0.*--fresh"):
+        with pytest.raises(UserError, match=r"made with --beta 1.0, but now it is 4.0.*--fresh"):
             stage.claim({"beta": 4.0, "size": (1, 2)}, {"replays": "abc"}, {})
         with pytest.raises(UserError, match=r"made with another replays \(abc\), but now it is xyz"):
             stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "xyz"}, {})
@@ -28,9 +28,12 @@ def test_fresh_moves_aside_and_loses_nothing(tmp_path: Path) -> None:
     stage = Run(tmp_path).stage("vae")
     with stage.lock():
         (stage.path / "precious").write_text("weights")
-        first = stage.discard()
+        with pytest.raises(UserError, match="being written"):
+            stage.discard()
+    first = stage.discard()
     with stage.lock():
-        second = stage.discard()
+        pass
+    second = stage.discard()
     assert first is not None and second is not None and first != second
     assert (first / "precious").read_text() == "weights"
     assert stage.discard() is None
@@ -63,6 +66,32 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     step, restored, about = found
     assert (step, about["note"]) == (1, "first")
     np.testing.assert_array_equal(restored["w"], tree["w"])
+
+
+def test_training_goes_on_over_a_damaged_or_repeated_step(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"w": np.arange(5000, dtype=np.float32)})
+    checkpoints.save(2, {"w": np.arange(5000, dtype=np.float32) + 1})
+    # Stopped between a save and what comes after it: the same step is saved again.
+    checkpoints.save(2, {"w": np.arange(5000, dtype=np.float32) + 2})
+    found = Checkpoints(tmp_path / "checkpoints").restore({"w": np.zeros(5000, np.float32)})
+    assert found is not None and found[0] == 2 and found[1]["w"][0] == 2
+    for path in (tmp_path / "checkpoints" / "2").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    again = Checkpoints(tmp_path / "checkpoints")
+    found = again.restore({"w": np.zeros(5000, np.float32)})
+    assert found is not None and found[0] == 1
+    again.save(2, {"w": np.arange(5000, dtype=np.float32) + 3})
+    found = Checkpoints(tmp_path / "checkpoints").restore({"w": np.zeros(5000, np.float32)})
+    assert found is not None and found[1]["w"][0] == 3
+
+
+def test_arrays_of_other_sizes_are_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"w": np.zeros(7, np.float32)})
+    with pytest.raises(UserError, match="other sizes"):
+        checkpoints.restore({"w": np.zeros(5, np.float32)})
 
 
 def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:

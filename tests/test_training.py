@@ -44,17 +44,15 @@ def stage(path: Path) -> Stage:
 
 
 class StopAt(Stop):
-    """Asks to stop once the checks have been counted down."""
+    """Asks to stop when it is looked at for the n-th time, which training does once per dispatch."""
 
-    def __init__(self, checks: int):
-        super().__init__()
-        self.checks = checks
+    def __init__(self, looks: int):
+        self.looks = looks
 
-    def check(self) -> None:
-        """Count down."""
-        super().check()
-        self.checks -= 1
-        self.requested = self.checks <= 0
+    @property
+    def requested(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.looks -= 1
+        return self.looks <= 0
 
 
 def train(folder: Stage, steps: int, stop: Stop | None = None) -> tuple[np.ndarray, dict[str, float]]:

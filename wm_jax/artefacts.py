@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wm_jax import streams
+from wm_jax import files, streams
 from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
 from wm_jax.errors import UserError
-from wm_jax.models.agent import Agent, AgentParams
+from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
@@ -39,6 +39,10 @@ class Trained:
     digest: str
     about: dict[str, Any]
 
+    def model(self) -> Any:
+        """The NNX module."""
+        return nnx.merge(self.graphdef, self.params)
+
 
 def open_replays(run: Run, episodes: int | None = None) -> ReplayStore:
     """The run's replays, or only their first `episodes`.
@@ -61,34 +65,39 @@ def init_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> tu
     return nnx.split(MDNRNN(config, latent, action, nnx.Rngs(streams.integer(seed, "memory", "init"))))
 
 
-def load_vae(run: Run) -> Trained:
+def pictures(config: Config) -> dict[str, Any]:
+    """What decides how the game's frames look: V, and all that is built on it, is good for these alone."""
+    return {"game": config.game, **config.env.model_dump(mode="json", include={"backend", "crop", "frame_skip"})}
+
+
+def load_vae(run: Run, config: Config) -> Trained:
     """The run's V, built from the settings that it was trained with.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it was trained on other pictures than these settings give.
     """
     about = _weights_record(run, "vae")
-    graphdef, template = init_vae(VaeConfig(**about["settings"]), 0)
-    return _load(run, "vae", graphdef, template)
+    for name, value in pictures(config).items():
+        if (was := about["pictures"][name]) != value:
+            option = "--game" if name == "game" else f"--env.{name}"
+            raise UserError(
+                f"{run.path / 'vae'} was trained with {option} {was}, not {value}: give that, or another --run"
+            )
+    return _load(run, "vae", about, init_vae(VaeConfig(**about["settings"]), 0))
 
 
 def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
-    """The run's M, checked to be made for this V and this game.
+    """The run's M, checked to be made for this V and these actions.
 
     Raises:
-      UserError: there is none, or it belongs to another V or another game.
+      UserError: there is none, or it belongs to another V or to other actions.
     """
     about = _weights_record(run, "memory")
     if about["parents"]["vae"] != vae.digest:
         raise misfit(run, "memory", "vae", about["parents"]["vae"], vae.digest)
+    _check_actions(run, "memory", about["actions"], game)
     latent = vae.about["settings"]["latent"]
-    graphdef, template = init_memory(MemoryConfig(**about["settings"]), latent, game.actions.size, 0)
-    if about["actions"] != list(game.actions.names):
-        raise UserError(
-            f"{run.path / 'memory'} was made for actions {', '.join(about['actions'])}, "
-            f"but --env.actions gives {', '.join(game.actions.names)}: give the same, or another --run"
-        )
-    return _load(run, "memory", graphdef, template)
+    return _load(run, "memory", about, init_memory(MemoryConfig(**about["settings"]), latent, game.actions.size, 0))
 
 
 @dataclass(frozen=True)
@@ -96,47 +105,43 @@ class World:
     """V and M as the controller sees them, with the agent they form.
 
     agent: pure functions of V + M + C.
-    vae, memory: parameters ((), when M is not used).
-    parents: identities of both.
+    without_controller: the agent's numbers, those of C left to `params`.
+    parents: identities of V and M.
     """
 
     agent: Agent
-    vae: Any
-    memory: Any
+    without_controller: AgentParams
     parents: dict[str, str]
 
     def params(self, controller: jax.Array) -> AgentParams:
-        """With controllers [P, n_params]."""
-        return AgentParams(vae=self.vae, memory=self.memory, controller=jnp.atleast_2d(controller))
+        """With controllers [P, n_params], or one [n_params]."""
+        return self.without_controller._replace(controller=jnp.atleast_2d(controller))
 
 
 def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> World:
-    """V and M, trained or (reference mode `controller.world random`) untrained.
+    """V and M, trained or (reference mode `controller.world random`) untrained, as an agent.
 
     Raises:
       UserError: they are missing or don't fit together.
     """
-    with_memory = controller.inputs != "z"
     if controller.world == "random":
-        vae_graph, vae_params = init_vae(config.vae, config.seed)
-        latent, parents = config.vae.latent, {"vae": f"random {config.seed}"}
+        vae, memory = _untrained(config, game)
     else:
-        vae = load_vae(run)
-        vae_graph, vae_params = vae.graphdef, vae.params
-        latent, parents = vae.about["settings"]["latent"], {"vae": vae.digest}
-    memory_graph: Any = None
-    memory_params, hidden = (), 0
-    if with_memory and controller.world == "random":
-        memory_graph, memory_params = init_memory(config.memory, latent, game.actions.size, config.seed)
-        hidden, parents = config.memory.hidden, {**parents, "memory": f"random {config.seed}"}
-    elif with_memory:
-        memory = load_memory(run, vae, game)
-        memory_graph, memory_params = memory.graphdef, memory.params
-        hidden, parents = memory.about["settings"]["hidden"], {**parents, "memory": memory.digest}
-    spec = Controller(controller.inputs, controller.hidden, latent, hidden, game.actions)
-    states = len(nnx.merge(memory_graph, memory_params).init_carry(1)) if with_memory else 0
-    agent = Agent(vae_graph, memory_graph, states, spec, controller.memory_reset, controller.sample_latent)
-    return World(agent, vae_params, memory_params, parents)
+        vae = load_vae(run, config)
+        memory = load_memory(run, vae, game) if controller.inputs != "z" else None
+    parts = {"vae": vae} if memory is None or controller.inputs == "z" else {"vae": vae, "memory": memory}
+    sizes = {name: part.about["settings"] for name, part in parts.items()}
+    hidden = sizes["memory"]["hidden"] if "memory" in sizes else 0
+    spec = Controller(controller.inputs, controller.hidden, sizes["vae"]["latent"], hidden, game.actions)
+    agent, params = make_agent(
+        vae.model(),
+        memory.model() if memory is not None else None,
+        spec,
+        jnp.zeros(spec.n_params),
+        memory_reset=controller.memory_reset,
+        sample_latent=controller.sample_latent,
+    )
+    return World(agent, params, {name: part.digest for name, part in parts.items()})
 
 
 def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, Any]]:
@@ -146,15 +151,32 @@ def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, An
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
-    settings = ControllerConfig(**about["settings"])
     game = find(config.game, config.env)
-    world = load_world(run, config, game, settings)
+    _check_actions(run, "controller", about["actions"], game)
+    world = load_world(run, config, game, ControllerConfig(**about["settings"]))
     for part, identity in about["parents"].items():
         if world.parents[part] != identity:
             raise misfit(run, "controller", part, identity, world.parents[part])
     zeros = jnp.zeros(world.agent.controller.n_params)
-    loaded = _load(run, "controller", None, {"best": zeros, "latest": zeros})
-    return world, jnp.asarray(loaded.params["best"]), {**loaded.about, "digest": loaded.digest}
+    loaded = _load(run, "controller", about, (None, {"best": zeros, "latest": zeros}))
+    return world, jnp.asarray(loaded.params["best"]), {**about, "digest": loaded.digest}
+
+
+def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:
+    """Random V and M, identified by all that decides them."""
+    vae_settings, memory_settings = config.vae.model_dump(), config.memory.model_dump()
+    identity = files.identity([config.seed, vae_settings, memory_settings])
+    vae = Trained(*init_vae(config.vae, config.seed), f"random {identity}", {"settings": vae_settings})
+    networks = init_memory(config.memory, config.vae.latent, game.actions.size, config.seed)
+    return vae, Trained(*networks, f"random {identity}", {"settings": memory_settings})
+
+
+def _check_actions(run: Run, stage: str, names: list[str], game: Game) -> None:
+    if names != list(game.actions.names):
+        raise UserError(
+            f"{run.path / stage} was made for actions {', '.join(names)}, but --env.actions gives "
+            f"{', '.join(game.actions.names)}: give the same, or another --run"
+        )
 
 
 def missing(run: Run, stage: str) -> UserError:
@@ -179,8 +201,9 @@ def _weights_record(run: Run, stage: str) -> dict[str, Any]:
     return about
 
 
-def _load(run: Run, stage: str, graphdef: Any, template: Any) -> Trained:
-    found = run.stage(stage).weights.restore(template)
-    assert found is not None, "the record was read from this very checkpoint"
-    _, params, about = found
-    return Trained(graphdef, jax.device_put(params), about["digest"], about)
+def _load(run: Run, stage: str, record: dict[str, Any], template: tuple[Any, Any]) -> Trained:
+    """The weights that belong to `record`, never older ones; `template` is (graphdef, parameters of their shapes)."""
+    found = run.stage(stage).weights.restore(template[1])
+    if found is None or found[2]["digest"] != record["digest"]:
+        raise UserError(f"{run.stage(stage).weights.folder} is damaged: run bin/{COMMAND_OF[stage]} --fresh")
+    return Trained(template[0], jax.device_put(found[1]), record["digest"], record)

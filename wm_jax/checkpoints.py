@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Checkpoints:
         tree = jax.tree.map(np.asarray, jax.device_get(tree))
         digest = digest_of(tree)
         self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        if step in self.steps():  # Orbax never overwrites: a stage was stopped just after this very save
+            self._set_aside(step)
         self._open().save(
             step,
             args=ocp.args.Composite(
@@ -70,10 +73,13 @@ class Checkpoints:
                 reason = str(error).split("\n")[0]
             else:
                 tree = jax.tree.map(np.asarray, found["tree"])
+                if jax.tree.map(np.shape, tree) != jax.tree.map(np.shape, shapes):
+                    raise UserError(f"{self.folder} holds arrays of other sizes: it was made with other settings")
                 if digest_of(tree) == found["about"]["digest"]:
                     return step, tree, found["about"]
                 reason = "its content does not match its digest"
-            say(f"checkpoint {self.folder / str(step)} is damaged ({reason}): going back to the one before it")
+            moved = self._set_aside(step)
+            say(f"checkpoint {step} in {self.folder} is damaged ({reason}): moved to {moved}, using the one before it")
         if steps:
             raise UserError(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")
         return None
@@ -94,6 +100,14 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+
+    def _set_aside(self, step: int) -> Path:
+        """Move a checkpoint out of the way, into a folder that no manager looks at."""
+        self.close()
+        target = self.folder.parent / f"{self.folder.name}-replaced" / f"{step}-{time.time_ns()}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(self.folder / str(step), target)
+        return target
 
     def _check_room(self, size: int) -> None:
         """Looked at beforehand: on a full disk Orbax's threads end in a heap of tracebacks."""

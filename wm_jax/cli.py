@@ -214,7 +214,8 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
                 _stage(needed).run(config, run, stop)
             summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
         except Interrupted:
-            return _fail(f"interrupted; the state is saved in {run.path}: the same command goes on from there", 130)
+            again = "the same command without --fresh" if options.fresh else "the same command"
+            return _fail(f"interrupted; the state is saved in {run.path}: {again} goes on from there", 130)
     _print_summary(command, run, summary)
     if options.json:
         print(json.dumps(summary))
@@ -228,7 +229,7 @@ def _stage(command: str) -> Any:
 def _upstream(command: str, config: Config, run: Any) -> list[str]:
     """The commands whose artefacts this one reads and that have not finished yet; for `pipeline`, all of them."""
     commands = [made_by for _, made_by in CHAIN]
-    if command in UPKEEP:
+    if command in UPKEEP or (command == "evaluate" and run.stage("controller").summary() is not None):
         return []
     if command == "pipeline":
         return [made_by for artefact, made_by in CHAIN if _is_read(artefact, command, config)]

@@ -165,32 +165,38 @@ class AgentPolicy:
     Args:
       params: the controller's are [P, n_params].
       candidates: int[N], which row of them plays each episode.
+      seeds: of the episodes; what is drawn in play depends on them.
       slots: most episodes at once; the device holds a carry for each, and a spare one for padding.
     """
 
-    def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, slots: int, seed: int = 0):
-        self._agent, self._params = agent, params
-        self._candidates = np.asarray(candidates, np.int32)
-        self._slots, self._key = slots, jax.random.key(seed)
-        self._playing = np.empty(0, np.int32)
+    def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
+        self._agent, self._params, self._slots = agent, params, slots
+        # A larger batch is summed in another order on CPU: a row's bits would depend on who answers together.
+        self._most = 32 if jax.default_backend() == "cpu" else slots
+        self._episodes = np.stack([candidates, seeds]).astype(np.int32)
+        self._playing = np.empty((2, 0), np.int32)
         self._carry: AgentCarry | None = None
 
     def start(self, episodes: np.ndarray) -> None:
         """Forget every memory; slot i is played by the candidate of `episodes[i]`."""
         self._carry = self._agent.init(self._slots)
-        self._playing = self._candidates[episodes]
+        self._playing = self._episodes[:, episodes]
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """int32[B] or float32[B, A]. Batches are padded to a few sizes, so that few programs are compiled."""
+        pieces = [slice(start, start + self._most) for start in range(0, len(ids), self._most)]
+        return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
+
+    def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         count = len(ids)
         size = _padded_size(count)
         rows = np.full(size, self._slots, np.int32)
         rows[:count] = ids
         shown = np.zeros((size, *frames.shape[1:]), np.uint8)
         shown[:count] = frames
-        candidates = np.zeros(size, np.int32)
-        candidates[:count] = self._playing[ids]
-        self._carry, actions = self._agent.act_slots(self._params, self._carry, rows, shown, candidates, self._key)
+        candidates, seeds = np.zeros((2, size), np.int32)
+        candidates[:count], seeds[:count] = self._playing[:, ids]
+        self._carry, actions = self._agent.act_slots(self._params, self._carry, rows, shown, seeds, candidates)
         return np.asarray(actions)[:count]
 
 

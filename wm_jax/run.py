@@ -78,7 +78,7 @@ class Stage:
         Raises:
           UserError: the first difference, with both values and the remedy.
         """
-        current = {"settings": _plain(settings), "parents": _plain(parents)}
+        current = {"settings": _flat(_plain(settings)), "parents": _plain(parents)}
         found = self.manifest()
         if found is None:
             write_json(
@@ -90,7 +90,7 @@ class Stage:
             for key in sorted({*found[kind], *current[kind]}):
                 was, now_is = found[kind].get(key), current[kind].get(key)
                 if was != now_is:
-                    what = f"{key} {was}" if kind == "settings" else f"another {key} ({_short(was)})"
+                    what = f"--{key} {was}" if kind == "settings" else f"another {key} ({_short(was)})"
                     instead = now_is if kind == "settings" else _short(now_is)
                     raise UserError(
                         f"{self.path} was made with {what}, but now it is {instead}: "
@@ -101,6 +101,10 @@ class Stage:
         """Move the folder into `discarded/`, so that the stage starts anew and nothing is lost."""
         if not self.path.exists():
             return None
+        with self.lock():
+            return self._move_aside()
+
+    def _move_aside(self) -> Path:
         target = self.run.path / "discarded" / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         while target.exists():
             target = target.with_name(target.name + "x")
@@ -186,6 +190,14 @@ def now() -> str:
 def _plain(value: Any) -> Any:
     """The value as JSON gives it back, so that what was read compares equal to what was written."""
     return json.loads(json.dumps(value, default=str))
+
+
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """{"vae": {"beta": 1}} as {"vae.beta": 1}, so that a difference is named by its option."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= {f"{key}.{name}": leaf for name, leaf in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _short(identity: Any) -> str:

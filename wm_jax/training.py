@@ -107,6 +107,11 @@ def fit(
     if (found := checkpoints.restore(state)) is not None:
         step, state, about = found
         figures = about["figures"]
+        if step > schedule.steps:
+            raise UserError(
+                f"--{stage.name}.steps {schedule.steps}: {stage.path} was trained for {step} steps already; "
+                "give at least as many, or --fresh"
+            )
         say(f"{stage.name}: going on from step {step:,}")
     state = jax.device_put(state)
     dispatch = _compile(task)
@@ -124,20 +129,23 @@ def fit(
                 _record(*pending, metrics, progress, stage)
             pending = (until, until - step, sums)
             step = until
-            boundary = step % schedule.save_every == 0 or step == schedule.steps or stop.requested
-            reporting = step % schedule.report_every == 0 or step == schedule.steps
-            if boundary or reporting:
+            if step % schedule.report_every == 0 or step == schedule.steps:
                 _record(*pending, metrics, progress, stage)
                 pending = None
-            if reporting:
                 figures = report(state.params, step)
                 # On the curves, training is the running mean of every dispatch.
                 metrics.write(step, **{name: value for name, value in figures.items() if not name.startswith("train_")})
-            if boundary and step > saved:
+            # Decided once and after the report, so that whoever stops below was saved here.
+            stopping = stop.requested
+            if step > saved and (stopping or step % schedule.save_every == 0 or step == schedule.steps):
+                if pending is not None:
+                    _record(*pending, metrics, progress, stage)
+                    pending = None
                 _refuse_non_finite(state.params, step, stage)
                 checkpoints.save(step, state, {"figures": figures})
                 saved = step
-            stop.check()
+            if stopping:
+                stop.check()
         rate = progress.rate()
     checkpoints.close()
     return state.params, {**figures, "steps_per_second": round(rate, 3)}

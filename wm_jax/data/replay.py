@@ -12,7 +12,7 @@ Frames are numbered through the store in the order of its episodes; an episode o
 import contextlib
 import json
 import os
-import shutil
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -322,12 +322,14 @@ class ReplayStore:
             self._load()
 
     def _begin_writing(self) -> None:
-        """Remove what a crash has left: folders that the manifest does not name."""
+        """Set aside what the manifest does not name: left by a crash, or by a manifest that was put back."""
         self._take_lock()
         named = {entry["name"] for entry in self._manifest["shards"]}
         for folder in (self.path / "shards").iterdir():
             if folder.name not in named:
-                shutil.rmtree(folder)
+                target = self.path / "damaged" / f"{folder.name}-{time.time_ns()}"
+                target.parent.mkdir(exist_ok=True)
+                folder.rename(target)
 
     def _name(self, shard: Shard, action: list[Any] | None) -> None:
         """Let the manifest name a shard that is on disk."""

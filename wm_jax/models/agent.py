@@ -48,8 +48,8 @@ class Agent:
     """A policy without its numbers; build it with `make_agent`, once: each instance is compiled for itself.
 
     All methods are pure. Rows of a batch never influence each other, and the random numbers of a row are derived
-    from (key, slot, frame of its episode): what is played together does not change what is drawn. A new episode in
-    the same slot draws the same numbers again unless it is given another key.
+    from (seed of its episode, frame): neither the slot nor what is played together changes what is drawn, and
+    candidates that play the same episode meet the same noise.
 
     Attributes:
       vae: graph definition of V.
@@ -78,7 +78,7 @@ class Agent:
         params: AgentParams,
         carry: AgentCarry,
         frames: jax.Array,
-        key: jax.Array,
+        seeds: jax.Array,
         candidates: jax.Array | None = None,
         fresh: jax.Array | None = None,
     ) -> tuple[AgentCarry, jax.Array]:
@@ -86,15 +86,14 @@ class Agent:
 
         Args:
           frames: uint8 [N, 64, 64, 3].
-          key: of the batch of episodes; the same for every step of it.
+          seeds: int32 [N], of each row's episode; the same for every step of it.
           candidates: int [N], which row of the population plays the episode; needed with params.controller [P, n].
           fresh: bool [N], this frame is the first of a new episode: the row's state is zeroed before it.
 
         Returns:
           the new carry, and actions: int32 [N] positions, or float32 [N, A].
         """
-        slots = jnp.arange(frames.shape[0])
-        return self._act(params, carry, slots, frames, key, candidates, fresh)
+        return self._act(params, carry, frames, seeds, candidates, fresh)
 
     @partial(jax.jit, static_argnums=0, donate_argnums=2)
     def act_slots(
@@ -103,18 +102,18 @@ class Agent:
         carry: AgentCarry,
         ids: jax.Array,
         frames: jax.Array,
-        candidates: jax.Array | None,
-        key: jax.Array,
+        seeds: jax.Array,
+        candidates: jax.Array | None = None,
         fresh: jax.Array | None = None,
     ) -> tuple[AgentCarry, jax.Array]:
         """One step of the slots `ids` [B] out of N, for pools that answer a few at a time. The carry is given up.
 
-        `carry` holds all N slots; frames, candidates and fresh have B rows. An id that is not in [0, N) is padding:
+        `carry` holds all N slots; all other arguments have B rows. An id that is not in [0, N) is padding:
         its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
         """
         count = carry.steps.shape[0]
         rows = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), carry)
-        rows, actions = self._act(params, rows, ids, frames, key, candidates, fresh)
+        rows, actions = self._act(params, rows, frames, seeds, candidates, fresh)
         targets = jnp.where(ids < 0, count, ids)  # Negative indices would count from the end.
         carry = jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, rows)
         return carry, actions
@@ -149,15 +148,14 @@ class Agent:
         self,
         params: AgentParams,
         carry: AgentCarry,
-        slots: jax.Array,
         frames: jax.Array,
-        key: jax.Array,
+        seeds: jax.Array,
         candidates: jax.Array | None,
         fresh: jax.Array | None,
     ) -> tuple[AgentCarry, jax.Array]:
         if fresh is not None:
             carry = AgentCarry(restart(carry.memory, fresh), jnp.where(fresh, 0, carry.steps))
-        keys = jax.vmap(lambda slot, step: jax.random.fold_in(jax.random.fold_in(key, slot), step))(slots, carry.steps)
+        keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(seeds, carry.steps)
         return self.decide(params, carry, self.see(params, frames, keys), candidates)
 
 

@@ -32,7 +32,7 @@ def record_game(pool: HostPool, seed: int, world: World, controller: jax.Array, 
         frames.append(step.frames[0].copy())
         scores.append((scores[-1] if scores else 0.0) + float(step.reward[0]))
 
-    policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), pool.slots)
+    policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), [seed], pool.slots)
     play(pool, [seed], policy, watch=watch)
     decoded = reconstruct(world, np.stack(frames))
     write_video(
@@ -54,5 +54,8 @@ def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:
         return jnp.round(vae.decode(vae.encode(to_float(frames)).mean) * 255).astype(jnp.uint8)
 
     padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
-    pieces = [np.asarray(look(world.vae, padded[i : i + DECODE_BATCH])) for i in range(0, len(padded), DECODE_BATCH)]
+    pieces = [
+        np.asarray(look(world.without_controller.vae, padded[i : i + DECODE_BATCH]))
+        for i in range(0, len(padded), DECODE_BATCH)
+    ]
     return np.concatenate(pieces)[: len(frames)]

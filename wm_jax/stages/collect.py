@@ -4,8 +4,9 @@ Shard by shard; what is in the store stays, so more episodes can be added at any
 and on i alone, wherever collection was stopped and resumed.
 """
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from wm_jax.metrics import Progress, say
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
-GROWING = {"episodes", "slots"}
+GROWING = {"episodes", "slots", "policy", "hold"}
 """Settings that may differ between two collections into one store."""
 
 
@@ -78,10 +79,11 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
     settings = config.collect
     every = max(2, round(1 / max(settings.test_fraction, 1e-9)))
     present = {record.seed for record in store.records}
-    seeds = [streams.integer(config.seed, "collect", i) for i in range(settings.episodes)]
+    seeds = episode_seeds(config.seed, settings.episodes)
     # By number, not from the end: shards that were damaged and set aside are filled again.
     lacking = [i for i in range(settings.episodes) if seeds[i] not in present]
     slots = min(settings.slots, len(lacking))
+    policy_for = _policies(config, run, game, slots)
     pool = open_pool(game, slots)
     try:
         with Progress(f"collect {config.game}", settings.episodes, "episode", done=len(present)) as progress:
@@ -89,7 +91,7 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
                 stop.check()
                 numbers = lacking[start : start + slots]
                 playing = [seeds[i] for i in numbers]
-                recorder = Recorder(_policy(config, run, game, playing, slots))
+                recorder = Recorder(policy_for(playing))
                 play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
                 store.append(recorder.episodes(playing), ["test" if i % every == 0 else "train" for i in numbers])
     finally:
@@ -97,11 +99,14 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
         store.close()
 
 
-def _policy(config: Config, run: Run, game: Game, seeds: list[int], slots: int) -> Policy:
-    if config.collect.policy == "agent":
+def _policies(config: Config, run: Run, game: Game, slots: int) -> Callable[[list[int]], Policy]:
+    """What makes the policy for the episodes of given seeds."""
+    settings = config.collect
+    if settings.policy == "agent":
         world, controller, _ = load_agent(run, config)
-        return AgentPolicy(world.agent, world.params(controller), np.zeros(len(seeds), np.int32), slots, seeds[0])
-    return RandomPolicy(config.collect.policy, game.actions, seeds, game.episode_steps, config.collect.hold)
+        params = world.params(controller)
+        return lambda seeds: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
+    return lambda seeds: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold)
 
 
 def collected_game(config: Config) -> Game:
@@ -109,6 +114,15 @@ def collected_game(config: Config) -> Game:
     steps = config.collect.episode_steps
     game = find(config.game, config.env)
     return game if steps is None or steps > game.episode_steps else replace(game, episode_steps=steps)
+
+
+def episode_seeds(seed: int, count: int) -> list[int]:
+    """Distinct seeds of episodes 0 .. count - 1; the first ones don't depend on `count`."""
+    seeds: dict[int, None] = {}
+    for i in range(count):
+        attempts = (streams.integer(seed, "collect", i, attempt) for attempt in itertools.count())
+        seeds[next(number for number in attempts if number not in seeds)] = None
+    return list(seeds)
 
 
 class Recorder:

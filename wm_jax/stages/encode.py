@@ -20,7 +20,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Encode the replays' shards that have no latents yet; returns how many frames there are."""
     stage = run.stage("latents")
     with stage.lock():
-        vae, store = load_vae(run), open_replays(run)
+        vae, store = load_vae(run, config), open_replays(run)
         parents = {"vae": vae.digest, "replays": store.id}
         stage.claim({}, parents, config.model_dump())
         latents = LatentStore.open_or_create(stage.path, vae.digest, store.id, vae.about["settings"]["latent"])

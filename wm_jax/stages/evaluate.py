@@ -67,7 +67,7 @@ class Player:
         seeds = [FIRST_SEED + i for i in range(settings.episodes)]
         slots = min(settings.episodes, SLOTS_PER_CORE * (settings.workers or os.cpu_count() or 1))
         candidates = np.zeros(len(seeds), np.int32)
-        agent = AgentPolicy(self.world.agent, self.world.params(self.controller), candidates, slots)
+        agent = AgentPolicy(self.world.agent, self.world.params(self.controller), candidates, seeds, slots)
         scores, lengths = self._score(agent, seeds, slots, official, f"evaluate on {on}")
         result = {
             "game": self.config.game,

@@ -16,8 +16,9 @@ from wm_jax.artefacts import World, load_world
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
-from wm_jax.interrupt import Stop
+from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
 from wm_jax.rollout import AgentPolicy, Played, play
 from wm_jax.run import Run
@@ -45,7 +46,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = training_game(config)
     with stage.lock():
         world = load_world(run, config, game, settings)
-        identity = {"seed": config.seed, "controller": settings.model_dump(exclude=PACING)}
+        identity = {
+            "seed": config.seed,
+            "game": config.game,
+            "env": config.env.model_dump(exclude={"threads"}),
+            "controller": settings.model_dump(exclude=PACING),
+        }
         stage.claim(identity, world.parents, config.model_dump())
         done = stage.summary()
         if done is not None and done["generations"] >= settings.generations:
@@ -54,7 +60,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         began = time.monotonic()
         search, latest, figures = _evolve(config, run, game, world, stop)
         tree = {"best": search.best, "latest": latest}
-        record = {"settings": settings.model_dump(), "parents": world.parents, "best_score": float(search.best_score)}
+        record = {
+            "settings": settings.model_dump(),
+            "parents": world.parents,
+            "actions": list(game.actions.names),
+            "best_score": float(search.best_score),
+        }
         digest = stage.weights.save(settings.generations, tree, record)
         summary = {
             "generations": settings.generations,
@@ -86,6 +97,11 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
     if (found := checkpoints.restore(search)) is not None:
         generation, search, about = found
         figures = about["figures"]
+        if generation > settings.generations:
+            raise UserError(
+                f"--controller.generations {settings.generations}: {stage.path} has evolved for {generation} already; "
+                "give at least as many, or --fresh"
+            )
         say(f"controller: going on from generation {generation:,}")
     search = jax.device_put(search)
     pool = open_pool(game, min(settings.slots, settings.population * settings.episodes))
@@ -94,23 +110,30 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
             Metrics(stage.path, resume_at=generation) as metrics,
             Progress("controller", settings.generations, "generation", done=generation) as progress,
         ):
+            saved = generation
             while generation < settings.generations:
                 began = time.monotonic()
                 asked, population = evolution.ask(search.evolution)
-                played = _episodes(config, game, world, pool, population, generation, stop)
+                try:
+                    played = _episodes(config, game, world, pool, population, generation, stop)
+                except Interrupted:
+                    # This generation will be played again from its start; those before it are kept.
+                    if generation > saved:
+                        checkpoints.save(generation, search, {"figures": figures})
+                    raise
                 returns = played.returns.reshape(settings.population, settings.episodes)
                 search = search._replace(evolution=evolution.tell(asked, returns))
                 generation += 1
                 figures = _figures(returns, played, time.monotonic() - began)
                 if generation % settings.evaluate_every == 0 or generation == settings.generations:
                     mean = evolution.mean(search.evolution)
-                    search, evaluation = _evaluate_mean(config, world, pool, search, mean, stop)
+                    search, evaluation = _evaluate_mean(config, world, pool, search, mean)
                     figures |= evaluation
                 metrics.write(generation, **figures)
                 progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
                 if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
                     checkpoints.save(generation, search, {"figures": figures})
-                stop.check()
+                    saved = generation
     finally:
         pool.close()
         checkpoints.close()
@@ -124,9 +147,9 @@ def _episodes(
     settings = config.controller
     seeds = [streams.integer(config.seed, "controller", generation, e) for e in range(settings.episodes)]
     candidates = np.repeat(np.arange(settings.population), settings.episodes)
-    policy = AgentPolicy(world.agent, world.params(population), candidates, pool.slots, seeds[0])
-    # A generation cut short is played again from its start: its state was saved before it.
-    return play(pool, seeds * settings.population, policy, patience=settings.patience, stop=stop)
+    seeds = seeds * settings.population
+    policy = AgentPolicy(world.agent, world.params(population), candidates, seeds, pool.slots)
+    return play(pool, seeds, policy, patience=settings.patience, stop=stop)
 
 
 def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, Any]:
@@ -141,13 +164,14 @@ def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, A
 
 
 def _evaluate_mean(
-    config: Config, world: World, pool: HostPool, search: Search, mean: jax.Array, stop: Stop
+    config: Config, world: World, pool: HostPool, search: Search, mean: jax.Array
 ) -> tuple[Search, dict[str, Any]]:
     """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
     settings = config.controller
     seeds = [streams.integer(config.seed, "controller", "evaluation", e) for e in range(settings.evaluate_episodes)]
-    policy = AgentPolicy(world.agent, world.params(mean), np.zeros(len(seeds), np.int32), pool.slots, seeds[0])
-    returns = play(pool, seeds, policy, stop=stop).returns
+    # Not `stop`: an evaluation is short, and the generation before it is done.
+    policy = AgentPolicy(world.agent, world.params(mean), np.zeros(len(seeds), np.int32), seeds, pool.slots)
+    returns = play(pool, seeds, policy).returns
     score = jnp.float32(returns.mean())
     if score > search.best_score:
         search = search._replace(best=mean, best_score=score)

@@ -34,7 +34,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("memory"), config.memory
     game = find(config.game, config.env)
     with stage.lock():
-        vae, store = load_vae(run), _replays(run)
+        vae, store = load_vae(run, config), _replays(run)
         latents = _latents(run, store, vae.digest)
         pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
         identity = {

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax import streams
-from wm_jax.artefacts import init_vae, open_replays
+from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -61,7 +61,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             stop=stop,
             report=report,
         )
-        digest = stage.weights.save(settings.steps, params, {"settings": settings.model_dump(), "game": config.game})
+        digest = stage.weights.save(
+            settings.steps, params, {"settings": settings.model_dump(), "pictures": pictures(config)}
+        )
         summary = {
             "steps": settings.steps,
             "train_frames": store.count("train").frames,
