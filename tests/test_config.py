@@ -52,7 +52,7 @@ def test_layers_lie_over_each_other_in_order() -> None:
         ({"vae": {"latent": "many"}}, r"--vae.latent many: .*valid integer"),
         ({"vae": {"learning_rate": "nan"}}, r"--vae.learning_rate nan: .*finite"),
         ({"controller": {"inputs": "hz"}}, r"--controller.inputs hz: .*'z', 'zh' or 'zhc'"),
-        ({"collect": {"test_fraction": 2}}, r"--collect.test_fraction 2: .*less than or equal to 1"),
+        ({"collect": {"test_fraction": 2}}, r"--collect.test_fraction 2: .*less than or equal to 0.5"),
         ({"seed": -1}, r"--seed -1: "),
     ],
 )

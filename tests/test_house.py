@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams",  # floor 0, in four steps
+    "errors spaces process streams chain",  # floor 0, in four steps
     "config files kernels",
     "metrics",
     "checkpoints interrupt",

@@ -1,6 +1,7 @@
 """The whole chain on real games, at its smallest; and that each stage reuses what is there."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from wm_jax import cli
 from wm_jax.data.replay import ReplayStore
 from wm_jax.render.video import extract_frames
+from wm_jax.stages.collect import episode_seeds, split_of
 
 STAGES = ("replays", "vae", "latents", "memory", "controller", "evaluation")
 
@@ -103,3 +105,27 @@ def test_controllers_on_other_inputs(inputs: str, tmp_path: Path, capsys: pytest
     features = {"z": 32, "zhc": 32 + 2 * 32}[inputs]
     assert summary["parameters"] == (features + 1) * 9
     assert not (tmp_path / "vae").exists()
+
+
+def test_seeds_and_splits_of_episodes() -> None:
+    # These two seeds meet a collision of 31-bit hashes below 10,000.
+    for seed in (0, 64, 82):
+        seeds = episode_seeds(seed, 10_000)
+        assert len(set(seeds)) == 10_000 and seeds[:50] == episode_seeds(seed, 50)
+    for fraction in (0.05, 0.0625, 0.3, 0.5):
+        tests = [split_of(i, fraction) == "test" for i in range(1000)]
+        assert tests[0] and sum(tests) == math.ceil(1000 * fraction)
+
+
+def test_v_of_another_game_or_renderer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--preset", "smoke", "--run", str(tmp_path)]
+    run(["train_vae", "--game", "chaser", *words], capsys)
+    for other, sentence in (
+        (["--game", "maze"], "was trained with --game chaser, not maze"),
+        (
+            ["--game", "chaser", "--env.crop", "0", "32", "0", "32"],
+            "was trained with --env.crop None, not [0, 32, 0, 32]",
+        ),
+    ):
+        assert cli.main(["encode", *other, *words]) == 1
+        assert sentence in capsys.readouterr().err

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wm_jax import files, streams
+from wm_jax.chain import CHAIN
 from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
@@ -17,12 +18,6 @@ from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.run import Run
-
-COMMAND_OF = {"replays": "collect", "vae": "train_vae", "latents": "encode", "memory": "train_memory"} | {
-    "controller": "train_controller",
-    "evaluation": "evaluate",
-}
-"""The command that makes each artefact."""
 
 
 @dataclass(frozen=True)
@@ -183,14 +178,14 @@ def missing(run: Run, stage: str) -> UserError:
     """The error for an artefact that is not there (yet)."""
     half = run.stage(stage).manifest() is not None
     state = "is unfinished" if half else "does not exist"
-    return UserError(f"{run.path / stage} {state}: run bin/{COMMAND_OF[stage]} with this --run first")
+    return UserError(f"{run.path / stage} {state}: run bin/{CHAIN[stage]} with this --run first")
 
 
 def misfit(run: Run, stage: str, parent: str, wanted: str, found: str) -> UserError:
     """The error for an artefact whose parent has changed."""
     return UserError(
         f"{run.path / stage} was made with {parent} {wanted[:12]}, but {run.path / parent} is now {found[:12]}: "
-        f"run bin/{COMMAND_OF[stage]} --fresh, or use the run it belongs to"
+        f"run bin/{CHAIN[stage]} --fresh, or use the run it belongs to"
     )
 
 
@@ -205,5 +200,5 @@ def _load(run: Run, stage: str, record: dict[str, Any], template: tuple[Any, Any
     """The weights that belong to `record`, never older ones; `template` is (graphdef, parameters of their shapes)."""
     found = run.stage(stage).weights.restore(template[1])
     if found is None or found[2]["digest"] != record["digest"]:
-        raise UserError(f"{run.stage(stage).weights.folder} is damaged: run bin/{COMMAND_OF[stage]} --fresh")
+        raise UserError(f"{run.stage(stage).weights.folder} is damaged: run bin/{CHAIN[stage]} --fresh")
     return Trained(template[0], jax.device_put(found[1]), record["digest"], record)

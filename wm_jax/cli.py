@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wm_jax import process
+from wm_jax.chain import CHAIN
 from wm_jax.config import Config, Section, field_names, load, nearest, presets
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.errors import UsageError, UserError
@@ -33,15 +34,6 @@ COMMANDS = {
     "pipeline": "all of the above, then a report in one HTML file",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
-CHAIN = (
-    ("replays", "collect"),
-    ("vae", "train_vae"),
-    ("latents", "encode"),
-    ("memory", "train_memory"),
-    ("controller", "train_controller"),
-    ("evaluation", "evaluate"),
-)
-"""Artefacts in the order of the data, each with the command that makes it."""
 UPKEEP = ("verify", "repair")
 """What `collect` does to a store that is there: `bin/collect verify`, `bin/collect repair`."""
 SECTIONS = {
@@ -228,14 +220,14 @@ def _stage(command: str) -> Any:
 
 def _upstream(command: str, config: Config, run: Any) -> list[str]:
     """The commands whose artefacts this one reads and that have not finished yet; for `pipeline`, all of them."""
-    commands = [made_by for _, made_by in CHAIN]
+    commands = list(CHAIN.values())
     if command in UPKEEP or (command == "evaluate" and run.stage("controller").summary() is not None):
         return []
     if command == "pipeline":
-        return [made_by for artefact, made_by in CHAIN if _is_read(artefact, command, config)]
+        return [made_by for artefact, made_by in CHAIN.items() if _is_read(artefact, command, config)]
     return [
         made_by
-        for artefact, made_by in CHAIN[: commands.index(command)]
+        for artefact, made_by in list(CHAIN.items())[: commands.index(command)]
         if _is_read(artefact, command, config) and run.stage(artefact).summary() is None
     ]
 
@@ -253,7 +245,7 @@ def _is_read(artefact: str, command: str, config: Config) -> bool:
 def _discard(command: str, run: Any) -> None:
     from wm_jax.metrics import say
 
-    for artefact, made_by in CHAIN:
+    for artefact, made_by in CHAIN.items():
         if command in (made_by, "pipeline") and (moved := run.stage(artefact).discard()):
             say(f"moved the old {artefact} to {moved}")
 

@@ -61,7 +61,9 @@ class CollectConfig(Section):
     )
     hold: Positive = Field(default=8.0, description="mean steps for which `held` keeps an action")
     episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
-    test_fraction: Fraction = Field(default=0.05, description="share of the episodes kept for testing")
+    test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=0.05, description="share of the episodes kept for testing; the first one always is"
+    )
     slots: Count = Field(default=64, description="episodes played side by side; they make one shard")
 
 

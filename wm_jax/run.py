@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax import __version__
+from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.errors import UserError
 from wm_jax.files import lock, write_atomically
 
-STAGES = ("replays", "vae", "latents", "memory", "controller", "evaluation")
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
 
@@ -94,7 +94,7 @@ class Stage:
                     instead = now_is if kind == "settings" else _short(now_is)
                     raise UserError(
                         f"{self.path} was made with {what}, but now it is {instead}: "
-                        f"give another --run, or --fresh on the {self.name} command to move it aside and start anew"
+                        f"give another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and start anew"
                     )
 
     def discard(self) -> Path | None:
@@ -148,8 +148,8 @@ class Run:
             raise UserError(f"--run {self.path}: not writable; give another folder or change its permissions")
 
     def stage(self, name: str) -> Stage:
-        """The folder of one of `STAGES`."""
-        if name not in STAGES:
+        """The folder of one of the artefacts of `chain.CHAIN`."""
+        if name not in CHAIN:
             raise KeyError(name)
         return Stage(self, name)
 

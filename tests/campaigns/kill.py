@@ -21,10 +21,10 @@ from typing import Any
 
 COMMON = ["--preset", "smoke", "--env.episode_steps", "200", "--collect.episode_steps", "150", "--json"]
 STAGES = {
-    "collect": ["--collect.episodes", "240", "--collect.slots", "4"],
-    "train_vae": ["--vae.steps", "600", "--vae.save_every", "10", "--vae.report_every", "100"],
-    "train_memory": ["--memory.steps", "3000", "--memory.save_every", "50", "--memory.report_every", "500"],
-    "train_controller": ["--controller.generations", "120", "--controller.evaluate_every", "20"],
+    "collect": ["--collect.episodes", "80", "--collect.slots", "4"],
+    "train_vae": ["--vae.steps", "200", "--vae.save_every", "10", "--vae.report_every", "50"],
+    "train_memory": ["--memory.steps", "800", "--memory.save_every", "20", "--memory.report_every", "200"],
+    "train_controller": ["--controller.generations", "40", "--controller.evaluate_every", "20"],
 }
 ARTEFACTS = {"collect": "replays", "train_vae": "vae", "train_memory": "memory", "train_controller": "controller"}
 

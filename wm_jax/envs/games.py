@@ -83,6 +83,10 @@ class Game:
     env: EnvConfig
     envpool_id: str | None
     gymnasium_id: str | None
+    unit: str = "score"
+    """What the score counts."""
+    solved: float | None = None
+    """The mean score at which the game counts as solved."""
 
 
 @cache
@@ -148,6 +152,7 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         env=env,
         envpool_id="CarRacing-v3",
         gymnasium_id="CarRacing-v3",
+        solved=900,
     )
 
 
@@ -166,6 +171,7 @@ def _atari(name: str, env: EnvConfig) -> Game:
         env=env,
         envpool_id="".join(words) + "-v5",
         gymnasium_id="ALE/" + "".join(words).replace("3d", "3D") + "-v5",
+        unit="cars passed" if name == "enduro" else "score",
     )
 
 

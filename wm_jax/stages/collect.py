@@ -5,6 +5,7 @@ and on i alone, wherever collection was stopped and resumed.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.artefacts import load_agent
 from wm_jax.config import Config
-from wm_jax.data.episodes import Episode
+from wm_jax.data.episodes import Episode, Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
 from wm_jax.envs.games import Game, find
@@ -77,7 +78,6 @@ def describe(store: ReplayStore) -> dict[str, Any]:
 def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) -> None:
     """Play the episodes that the store lacks, one shard after another."""
     settings = config.collect
-    every = max(2, round(1 / max(settings.test_fraction, 1e-9)))
     present = {record.seed for record in store.records}
     seeds = episode_seeds(config.seed, settings.episodes)
     # By number, not from the end: shards that were damaged and set aside are filled again.
@@ -93,7 +93,7 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
                 playing = [seeds[i] for i in numbers]
                 recorder = Recorder(policy_for(playing))
                 play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
-                store.append(recorder.episodes(playing), ["test" if i % every == 0 else "train" for i in numbers])
+                store.append(recorder.episodes(playing), [split_of(i, settings.test_fraction) for i in numbers])
     finally:
         pool.close()
         store.close()
@@ -123,6 +123,11 @@ def episode_seeds(seed: int, count: int) -> list[int]:
         attempts = (streams.integer(seed, "collect", i, attempt) for attempt in itertools.count())
         seeds[next(number for number in attempts if number not in seeds)] = None
     return list(seeds)
+
+
+def split_of(episode: int, test_fraction: float) -> Split:
+    """Test episodes lie evenly among the others, the first episode being one."""
+    return "test" if math.ceil((episode + 1) * test_fraction) > math.ceil(episode * test_fraction) else "train"
 
 
 class Recorder:

@@ -25,7 +25,7 @@ from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run, now, write_json
 
 FIRST_SEED = 1_000_000_000
-"""Far from the seeds that anybody would train with."""
+"""Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
 RESAMPLES = 10_000
 SLOTS_PER_CORE = 4
 

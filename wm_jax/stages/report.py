@@ -31,8 +31,6 @@ FACTS = {
     "evaluation": ("episodes",),
 }
 """What the report says of each stage, from its summary."""
-SOLVED = {"carracing": {"solved": 900}}
-UNITS = {"enduro": "cars passed"}
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -46,10 +44,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         subtitle=f"preset {config.preset}, seed {config.seed}, {now()}",
         score=_score(headline),
         random_score=_score(headline.get("random", {})),
-        references=SOLVED.get(game.name, {}),
-        unit=UNITS.get(game.name, "score"),
+        references={"solved": game.solved} if game.solved is not None else {},
+        unit=game.unit,
         stages=[_row(run, name) for name in TITLES],
-        scores=[*_history(run, headline, UNITS.get(game.name, "score")), *_histograms(run, evaluations)],
+        scores=[*_history(run, headline, game.unit), *_histograms(run, evaluations)],
         video=_media(
             _first(run.path / "evaluation", "official.mp4", "training.mp4"),
             "One game played by the agent, each frame beside V's reconstruction of it",

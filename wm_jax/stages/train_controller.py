@@ -125,6 +125,7 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
                 search = search._replace(evolution=evolution.tell(asked, returns))
                 generation += 1
                 figures = _figures(returns, played, time.monotonic() - began)
+                figures["not_finite"] = int(search.evolution.failed)
                 if generation % settings.evaluate_every == 0 or generation == settings.generations:
                     mean = evolution.mean(search.evolution)
                     search, evaluation = _evaluate_mean(config, world, pool, search, mean)
