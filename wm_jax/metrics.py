@@ -109,6 +109,17 @@ class Progress:
             self._bar.close()
 
 
+class Stopwatch:
+    """Seconds of work, those of earlier processes included."""
+
+    def __init__(self, before: float = 0.0):
+        self._before, self._began = before, time.monotonic()
+
+    def seconds(self) -> float:
+        """Until now, to a tenth."""
+        return round(self._before + time.monotonic() - self._began, 1)
+
+
 def clock(seconds: float) -> str:
     """Seconds as 12s, 3m05s or 2h07m."""
     seconds = round(seconds)

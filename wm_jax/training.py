@@ -17,7 +17,7 @@ import optax
 from wm_jax.data.frames import Batches
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.metrics import Metrics, Progress, Stopwatch, say
 from wm_jax.run import Stage
 
 Scalars = dict[str, jax.Array]
@@ -95,7 +95,8 @@ def fit(
       report: called every `report_every` updates and at the end with (params, step); returns figures to record.
 
     Returns:
-      the trained parameters, and the last report with the training rate in `steps_per_second`.
+      the trained parameters, and the last report with this process's rate in `steps_per_second` and the `seconds`
+      that training took in all processes.
 
     Raises:
       Interrupted: the user asked to stop; the state is saved.
@@ -103,10 +104,10 @@ def fit(
     """
     state = TrainState(params, task.optimizer.init(params), carry)
     checkpoints = stage.checkpoints
-    step, figures = 0, {}
+    step, figures, watch = 0, {}, Stopwatch()
     if (found := checkpoints.restore(state)) is not None:
         step, state, about = found
-        figures = about["figures"]
+        figures, watch = about["figures"], Stopwatch(about["seconds"])
         if step > schedule.steps:
             raise UserError(
                 f"--{stage.name}.steps {schedule.steps}: {stage.path} was trained for {step} steps already; "
@@ -142,13 +143,13 @@ def fit(
                     _record(*pending, metrics, progress, stage)
                     pending = None
                 _refuse_non_finite(state.params, step, stage)
-                checkpoints.save(step, state, {"figures": figures})
+                checkpoints.save(step, state, {"figures": figures, "seconds": watch.seconds()})
                 saved = step
             if stopping:
                 stop.check()
         rate = progress.rate()
     checkpoints.close()
-    return state.params, {**figures, "steps_per_second": round(rate, 3)}
+    return state.params, {**figures, "steps_per_second": round(rate, 3), "seconds": watch.seconds()}
 
 
 def _compile(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:

@@ -49,6 +49,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         before, began = store.count(), time.monotonic()
         if before.episodes >= config.collect.episodes:
             say(f"replays: {before.episodes:,} episodes are there already")
+            if (done := stage.summary()) and done["episodes"] == before.episodes:
+                return done
         else:
             _fill(config, run, game, store, stop)
         seconds, steps = time.monotonic() - began, store.count().steps - before.steps

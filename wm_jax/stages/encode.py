@@ -27,6 +27,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         todo = latents.missing(store)
         if not todo:
             say("latents: every frame is encoded already")
+            if (done := stage.summary()) and done["frames"] == store.count().frames:
+                return done
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
         encode = _encoder(vae.graphdef, config.encode.batch)

@@ -19,7 +19,7 @@ from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.metrics import Metrics, Progress, Stopwatch, say
 from wm_jax.rollout import AgentPolicy, Played, play
 from wm_jax.run import Run
 
@@ -57,7 +57,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if done is not None and done["generations"] >= settings.generations:
             say(f"controller: evolved already ({done['generations']:,} generations)")
             return done
-        began = time.monotonic()
         search, latest, figures = _evolve(config, run, game, world, stop)
         tree = {"best": search.best, "latest": latest}
         record = {
@@ -73,7 +72,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "best_score": round(float(search.best_score), 2),
             **figures,
             "weights": digest,
-            "seconds": round(time.monotonic() - began, 1),
         }
         stage.write_summary(summary)
         return summary
@@ -93,10 +91,10 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
     key = jax.random.key(streams.integer(config.seed, "controller", "search"))
     evolution = Evolution(settings.strategy, n_params, settings.population, settings.sigma, key)
     search = Search(evolution.init(), jnp.zeros(n_params), jnp.float32(-jnp.inf))
-    generation, figures, checkpoints = 0, {}, stage.checkpoints
+    generation, figures, watch, checkpoints = 0, {}, Stopwatch(), stage.checkpoints
     if (found := checkpoints.restore(search)) is not None:
         generation, search, about = found
-        figures = about["figures"]
+        figures, watch = about["figures"], Stopwatch(about["seconds"])
         if generation > settings.generations:
             raise UserError(
                 f"--controller.generations {settings.generations}: {stage.path} has evolved for {generation} already; "
@@ -119,7 +117,7 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
                 except Interrupted:
                     # This generation will be played again from its start; those before it are kept.
                     if generation > saved:
-                        checkpoints.save(generation, search, {"figures": figures})
+                        checkpoints.save(generation, search, {"figures": figures, "seconds": watch.seconds()})
                     raise
                 returns = played.returns.reshape(settings.population, settings.episodes)
                 search = search._replace(evolution=evolution.tell(asked, returns))
@@ -133,12 +131,12 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
                 metrics.write(generation, **figures)
                 progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
                 if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
-                    checkpoints.save(generation, search, {"figures": figures})
+                    checkpoints.save(generation, search, {"figures": figures, "seconds": watch.seconds()})
                     saved = generation
     finally:
         pool.close()
         checkpoints.close()
-    return search, evolution.mean(search.evolution), figures
+    return search, evolution.mean(search.evolution), {**figures, "seconds": watch.seconds()}
 
 
 def _episodes(

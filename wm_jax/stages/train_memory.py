@@ -1,6 +1,5 @@
 """train_memory: M learns to predict the next latent from this one and the action."""
 
-import time
 from typing import Any
 
 import jax
@@ -48,7 +47,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if done is not None and done["steps"] >= settings.steps:
             say(f"memory: trained already ({done['steps']:,} steps)")
             return done
-        began = time.monotonic()
         latent = vae.about["settings"]["latent"]
         graphdef, params = init_memory(settings, latent, game.actions.size, config.seed)
         seed = streams.integer(config.seed, "memory", "train")
@@ -78,7 +76,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "steps": settings.steps,
             **figures,
             "weights": digest,
-            "seconds": round(time.monotonic() - began, 1),
         }
         stage.write_summary(summary)
         return summary

@@ -1,6 +1,5 @@
 """train_vae: V learns to compress the frames of the run's replays."""
 
-import time
 from typing import Any
 
 import jax
@@ -43,7 +42,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if done is not None and done["steps"] >= settings.steps:
             say(f"vae: trained already ({done['steps']:,} steps)")
             return done
-        began = time.monotonic()
         graphdef, params = init_vae(settings, config.seed)
         seed = streams.integer(config.seed, "vae", "train")
         batches = _batches(config, store, seed)
@@ -69,7 +67,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "train_frames": store.count("train").frames,
             **figures,
             "weights": digest,
-            "seconds": round(time.monotonic() - began, 1),
             "sheet": str(stage.path / "reconstructions.png"),
         }
         stage.write_summary(summary)
