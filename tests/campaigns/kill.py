@@ -1,6 +1,6 @@
 """Fault campaign: kill -9 each stage at random moments, and see that it ends with what an undisturbed run makes.
 
-    python tests/campaigns/kill.py [--kills 20] [--folder DIR] [--game chaser]
+    python tests/campaigns/kill.py [--kills 20] [--folder DIR] [--game chaser] [--stages train_vae ...]
 
 For every stage: one undisturbed run, then one that is killed `--kills` times and started again each time. The
 artefacts must be equal, bit for bit. Ends with a table and exit status 0, or 1 when anything differs.
@@ -77,12 +77,13 @@ def main() -> int:
     parser.add_argument("--game", default="chaser")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="wm_jax-kill-"))
     dice = random.Random(options.seed)
     whole, broken = folder / "whole", folder / "broken"
     failures = 0
-    for stage in STAGES:
+    for stage in options.stages:
         seconds = finish(command(stage, options.game, whole))
         # Both start from the same artefacts upstream: the undisturbed ones.
         shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(ARTEFACTS[stage], ".*"), dirs_exist_ok=True)
