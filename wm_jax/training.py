@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from wm_jax.checkpoints import Checkpoints
 from wm_jax.data.frames import Batches
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
@@ -104,17 +105,7 @@ def fit(
     """
     state = TrainState(params, task.optimizer.init(params), carry)
     checkpoints = stage.checkpoints
-    step, figures, watch = 0, {}, Stopwatch()
-    if (found := checkpoints.restore(state)) is not None:
-        step, state, about = found
-        figures, watch = about["figures"], Stopwatch(about["seconds"])
-        if step > schedule.steps:
-            raise UserError(
-                f"--{stage.name}.steps {schedule.steps}: {stage.path} was trained for {step} steps already; "
-                "give at least as many, or --fresh"
-            )
-        say(f"{stage.name}: going on from step {step:,}")
-    state = jax.device_put(state)
+    step, state, figures, watch = resume(stage, checkpoints, state, schedule.steps, "step")
     dispatch = _compile(task)
     with (
         Metrics(stage.path, resume_at=step) as metrics,
@@ -150,6 +141,34 @@ def fit(
         rate = progress.rate()
     checkpoints.close()
     return state.params, {**figures, "steps_per_second": round(rate, 3), "seconds": watch.seconds()}
+
+
+def resume(
+    stage: Stage, checkpoints: Checkpoints, state: Any, limit: int, unit: str
+) -> tuple[int, Any, dict[str, Any], Stopwatch]:
+    """Where a stage goes on: the newest checkpoint if there is one, else `state` at 0.
+
+    Args:
+      limit: what the setting `<stage>.<unit>s` asks for.
+      unit: what the stage counts, such as "step".
+
+    Returns:
+      the count so far, the state on the device, the last figures, and a stopwatch that holds the time spent so far.
+
+    Raises:
+      UserError: the checkpoint lies beyond the limit.
+    """
+    done, figures, watch = 0, {}, Stopwatch()
+    if (found := checkpoints.restore(state)) is not None:
+        done, state, about = found
+        figures, watch = about["figures"], Stopwatch(about["seconds"])
+        if done > limit:
+            raise UserError(
+                f"--{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
+                "give at least as many, or --fresh"
+            )
+        say(f"{stage.name}: going on from {unit} {done:,}")
+    return done, jax.device_put(state), figures, watch
 
 
 def _compile(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:

@@ -16,12 +16,12 @@ from wm_jax.artefacts import World, load_world
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.host.pool import HostPool, open_pool
-from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import Metrics, Progress, Stopwatch, say
+from wm_jax.metrics import Metrics, Progress, say
 from wm_jax.rollout import AgentPolicy, Played, play
 from wm_jax.run import Run
+from wm_jax.training import resume
 
 PACING = {"generations", "slots", "evaluate_every", "save_every"}
 """Settings that say how far and how fast, not what is evolved."""
@@ -91,17 +91,8 @@ def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> t
     key = jax.random.key(streams.integer(config.seed, "controller", "search"))
     evolution = Evolution(settings.strategy, n_params, settings.population, settings.sigma, key)
     search = Search(evolution.init(), jnp.zeros(n_params), jnp.float32(-jnp.inf))
-    generation, figures, watch, checkpoints = 0, {}, Stopwatch(), stage.checkpoints
-    if (found := checkpoints.restore(search)) is not None:
-        generation, search, about = found
-        figures, watch = about["figures"], Stopwatch(about["seconds"])
-        if generation > settings.generations:
-            raise UserError(
-                f"--controller.generations {settings.generations}: {stage.path} has evolved for {generation} already; "
-                "give at least as many, or --fresh"
-            )
-        say(f"controller: going on from generation {generation:,}")
-    search = jax.device_put(search)
+    checkpoints = stage.checkpoints
+    generation, search, figures, watch = resume(stage, checkpoints, search, settings.generations, "generation")
     pool = open_pool(game, min(settings.slots, settings.population * settings.episodes))
     try:
         with (
