@@ -33,23 +33,41 @@ WRONG = [
     (["collect", "--game", "enduro", "--env.crop", "5", "5", "0", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
     (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
     (["collect", "verify", "--game", "enduro", "--run", "{tmp}/x"], 1, "bin/collect"),
-    (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: can't be created"),
-    ("train_controller --game enduro --controller.strategy CMAES --controller.world random --run {tmp}/x".split(), 1,
-     "--controller.strategy CMAES: no such strategy; did you mean CMA_ES"),
+    (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: this is a file"),
+    (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES"], 2, "did you mean CMA_ES"),
+    (["collect", "--game", "enduro", "--run", ""], 2, "--run: no folder is named"),
+    (["collect", "verify", "--game", "enduro", "--fresh", "--run", "{tmp}/x"], 2, "--fresh: collect verify makes"),
+    (["collect", "--game", "gymnasium:CarRacing-v"], 2, "did you mean CarRacing-v3"),
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "status", "sentence"), WRONG, ids=lambda value: str(value)[:60])
 def test_mistakes_get_one_sentence(
-    words: list[str], status: int, sentence: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    status: int,
+    sentence: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("in the way")
+    monkeypatch.chdir(tmp_path)
     assert cli.main([word.replace("{tmp}", str(tmp_path)) for word in words]) == status
     if sentence is not None:
         said = capsys.readouterr().err.strip()
         assert said.startswith("error: ") and "\n" not in said, said
         assert sentence.replace("{tmp}", str(tmp_path)) in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"], "a refused command made a folder"
+
+
+def test_games_without_images_are_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["collect", "--game", "gymnasium:CartPool-v1"]) == 2
+    said = capsys.readouterr().err
+    assert "gymnasium:CartPool-v1: Gymnasium knows no such id" in said and "CartPole" not in said
+    # Without a version, Gymnasium takes the latest.
+    assert cli.main(["collect", "--game", "gymnasium:CartPole"]) == 2
+    assert "gymnasium:CartPole: observations are Box" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -81,6 +99,8 @@ def test_help_shows_the_values_in_force(command: str, capsys: pytest.CaptureFixt
     shown = " ".join(capsys.readouterr().out.split())
     for section in cli.SECTIONS.get(command, ("vae",)):
         assert f"--{section}." in shown
+    if command == "collect":
+        assert "one of held, brownian, uniform, agent [held]" in shown and "bin/collect verify reads" in shown
     if command in ("train_vae", "pipeline"):
         assert "updates (the paper's ten epochs over 10,000 episodes) [20]" in shown
 

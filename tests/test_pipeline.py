@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.render.video import extract_frames
 from wm_jax.stages.collect import episode_seeds, split_of
 
+CHASED = ["--game", "chaser", "--preset", "smoke"]
 STAGES = ("replays", "vae", "latents", "memory", "controller", "evaluation")
 
 
@@ -62,8 +64,11 @@ def test_replays_grow_under_a_trained_vae(tmp_path: Path, capsys: pytest.Capture
     before, _ = run(["train_vae", *words], capsys)
     run(["collect", *words, "--collect.episodes", "10"], capsys)
     after, said = run(["train_vae", *words], capsys)
-    assert after == before and "trained already" in said
+    assert after == before
+    assert "trained already (20 steps) on the first 6 of 10 episodes; --fresh trains on all of them" in said
     assert ReplayStore.open(tmp_path / "replays").count().episodes == 10
+    again, said = run(["collect", *words, "--collect.episodes", "10"], capsys)
+    assert again["episodes"] == 10 and again["episodes_added"] == 0
 
 
 def test_damaged_replays_are_refused_named_and_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +101,84 @@ def test_a_changed_vae_invalidates_what_was_made_with_it(tmp_path: Path, capsys:
     run(["encode", *words, "--fresh"], capsys)
     assert cli.main(["train_controller", *words]) == 1
     assert "memory was made with vae" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def chased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of Chaser; tests work on copies of it."""
+    path = tmp_path_factory.mktemp("chased") / "run"
+    assert cli.main(["pipeline", *CHASED, "--run", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("stage", ["vae", "memory", "controller"])
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_lost_weights_are_written_again_from_the_checkpoints(
+    stage: str, how: str, chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    words = [*CHASED, "--run", str(path)]
+    if how == "lost":
+        shutil.rmtree(path / stage / "weights")
+    else:
+        victim = max((path / stage / "weights").rglob("d/*"), key=lambda file: file.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    assert cli.main(["evaluate", *words]) == 1
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert said.startswith("error: ") and f"bin/train_{stage} writes it again" in said
+    before = json.loads((path / stage / "summary.json").read_text())["weights"]
+    summary, said = run([f"train_{stage}", *words], capsys)
+    assert "its weights are lost or damaged; writing them again" in said
+    assert summary["weights"] == before
+    evaluated, _ = run(["evaluate", *words], capsys)
+    scores = json.loads((chased / "evaluation" / "official.json").read_text())
+    assert evaluated["official_mean"] == scores["mean"]
+
+
+def test_fresh_moves_nothing_when_the_command_is_refused(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    words = [*CHASED, "--run", str(path), "--fresh"]
+    assert cli.main(["train_controller", *words, "--controller.strategy", "Sep"]) == 2
+    assert cli.main(["train_controller", *words, "--controller.strategy", "PGPE", "--controller.population", "3"]) == 1
+    assert "even number" in capsys.readouterr().err
+    victim = next((path / "replays" / "shards").rglob("0.0.0.0"))
+    victim.write_bytes(victim.read_bytes()[:-9])
+    for command in ("train_vae", "encode", "train_memory"):
+        assert cli.main([command, *words]) == 1
+        assert "is damaged" in capsys.readouterr().err
+    assert not (path / "discarded").exists()
+    assert all((path / stage / "summary.json").exists() for stage in STAGES)
+
+
+def test_a_finished_stage_of_another_game_is_not_taken_for_this_one(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["train_vae"], ["encode"], ["train_memory"], ["collect", "verify"], ["collect", "repair"]):
+        words = ["--game", "maze", *CHASED[2:], "--run", str(chased)]
+        assert cli.main([*command, *words]) == 1
+        assert "with --game chaser, not maze" in capsys.readouterr().err
+    assert cli.main(["train_vae", *CHASED, "--run", str(chased), "--env.levels", "7"]) == 1
+    assert "replays were collected with --env.levels 200, not 7" in capsys.readouterr().err
+
+
+def test_lost_records_are_not_passed_over(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    words = [*CHASED, "--run", str(path)]
+    (path / "replays" / "manifest.json").unlink()
+    assert cli.main(["collect", *words]) == 1
+    assert "its manifest.json is lost: restore it, or" in capsys.readouterr().err
+    (path / "vae" / "stage.json").unlink()
+    assert cli.main(["train_vae", *words]) == 1
+    (path / "controller" / "stage.json").unlink()
+    assert cli.main(["train_controller", *words]) == 1
+    assert "controller has lost its stage.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inputs", ["z", "zhc"])

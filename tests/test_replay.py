@@ -365,15 +365,6 @@ def test_wrong_episodes_are_refused(tmp_path):
         ReplayStore.create(tmp_path, ABOUT)
 
 
-def test_a_limit_on_memory(tmp_path):
-    store = fill(tmp_path, range(4))
-    size = store.count("train").frames * 64 * 64 * 3
-    assert store.frames("train", limit_bytes=size).nbytes == size
-    with pytest.raises(UserError, match="device_budget_gb"):
-        store.frames("train", limit_bytes=size - 1)
-    assert store.frames("test").shape[1:] == (64, 64, 3)
-
-
 def test_smooth_frames_are_compressed(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "FILE_FRAMES", 2048)
     store = ReplayStore.create(tmp_path, ABOUT)

@@ -24,19 +24,66 @@ def test_going_on_with_other_settings_names_both(tmp_path: Path) -> None:
             stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "xyz"}, {})
 
 
-def test_fresh_moves_aside_and_loses_nothing(tmp_path: Path) -> None:
+def test_fresh_moves_aside_what_it_makes_anew_and_loses_nothing(tmp_path: Path) -> None:
+    for stage in (Run(tmp_path).stage("vae"), Run(tmp_path).stage("memory")):
+        with stage.lock():
+            stage.claim({"beta": 1.0}, {}, {})
+            (stage.path / "precious").write_text(f"weights of {stage.name}")
+            stage.write_summary({"steps": 3})
+    run = Run(tmp_path, ["vae", "memory"])
+    # What is to start anew counts as not there, whatever made it, and stays where it is until it is claimed.
+    vae, memory = run.stage("vae"), run.stage("memory")
+    assert vae.manifest() is None and memory.summary() is None
+    vae.check({"beta": 4.0}, {})
+    assert (tmp_path / "vae" / "precious").exists()
+    with Run(tmp_path).stage("memory").lock(), vae.lock(), pytest.raises(UserError, match="memory is being written"):
+        vae.claim({"beta": 4.0}, {}, {})
+    assert (tmp_path / "vae" / "precious").exists()
+    with vae.lock():
+        vae.claim({"beta": 4.0}, {}, {})
+    discarded = sorted((tmp_path / "discarded").iterdir())
+    assert [path.name.split("-")[0] for path in discarded] == ["memory", "vae"]
+    assert [(path / "precious").read_text() for path in discarded] == ["weights of memory", "weights of vae"]
+    manifest = Run(tmp_path).stage("vae").manifest()
+    assert manifest is not None and manifest["settings"] == {"beta": 4.0} and memory.manifest() is None
+
+
+def test_fresh_twice_in_one_second_keeps_both(tmp_path: Path) -> None:
+    for _ in range(3):
+        stage = Run(tmp_path, ["vae"]).stage("vae")
+        with stage.lock():
+            stage.claim({}, {}, {})
+    assert len(list((tmp_path / "discarded").iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"settings": 3}', '{"steps": 5, "checksum": "0"}', "{", "null"])
+@pytest.mark.parametrize("name", ["stage.json", "summary.json"])
+def test_a_damaged_record_is_found(name: str, content: str, tmp_path: Path) -> None:
     stage = Run(tmp_path).stage("vae")
     with stage.lock():
-        (stage.path / "precious").write_text("weights")
-        with pytest.raises(UserError, match="being written"):
-            stage.discard()
-    first = stage.discard()
+        stage.claim({"beta": 1.0}, {}, {})
+        stage.write_summary({"steps": 5})
+    assert stage.summary() == {"steps": 5}
+    (stage.path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged.*bin/train_vae --fresh"):
+        stage.manifest() if name == "stage.json" else stage.summary()
+
+
+def test_a_lost_record_is_found(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("vae")
     with stage.lock():
-        pass
-    second = stage.discard()
-    assert first is not None and second is not None and first != second
-    assert (first / "precious").read_text() == "weights"
-    assert stage.discard() is None
+        stage.claim({"beta": 1.0}, {}, {})
+        (stage.path / "metrics.jsonl").write_text("")
+        (stage.path / "stage.json").unlink()
+        with pytest.raises(UserError, match=r"has lost its stage.json.*bin/train_vae --fresh"):
+            stage.claim({"beta": 1.0}, {}, {})
+
+
+def test_figures_that_are_not_numbers_are_null(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("vae")
+    with stage.lock():
+        stage.write_summary({"loss": float("nan"), "best": float("-inf"), "steps": 5})
+    assert stage.summary() == {"loss": None, "best": None, "steps": 5}
 
 
 def test_a_stage_has_one_worker(tmp_path: Path) -> None:

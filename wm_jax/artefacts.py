@@ -1,6 +1,7 @@
 """Opening what earlier stages left in a run's folder, and checking that the pieces fit together."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,15 +10,17 @@ from flax import nnx
 
 from wm_jax import files, streams
 from wm_jax.chain import CHAIN
+from wm_jax.checkpoints import DamagedCheckpoints
 from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
 from wm_jax.errors import UserError
+from wm_jax.metrics import say
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-from wm_jax.run import Run
+from wm_jax.run import Run, Stage
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,51 @@ class Trained:
         return nnx.merge(self.graphdef, self.params)
 
 
-def open_replays(run: Run, episodes: int | None = None) -> ReplayStore:
-    """The run's replays, or only their first `episodes`.
+def open_replays(run: Run, config: Config, begun: Stage | None = None) -> ReplayStore:
+    """The run's replays.
+
+    Args:
+      begun: a stage that trains on them. Where it has begun already, it sees the episodes that it was begun with,
+        although the store may have grown since.
 
     Raises:
-      UserError: there are none, or they are damaged.
+      UserError: there are none, they are damaged, or they were collected from another game.
     """
     if run.stage("replays").manifest() is None:
         raise missing(run, "replays")
-    return ReplayStore.open(run.stage("replays").path, episodes=episodes)
+    manifest = begun.manifest() if begun else None
+    store = ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"] if manifest else None)
+    ignored = {"threads", "episode_steps"}
+    was = {name: value for name, value in store.about["env"].items() if name not in ignored}
+    _require_same(
+        store.path,
+        "were collected",
+        {"game": store.about["game"], **was},
+        {"game": config.game, **config.env.model_dump(mode="json", exclude=ignored)},
+    )
+    return store
+
+
+def open_for_upkeep(run: Run, config: Config) -> ReplayStore:
+    """The run's replays, however damaged they are.
+
+    Raises:
+      UserError: there are none, or they are another game's.
+    """
+    store = ReplayStore.open(run.stage("replays").path, check=False)
+    _require_same(store.path, "were collected", {"game": store.about["game"]}, {"game": config.game})
+    return store
+
+
+def say_finished(stage: Stage, done: dict[str, Any], unit: str, store: ReplayStore) -> None:
+    """Tell that there is nothing left to train, and whether there are replays that it has not seen."""
+    line = f"{stage.name}: trained already ({done[unit]:,} {unit})"
+    if store.unseen:
+        line += (
+            f" on the first {store.count().episodes:,} of {store.count().episodes + store.unseen:,} episodes; "
+            "--fresh trains on all of them"
+        )
+    say(line)
 
 
 def init_vae(config: VaeConfig, seed: int) -> tuple[Any, Any]:
@@ -72,12 +111,7 @@ def load_vae(run: Run, config: Config) -> Trained:
       UserError: there is none, or it was trained on other pictures than these settings give.
     """
     about = _weights_record(run, "vae")
-    for name, value in pictures(config).items():
-        if (was := about["pictures"][name]) != value:
-            option = "--game" if name == "game" else f"--env.{name}"
-            raise UserError(
-                f"{run.path / 'vae'} was trained with {option} {was}, not {value}: give that, or another --run"
-            )
+    _require_same(run.path / "vae", "was trained", about["pictures"], pictures(config))
     return _load(run, "vae", about, init_vae(VaeConfig(**about["settings"]), 0))
 
 
@@ -111,6 +145,11 @@ class World:
     def params(self, controller: jax.Array) -> AgentParams:
         """With controllers [P, n_params], or one [n_params]."""
         return self.without_controller._replace(controller=jnp.atleast_2d(controller))
+
+    def controllers(self) -> dict[str, jax.Array]:
+        """The shape of what a controller's weights are: those with the best evaluation, and the latest."""
+        zeros = jnp.zeros(self.agent.controller.n_params)
+        return {"best": zeros, "latest": zeros}
 
 
 def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> World:
@@ -152,8 +191,7 @@ def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, An
     for part, identity in about["parents"].items():
         if world.parents[part] != identity:
             raise misfit(run, "controller", part, identity, world.parents[part])
-    zeros = jnp.zeros(world.agent.controller.n_params)
-    loaded = _load(run, "controller", about, (None, {"best": zeros, "latest": zeros}))
+    loaded = _load(run, "controller", about, (None, world.controllers()))
     return world, jnp.asarray(loaded.params["best"]), {**about, "digest": loaded.digest}
 
 
@@ -189,16 +227,36 @@ def misfit(run: Run, stage: str, parent: str, wanted: str, found: str) -> UserEr
     )
 
 
+def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if was[name] != value:
+            option = "--game" if name == "game" else f"--env.{name}"
+            raise UserError(f"{path} {made} with {option} {was[name]}, not {value}: give that, or another --run")
+
+
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:
-    about = run.stage(stage).weights.about()
-    if about is None:
+    """The record of the weights that the finished stage's summary names: of no older ones."""
+    summary = run.stage(stage).summary()
+    if summary is None:
         raise missing(run, stage)
+    about = run.stage(stage).weights.about()
+    if about is None or about["digest"] != summary["weights"]:
+        raise _damaged_weights(run, stage)
     return about
 
 
+def _damaged_weights(run: Run, stage: str) -> UserError:
+    return UserError(
+        f"{run.stage(stage).weights.folder} is damaged or lost: bin/{CHAIN[stage]} writes it again from its checkpoints"
+    )
+
+
 def _load(run: Run, stage: str, record: dict[str, Any], template: tuple[Any, Any]) -> Trained:
-    """The weights that belong to `record`, never older ones; `template` is (graphdef, parameters of their shapes)."""
-    found = run.stage(stage).weights.restore(template[1])
+    """The weights that belong to `record`; `template` is (graphdef, parameters of their shapes)."""
+    try:
+        found = run.stage(stage).weights.restore(template[1])
+    except DamagedCheckpoints:
+        found = None
     if found is None or found[2]["digest"] != record["digest"]:
-        raise UserError(f"{run.stage(stage).weights.folder} is damaged: run bin/{CHAIN[stage]} --fresh")
+        raise _damaged_weights(run, stage)
     return Trained(template[0], jax.device_put(found[1]), record["digest"], record)

@@ -23,6 +23,10 @@ SPARE_BYTES = 1 << 20
 """Room for what lies around the arrays."""
 
 
+class DamagedCheckpoints(UserError):
+    """There are checkpoints, and none of them is intact."""
+
+
 class Checkpoints:
     """A folder of numbered checkpoints of one pytree of arrays, the newest few kept.
 
@@ -59,7 +63,8 @@ class Checkpoints:
         """The newest intact checkpoint as (step, tree of NumPy arrays shaped like `template`, record), or None.
 
         Raises:
-          UserError: there are checkpoints, and none of them is intact.
+          DamagedCheckpoints: there are checkpoints, and none of them is intact.
+          UserError: they hold arrays of other sizes.
         """
         steps = self.steps()
         shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), template)
@@ -79,10 +84,18 @@ class Checkpoints:
                     return step, tree, found["about"]
                 reason = "its content does not match its digest"
             moved = self._set_aside(step)
-            say(f"checkpoint {step} in {self.folder} is damaged ({reason}): moved to {moved}, using the one before it")
+            say(f"checkpoint {step} in {self.folder} is damaged ({reason}): moved to {moved}")
         if steps:
-            raise UserError(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")
+            raise DamagedCheckpoints(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")
         return None
+
+    def holds(self, digest: str, template: Any) -> bool:
+        """Is the newest checkpoint intact, and of this digest? `template` is as for `restore`."""
+        try:
+            found = self.restore(template)
+        except DamagedCheckpoints:
+            return False
+        return found is not None and found[2]["digest"] == digest
 
     def about(self) -> dict[str, Any] | None:
         """The record of the newest checkpoint, without reading its arrays."""

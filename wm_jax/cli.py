@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 
 from wm_jax import process
 from wm_jax.chain import CHAIN
-from wm_jax.config import Config, Section, field_names, load, nearest, presets
+from wm_jax.config import Config, Section, choices, field_names, is_section, load, nearest, presets
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.errors import UsageError, UserError
 
 COMMANDS = {
-    "collect": "play with an exploring policy and store the episodes (collect verify checks every stored byte)",
+    "collect": "play with an exploring policy and store the episodes",
     "train_vae": "train V, the auto-encoder, on the stored frames",
     "encode": "encode every stored frame with V",
     "train_memory": "train M, the recurrent network, on the encoded episodes",
@@ -34,8 +34,11 @@ COMMANDS = {
     "pipeline": "all of the above, then a report in one HTML file",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
-UPKEEP = ("verify", "repair")
-"""What `collect` does to a store that is there: `bin/collect verify`, `bin/collect repair`."""
+UPKEEP = {
+    "verify": "reads every stored byte and names what is damaged",
+    "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
+}
+"""What `collect` does to a store that is there."""
 SECTIONS = {
     "collect": ("env", "collect"),
     "train_vae": ("env", "collect", "data", "vae"),
@@ -88,7 +91,8 @@ def _main(arguments: list[str]) -> int:
         return importlib.import_module("wm_jax.stages.doctor").main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
     if action not in (None, *UPKEEP):
-        raise UsageError(f"collect {action}: no such action{nearest(action, UPKEEP)}; one of {', '.join(UPKEEP)}")
+        near = nearest(action, tuple(UPKEEP))
+        raise UsageError(f"collect {action}: no such action{near}; one of {', '.join(UPKEEP)}")
     options, config = parse(command, rest[1:] if action else rest)
     return _execute(action or command, options, config)
 
@@ -127,9 +131,11 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
 
 
 def _parser(command: str, base: Config) -> Parser:
+    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {what}" for name, what in UPKEEP.items()) + "."
     parser = Parser(
         prog=f"bin/{command}",
-        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}."
+        + (upkeep if command == "collect" else ""),
         epilog="The values shown are those in force for this game and preset."
         + ("" if command == "pipeline" else " Settings of the other stages: bin/pipeline --help."),
         allow_abbrev=False,
@@ -137,21 +143,21 @@ def _parser(command: str, base: Config) -> Parser:
     )
     parser.add_argument("--game", metavar="NAME", help=Config.model_fields["game"].description)
     parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
-    parser.add_argument("--run", metavar="DIR", type=Path, help="the run's folder [runs/GAME-PRESET]")
+    parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument("--json", action="store_true", help="print the summary as the last line of standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     shown = SECTIONS.get(command, tuple(Config.model_fields))
     for section, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            _add_section(parser, section, field.annotation, getattr(base, section), visible=section in shown)
+        if is_section(field.annotation):
+            _add_section(parser, section, getattr(base, section), visible=section in shown)
     return parser
 
 
-def _add_section(parser: Parser, name: str, kind: type[Section], values: Section, *, visible: bool) -> None:
-    group = parser.add_argument_group(name, (kind.__doc__ or "").strip()) if visible else parser
-    for key, field in kind.model_fields.items():
+def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -> None:
+    group = parser.add_argument_group(name, (values.__doc__ or "").strip()) if visible else parser
+    for key, field in type(values).model_fields.items():
         value = getattr(values, key)
         extra: dict[str, Any] = {}
         if "tuple" in str(field.annotation):
@@ -159,7 +165,9 @@ def _add_section(parser: Parser, name: str, kind: type[Section], values: Section
         elif field.annotation is bool:
             extra |= {"nargs": "?", "const": "true"}
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-        text = f"{field.description} [{shown}]".replace("%", "%%")
+        known = choices(field.annotation)
+        one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
+        text = f"{field.description}{one_of} [{shown}]".replace("%", "%%")
         group.add_argument(
             f"--{name}.{key}", dest=f"{name}.{key}", metavar="X", help=text if visible else argparse.SUPPRESS, **extra
         )
@@ -183,19 +191,14 @@ def _value(text: str | list[str]) -> Any:
 def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     from wm_jax.interrupt import Interrupted, graceful_stop
     from wm_jax.metrics import say
-    from wm_jax.run import Run, write_json
 
-    run = Run(options.run or Path("runs") / f"{config.game.replace(':', '_').replace('/', '_')}-{config.preset}")
-    run.make()
+    run = _run(command, options, config)
     if not options.debug:
         # What goes wrong in Orbax's threads reaches us as an exception; its logged tracebacks only repeat it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(graceful_stop())
         try:
-            if options.fresh:
-                _discard(command, run)
-            write_json(run.path / "settings.json", config.model_dump())
             if command == "pipeline":
                 both = {"on": "both", "video": True}
                 config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update=both)})
@@ -206,12 +209,33 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
                 _stage(needed).run(config, run, stop)
             summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
         except Interrupted:
-            again = "the same command without --fresh" if options.fresh else "the same command"
+            again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
             return _fail(f"interrupted; the state is saved in {run.path}: {again} goes on from there", 130)
     _print_summary(command, run, summary)
     if options.json:
         print(json.dumps(summary))
     return 1 if summary.get("failed") else 0
+
+
+def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
+    """The run's folder, with what --fresh makes anew."""
+    from wm_jax.run import Run
+
+    path = Path("runs") / f"{config.game.replace(':', '_').replace('/', '_')}-{config.preset}"
+    if options.run is not None:
+        if not options.run.strip():
+            raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")
+        path = Path(options.run)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--run {path}: this is a file; give a folder")
+    if options.fresh and command in UPKEEP:
+        raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
+    anew = [
+        artefact
+        for artefact, made_by in CHAIN.items()
+        if command == made_by or (command == "pipeline" and _is_read(artefact, command, config))
+    ]
+    return Run(path, anew if options.fresh else [])
 
 
 def _stage(command: str) -> Any:
@@ -240,14 +264,6 @@ def _is_read(artefact: str, command: str, config: Config) -> bool:
         if config.controller.inputs == "z":
             return artefact not in ("latents", "memory")
     return True
-
-
-def _discard(command: str, run: Any) -> None:
-    from wm_jax.metrics import say
-
-    for artefact, made_by in CHAIN.items():
-        if command in (made_by, "pipeline") and (moved := run.stage(artefact).discard()):
-            say(f"moved the old {artefact} to {moved}")
 
 
 def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:

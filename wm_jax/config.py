@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,16 @@ Count = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
+# (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
+# fmt: off
+Strategy = Literal[
+    "ARS", "ASEBO", "CMAAnchoredLES", "CMA_ES", "CR_FM_NES", "DES", "DifferentialEvolution", "ESMC", "EvoTF_ES",
+    "GESMR_GA", "GradientlessDescent", "GuidedES", "HillClimbing", "LES", "LGA", "LM_MA_ES", "MA_ES", "MR15_GA",
+    "NoiseReuseES", "Open_ES", "PGPE", "PSO", "PersistentES", "Rm_ES", "SAMR_GA", "SNES", "Sep_CMA_ES", "SimpleES",
+    "SimpleGA", "SimulatedAnnealing", "iAMaLGaM_Full", "iAMaLGaM_Univariate", "xNES",
+]
+# fmt: on
 
 
 class Section(BaseModel):
@@ -146,7 +156,7 @@ class ControllerConfig(Section):
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
-    strategy: str = Field(default="CMA_ES", description="any evosax strategy by name")
+    strategy: Strategy = Field(default="CMA_ES", description="how to search")
     population: Annotated[int, Field(ge=2)] = Field(default=64, description="candidates per generation")
     episodes: Count = Field(default=16, description="episodes per candidate; all candidates play the same ones")
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
@@ -250,14 +260,26 @@ def _first_complaint(error: ValidationError) -> str:
     if complaint["type"] == "extra_forbidden":
         return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
     message = complaint["msg"][0].lower() + complaint["msg"][1:]
-    return f"{name} {complaint['input']}: {message}"
+    section = Config.model_fields[path[0]].annotation
+    known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
+    return f"{name} {complaint['input']}: {message}{nearest(str(complaint['input']), known)}"
+
+
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    """Is this the type of a group of settings?"""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The values of an enumerated setting, given its type; of any other, none."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def field_names() -> tuple[str, ...]:
     """Every setting as `section.key`."""
     names = []
     for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if is_section(field.annotation):
             names += [f"{name}.{key}" for key in field.annotation.model_fields]
         else:
             names.append(name)
@@ -266,8 +288,13 @@ def field_names() -> tuple[str, ...]:
 
 def nearest(word: str, known: tuple[str, ...]) -> str:
     """`; did you mean a, b?` for the names near `word`, or nothing."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    near = alike(word, known)[:3]
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def alike(word: str, known: tuple[str, ...]) -> list[str]:
+    """The ten names nearest to `word`, of those that are near at all."""
+    return difflib.get_close_matches(word, known, n=10, cutoff=0.5)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

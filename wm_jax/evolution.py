@@ -8,7 +8,7 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import evosax.algorithms
 import jax
@@ -20,15 +20,10 @@ from evosax.core.fitness_shaping import (
     weights_fitness_shaping_fn,
 )
 
-from wm_jax.config import nearest
+from wm_jax.config import Strategy
 from wm_jax.errors import UserError
 
-UNSUITED = ("SV_CMA_ES", "SV_Open_ES", "RandomSearch", "DiffusionEvolution")
-"""Left out: several populations at once, no starting point, a fixed number of generations."""
-
-STRATEGIES: dict[str, Any] = {
-    name: strategy for name, strategy in evosax.algorithms.algorithms.items() if name not in UNSUITED
-}
+STRATEGIES: dict[str, Any] = {name: evosax.algorithms.algorithms[name] for name in get_args(Strategy)}
 
 
 class EvolutionState(NamedTuple):
@@ -57,15 +52,10 @@ class Evolution:
       key: of all randomness of the search; not part of the state.
 
     Raises:
-      UserError: an unknown strategy, or a population that it cannot work with.
+      UserError: a population that the strategy cannot work with.
     """
 
-    def __init__(self, strategy: str, n_params: int, population: int, sigma: float, key: jax.Array):
-        if strategy not in STRATEGIES:
-            raise UserError(
-                f"--controller.strategy {strategy}: no such strategy{nearest(strategy, tuple(STRATEGIES))} "
-                f"(all: {', '.join(STRATEGIES)})"
-            )
+    def __init__(self, strategy: Strategy, n_params: int, population: int, sigma: float, key: jax.Array):
         self.n_params, self.population, self.sigma = n_params, population, sigma
         self._key = key
         with _evosax_rules():
@@ -148,7 +138,7 @@ def distinct_ranks(costs: jax.Array) -> jax.Array:
     return jnp.zeros_like(costs).at[order].set(jnp.arange(costs.shape[0], dtype=costs.dtype))
 
 
-def _build(name: str, n_params: int, population: int, sigma: float) -> tuple[Any, bool]:
+def _build(name: Strategy, n_params: int, population: int, sigma: float) -> tuple[Any, bool]:
     """The strategy, and whether it wants distinct ranks instead of costs.
 
     Weights by rank: equal ranks would all get the same weight and the weights no longer sum to 1, so ties are broken.

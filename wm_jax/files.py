@@ -60,9 +60,9 @@ def identity(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object together with a checksum of itself, atomically."""
-    write_atomically(path, json.dumps({**content, CHECKSUM: identity(content)}).encode())
+def write_manifest(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object together with a checksum of itself, atomically; `indent` makes it pleasant to read."""
+    write_atomically(path, json.dumps({**content, CHECKSUM: identity(content)}, indent=indent).encode())
 
 
 def read_manifest(path: Path, remedy: str) -> dict[str, Any]:

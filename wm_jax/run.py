@@ -9,7 +9,8 @@
       discarded/    what --fresh moved aside
 
 `stage.json` names the settings and the parents (by content) that made a stage's artefact. Going on with other
-settings, or with parents that have changed since, is an error that names both.
+settings, or with parents that have changed since, is an error that names both. It and `summary.json` carry a checksum
+of themselves, so that a stage never goes on from half of what it was.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from wm_jax import __version__
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.errors import UserError
-from wm_jax.files import lock, write_atomically
+from wm_jax.files import lock, read_manifest, write_atomically, write_manifest
+from wm_jax.metrics import say
 
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
@@ -56,36 +58,53 @@ class Stage:
         return Checkpoints(self.path / "weights")
 
     def manifest(self) -> dict[str, Any] | None:
-        """The content of `stage.json`, or None when the stage was never started."""
-        return read_json(self.path / "stage.json")
+        """The content of `stage.json`, or None when the stage was never started, or is to start anew."""
+        return self._record("stage.json")
 
     def summary(self) -> dict[str, Any] | None:
-        """What the finished stage said of itself, or None while it is unfinished."""
-        return read_json(self.path / "summary.json")
+        """What the finished stage said of itself, or None while it is unfinished, or when it is to start anew."""
+        return self._record("summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Mark the stage finished."""
-        write_json(self.path / "summary.json", summary)
+        write_manifest(self.path / "summary.json", _plain(summary), indent=2)
 
-    def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Start the stage's artefact, or check that what is there was made the same way.
+    def finished(self, unit: str, enough: int, template: Any) -> dict[str, Any] | None:
+        """The summary of a stage that did `enough` and whose weights are whole; else None, and there is work to do.
+
+        Args:
+          unit: what the summary counts, such as "steps".
+          template: a pytree of arrays shaped like the weights.
+        """
+        done = self.summary()
+        if done is None or done[unit] < enough:
+            return None
+        if self.weights.holds(done["weights"], template):
+            return done
+        say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
+        return None
+
+    def check(self, settings: Mapping[str, Any], parents: Mapping[str, Any]) -> None:
+        """See that what is there, if anything, was made the same way; a stage that is to start anew may differ.
 
         Args:
           settings: what must stay the same for the artefact to be continued.
           parents: identity of each artefact that it is made from.
-          config: all resolved settings, kept as a record.
 
         Raises:
           UserError: the first difference, with both values and the remedy.
         """
-        current = {"settings": _flat(_plain(settings)), "parents": _plain(parents)}
+        if self.name in self.run.anew:
+            return
         found = self.manifest()
         if found is None:
-            write_json(
-                self.path / "stage.json",
-                {"stage": self.name, **current, "config": _plain(config), "made_with": made_with(), "created": now()},
-            )
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} has lost its stage.json, which says how it was made: restore that file, "
+                    f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
+                )
             return
+        current = _identity(settings, parents)
         for kind in ("settings", "parents"):
             for key in sorted({*found[kind], *current[kind]}):
                 was, now_is = found[kind].get(key), current[kind].get(key)
@@ -97,20 +116,55 @@ class Stage:
                         f"give another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and start anew"
                     )
 
-    def discard(self) -> Path | None:
-        """Move the folder into `discarded/`, so that the stage starts anew and nothing is lost."""
-        if not self.path.exists():
-            return None
-        with self.lock():
-            return self._move_aside()
+    def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Start the stage's artefact, or go on with what is there; to be called once nothing else can be refused.
+
+        What is to start anew is moved aside here, so that a command that is refused has moved nothing.
+
+        Args:
+          settings, parents: see `check`.
+          config: all resolved settings, kept as a record.
+
+        Raises:
+          UserError: see `check`.
+        """
+        self.check(settings, parents)
+        self.start_anew()
+        if self.manifest() is None:
+            record = {"stage": self.name, **_identity(settings, parents), "config": _plain(config)}
+            write_manifest(self.path / "stage.json", {**record, "made_with": made_with(), "created": now()}, indent=2)
+
+    def start_anew(self) -> None:
+        """If this stage is to start anew: move aside everything that the command makes anew."""
+        if self.name not in self.run.anew:
+            return
+        others = [self.run.stage(name) for name in self.run.anew if name != self.name]
+        with contextlib.ExitStack() as locks:
+            for stage in others:
+                locks.enter_context(stage.lock())
+            for stage in (self, *others):
+                if any(stage.path.iterdir()):
+                    say(f"moved the old {stage.name} to {stage._move_aside()}")
+        self.run.anew.clear()
+        self.path.mkdir(exist_ok=True)
 
     def _move_aside(self) -> Path:
+        """Nothing is deleted: the folder goes into `discarded/`."""
         target = self.run.path / "discarded" / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         while target.exists():
             target = target.with_name(target.name + "x")
         target.parent.mkdir(exist_ok=True)
         shutil.move(self.path, target)
         return target
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        if self.name in self.run.anew:
+            return None
+        remedy = f"restore it, or start the stage anew with bin/{CHAIN[self.name]} --fresh"
+        try:
+            return read_manifest(self.path / name, remedy)
+        except FileNotFoundError:
+            return None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -130,9 +184,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder."""
+    """A run's folder.
+
+    path: where it is; made when the first stage starts.
+    anew: names of the artefacts that the command makes anew (--fresh): until `Stage.claim` has moved them aside, they
+      count as not there.
+    """
 
     path: Path
+    anew: list[str] = field(default_factory=list)
 
     def make(self) -> None:
         """Create the folder.
@@ -161,11 +221,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
       UserError: the file is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} is damaged: restore it, or start its stage anew with --fresh") from None
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: restore it, or have its stage write it again")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -187,9 +250,17 @@ def now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S%z")
 
 
+def _identity(settings: Mapping[str, Any], parents: Mapping[str, Any]) -> dict[str, Any]:
+    return {"settings": _flat(_plain(settings)), "parents": _plain(parents)}
+
+
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back, so that what was read compares equal to what was written."""
-    return json.loads(json.dumps(value, default=str))
+    """The value as JSON gives it back, so that what was read compares equal to what was written.
+
+    JSON has no NaN and no infinity: they become null.
+    """
+    text = json.dumps(value, default=str)
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:

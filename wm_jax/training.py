@@ -96,8 +96,8 @@ def fit(
       report: called every `report_every` updates and at the end with (params, step); returns figures to record.
 
     Returns:
-      the trained parameters, and the last report with this process's rate in `steps_per_second` and the `seconds`
-      that training took in all processes.
+      the trained parameters, and the last report with the `seconds` that training took in all processes (compiling
+      and reporting included) and the rate that this makes, `steps_per_second`.
 
     Raises:
       Interrupted: the user asked to stop; the state is saved.
@@ -138,9 +138,9 @@ def fit(
                 saved = step
             if stopping:
                 stop.check()
-        rate = progress.rate()
     checkpoints.close()
-    return state.params, {**figures, "steps_per_second": round(rate, 3), "seconds": watch.seconds()}
+    seconds = watch.seconds()
+    return state.params, {**figures, "steps_per_second": round(step / max(seconds, 0.1), 3), "seconds": seconds}
 
 
 def resume(

@@ -42,22 +42,6 @@ class Latents(NamedTuple):
     offsets: np.ndarray
 
 
-class EpisodeLatents(NamedTuple):
-    """One episode of T steps.
-
-    mean, log_var: float32 [T + 1, Z].
-    action: int32 [T] or float32 [T, A].
-    reward: float32 [T].
-    done: bool [T].
-    """
-
-    mean: np.ndarray
-    log_var: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    done: np.ndarray
-
-
 class LatentStore:
     """The latents in a folder; opened with `create`, `open` or `open_or_create`.
 
@@ -187,20 +171,6 @@ class LatentStore:
             flat.reward[start : stop - 1] = steps.rewards
             flat.done[start : stop - 1] = steps.terminated
         return flat
-
-    def episodes(self, replays: ReplayStore, split: Split | None = None) -> list[EpisodeLatents]:
-        """The same, one by one (views of one flat copy)."""
-        flat = self.flat(replays, split)
-        return [
-            EpisodeLatents(
-                flat.mean[start:stop],
-                flat.log_var[start:stop],
-                flat.action[start : stop - 1],
-                flat.reward[start : stop - 1],
-                flat.done[start : stop - 1],
-            )
-            for start, stop in zip(flat.offsets[:-1], flat.offsets[1:], strict=True)
-        ]
 
     def _check(self, replays: ReplayStore) -> None:
         if replays.id != self.parents["replays"]:

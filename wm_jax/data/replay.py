@@ -97,8 +97,16 @@ class ReplayStore:
 
     @classmethod
     def open_or_create(cls, path: Path, about: Mapping[str, Any]) -> "ReplayStore":
-        """Open the store that is there, whatever its `about`, or make an empty one."""
-        return cls.open(path) if (Path(path) / "manifest.json").exists() else cls.create(path, about)
+        """Open the store that is there, whatever its `about`, or make an empty one.
+
+        Raises:
+          UserError: there are shards, but the manifest that names them is lost.
+        """
+        if (Path(path) / "manifest.json").exists():
+            return cls.open(path)
+        if (Path(path) / "shards").is_dir() and any((Path(path) / "shards").iterdir()):
+            raise UserError(f"{path} holds shards, but its manifest.json is lost: restore it, or {START_ANEW}")
+        return cls.create(path, about)
 
     @property
     def id(self) -> str:
@@ -112,6 +120,11 @@ class ReplayStore:
         for record in self.records:
             seen[record.shard] += 1
         return files.identity([[shard.digest, seen[shard.name]] for shard in self.shards])
+
+    @property
+    def unseen(self) -> int:
+        """Episodes that the store holds beyond those seen here."""
+        return sum(len(entry["episodes"]) for entry in self._manifest["shards"]) - len(self.records)
 
     @property
     def next_shard(self) -> int:
@@ -149,19 +162,13 @@ class ReplayStore:
         record = self.records[i]
         return self._shard_steps(record.shard).slice(record.first_step, record.first_step + record.steps)
 
-    def frames(self, split: Split | None = None, limit_bytes: int | None = None) -> np.ndarray:
+    def frames(self, split: Split | None = None) -> np.ndarray:
         """All frames of a split in the order of its episodes, uint8 [F, 64, 64, 3].
 
         Raises:
-          UserError: a shard is damaged, or the frames need more memory than `limit_bytes`.
+          UserError: a shard is damaged.
         """
         starts, lengths, _ = self._places(split)
-        size = int(lengths.sum()) * int(np.prod(FRAME))
-        if limit_bytes is not None and size > limit_bytes:
-            raise UserError(
-                f"{self.path}: its frames need {size / 1e9:.1f} GB, the limit is {limit_bytes / 1e9:.1f} GB: "
-                "raise --data.device_budget_gb"
-            )
         return self._reader.runs(starts, lengths)
 
     def read(self, split: Split | None, indices: np.ndarray) -> np.ndarray:

@@ -60,11 +60,3 @@ def sample(mixture: Mixture, key: jax.Array, temperature: float | jax.Array = 1.
     )
     noise = jax.random.normal(noise_key, chosen_mean.shape, chosen_mean.dtype)
     return chosen_mean + jnp.exp(chosen_log_std) * jnp.sqrt(temperature) * noise
-
-
-def moments(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of the mixture itself, each [..., Z]."""
-    weights = jnp.exp(mixture.log_weights)
-    mean = (weights * mixture.mean).sum(axis=-1)
-    spread = jnp.exp(2.0 * mixture.log_std) + jnp.square(mixture.mean - mean[..., None])
-    return mean, jnp.sqrt((weights * spread).sum(axis=-1))

@@ -30,6 +30,9 @@ from wm_jax.run import Run
 GROWING = {"episodes", "slots", "policy", "hold"}
 """Settings that may differ between two collections into one store."""
 
+Policies = Callable[[list[int], int], Policy]
+"""What makes the policy for the episodes of given seeds, so many of them side by side."""
+
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Fill the store up to `collect.episodes`; returns what is in it."""
@@ -43,6 +46,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     if config.collect.episodes < 2:
         raise UsageError("--collect.episodes 1: one episode can't be split into train and test; give 2 or more")
     game = collected_game(config)
+    policies = _policies(config, run, game)
     with stage.lock():
         stage.claim(settings, {}, config.model_dump())
         store = ReplayStore.open_or_create(stage.path, settings)
@@ -50,9 +54,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if before.episodes >= config.collect.episodes:
             say(f"replays: {before.episodes:,} episodes are there already")
             if (done := stage.summary()) and done["episodes"] == before.episodes:
-                return done
+                return {**describe(store), "episodes_added": 0}
         else:
-            _fill(config, run, game, store, stop)
+            _fill(config, game, policies, store, stop)
         seconds, steps = time.monotonic() - began, store.count().steps - before.steps
         summary = {
             **describe(store),
@@ -77,7 +81,7 @@ def describe(store: ReplayStore) -> dict[str, Any]:
     }
 
 
-def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) -> None:
+def _fill(config: Config, game: Game, policies: Policies, store: ReplayStore, stop: Stop) -> None:
     """Play the episodes that the store lacks, one shard after another."""
     settings = config.collect
     present = {record.seed for record in store.records}
@@ -85,7 +89,6 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
     # By number, not from the end: shards that were damaged and set aside are filled again.
     lacking = [i for i in range(settings.episodes) if seeds[i] not in present]
     slots = min(settings.slots, len(lacking))
-    policy_for = _policies(config, run, game, slots)
     pool = open_pool(game, slots)
     try:
         with Progress(f"collect {config.game}", settings.episodes, "episode", done=len(present)) as progress:
@@ -93,7 +96,7 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
                 stop.check()
                 numbers = lacking[start : start + slots]
                 playing = [seeds[i] for i in numbers]
-                recorder = Recorder(policy_for(playing))
+                recorder = Recorder(policies(playing, slots))
                 play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
                 store.append(recorder.episodes(playing), [split_of(i, settings.test_fraction) for i in numbers])
     finally:
@@ -101,14 +104,13 @@ def _fill(config: Config, run: Run, game: Game, store: ReplayStore, stop: Stop) 
         store.close()
 
 
-def _policies(config: Config, run: Run, game: Game, slots: int) -> Callable[[list[int]], Policy]:
-    """What makes the policy for the episodes of given seeds."""
+def _policies(config: Config, run: Run, game: Game) -> Policies:
     settings = config.collect
     if settings.policy == "agent":
         world, controller, _ = load_agent(run, config)
         params = world.params(controller)
-        return lambda seeds: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
-    return lambda seeds: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold)
+        return lambda seeds, slots: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
+    return lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold)
 
 
 def collected_game(config: Config) -> Game:

@@ -19,16 +19,16 @@ from wm_jax.run import Run
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Encode the replays' shards that have no latents yet; returns how many frames there are."""
     stage = run.stage("latents")
+    vae, store = load_vae(run, config), open_replays(run, config)
+    parents = {"vae": vae.digest, "replays": store.id}
     with stage.lock():
-        vae, store = load_vae(run, config), open_replays(run)
-        parents = {"vae": vae.digest, "replays": store.id}
         stage.claim({}, parents, config.model_dump())
         latents = LatentStore.open_or_create(stage.path, vae.digest, store.id, vae.about["settings"]["latent"])
         todo = latents.missing(store)
         if not todo:
             say("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
-                return done
+                return {"frames": done["frames"], "encoded_now": 0}
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
         encode = _encoder(vae.graphdef, config.encode.batch)

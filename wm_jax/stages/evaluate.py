@@ -26,6 +26,8 @@ from wm_jax.run import Run, now, write_json
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
+HEAVY = ("scores", "lengths", "random", "settings")
+"""What of an evaluation's result stays out of the summary."""
 RESAMPLES = 10_000
 SLOTS_PER_CORE = 4
 
@@ -39,11 +41,13 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     began = time.monotonic()
     with stage.lock():
+        stage.start_anew()
         for on in ("training", "official") if config.evaluate.on == "both" else (config.evaluate.on,):
             result = player.evaluate(on, stage.path)
-            result |= {"weights": about["digest"], "date": now()}
+            settings = {"env": config.env.model_dump(), "evaluate": config.evaluate.model_dump()}
+            result |= {"weights": about["digest"], "date": now(), "settings": settings}
             write_json(stage.path / f"{on}.json", result)
-            short = {name: value for name, value in result.items() if name not in ("scores", "lengths", "random")}
+            short = {name: value for name, value in result.items() if name not in HEAVY}
             summary |= {f"{on}_{name}": value for name, value in short.items()}
             summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
         summary["seconds"] = round(time.monotonic() - began, 1)

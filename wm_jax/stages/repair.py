@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from wm_jax.artefacts import open_for_upkeep
 from wm_jax.config import Config
-from wm_jax.data.replay import ReplayStore
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.run import Run
@@ -12,13 +12,15 @@ from wm_jax.run import Run
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Move every damaged shard into `replays/damaged/`; returns their names. Nothing is deleted."""
     stage = run.stage("replays")
+    store = open_for_upkeep(run, config)
     with stage.lock():
-        store = ReplayStore.open(stage.path, check=False)
         names = sorted({damage.shard for damage in store.verify()})
         for name in names:
             say(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
         store.close()
-        if names:
+        if not names:
+            say("nothing is damaged")
+        else:
             (stage.path / "summary.json").unlink(missing_ok=True)
             say("the next collect, or any command that needs replays, plays the episodes again")
     return {"set_aside": len(names), "shards": names}

@@ -44,20 +44,21 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Evolve until `controller.generations`; returns the scores of the best and the latest mean."""
     stage, settings = run.stage("controller"), config.controller
     game = training_game(config)
+    world = load_world(run, config, game, settings)
+    identity = {
+        "seed": config.seed,
+        "game": config.game,
+        "env": config.env.model_dump(exclude={"threads"}),
+        "controller": settings.model_dump(exclude=PACING),
+    }
     with stage.lock():
-        world = load_world(run, config, game, settings)
-        identity = {
-            "seed": config.seed,
-            "game": config.game,
-            "env": config.env.model_dump(exclude={"threads"}),
-            "controller": settings.model_dump(exclude=PACING),
-        }
-        stage.claim(identity, world.parents, config.model_dump())
-        done = stage.summary()
-        if done is not None and done["generations"] >= settings.generations:
+        stage.check(identity, world.parents)
+        if (done := stage.finished("generations", settings.generations, world.controllers())) is not None:
             say(f"controller: evolved already ({done['generations']:,} generations)")
             return done
-        search, latest, figures = _evolve(config, run, game, world, stop)
+        evolution = _evolution(config, world)
+        stage.claim(identity, world.parents, config.model_dump())
+        search, latest, figures = _evolve(config, run, game, world, evolution, stop)
         tree = {"best": search.best, "latest": latest}
         record = {
             "settings": settings.model_dump(),
@@ -84,13 +85,18 @@ def training_game(config: Config) -> Game:
     return find(config.game, config.env.model_copy(update={"episode_steps": config.controller.episode_steps}))
 
 
-def _evolve(config: Config, run: Run, game: Game, world: World, stop: Stop) -> tuple[Search, jax.Array, dict[str, Any]]:
+def _evolution(config: Config, world: World) -> Evolution:
+    settings = config.controller
+    key = jax.random.key(streams.integer(config.seed, "controller", "search"))
+    return Evolution(settings.strategy, world.agent.controller.n_params, settings.population, settings.sigma, key)
+
+
+def _evolve(
+    config: Config, run: Run, game: Game, world: World, evolution: Evolution, stop: Stop
+) -> tuple[Search, jax.Array, dict[str, Any]]:
     """The search at its end, the mean it ended with, and the last generation's figures."""
     stage, settings = run.stage("controller"), config.controller
-    n_params = world.agent.controller.n_params
-    key = jax.random.key(streams.integer(config.seed, "controller", "search"))
-    evolution = Evolution(settings.strategy, n_params, settings.population, settings.sigma, key)
-    search = Search(evolution.init(), jnp.zeros(n_params), jnp.float32(-jnp.inf))
+    search = Search(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
     checkpoints = stage.checkpoints
     generation, search, figures, watch = resume(stage, checkpoints, search, settings.generations, "generation")
     pool = open_pool(game, min(settings.slots, settings.population * settings.episodes))

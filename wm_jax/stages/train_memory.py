@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax import streams
-from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays
+from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays, say_finished
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.latents import LatentStore
@@ -16,7 +16,6 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.envs.games import Game, find
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import say
 from wm_jax.models.controller import encode_action
 from wm_jax.models.memory import loss_and_grad
 from wm_jax.run import Run
@@ -32,25 +31,25 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Train until `memory.steps`; returns the negative log-likelihoods."""
     stage, settings = run.stage("memory"), config.memory
     game = find(config.game, config.env)
+    vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
+    latents = _latents(run, store, vae.digest)
+    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
+    identity = {
+        "seed": config.seed,
+        "memory": settings.model_dump(exclude=pacing),
+        "episodes": store.count().episodes,
+    }
+    parents = {"vae": vae.digest, "replays": store.id}
     with stage.lock():
-        vae, store = load_vae(run, config), _replays(run)
-        latents = _latents(run, store, vae.digest)
-        pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
-        identity = {
-            "seed": config.seed,
-            "memory": settings.model_dump(exclude=pacing),
-            "episodes": store.count().episodes,
-        }
-        parents = {"vae": vae.digest, "replays": store.id}
-        stage.claim(identity, parents, config.model_dump())
-        done = stage.summary()
-        if done is not None and done["steps"] >= settings.steps:
-            say(f"memory: trained already ({done['steps']:,} steps)")
-            return done
+        stage.check(identity, parents)
         latent = vae.about["settings"]["latent"]
         graphdef, params = init_memory(settings, latent, game.actions.size, config.seed)
+        if (done := stage.finished("steps", settings.steps, params)) is not None:
+            say_finished(stage, done, "steps", store)
+            return done
         seed = streams.integer(config.seed, "memory", "train")
         train, test = (flat(latents, store, game, split) for split in SPLITS)
+        stage.claim(identity, parents, config.model_dump())
         length, carried = settings.sequence, settings.carry_state
         params, figures = fit(
             Task(
@@ -87,12 +86,6 @@ def flat(latents: LatentStore, store: ReplayStore, game: Game, split: Split) -> 
     action = encode_action(game.actions, jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
     done = parts.done.astype(np.float32)
     return FlatLatents(parts.mean, parts.log_var, jax.device_get(action), parts.reward, done, parts.offsets)
-
-
-def _replays(run: Run) -> ReplayStore:
-    """The replays that this M was begun with, although the store may have grown since."""
-    begun = run.stage("memory").manifest()
-    return open_replays(run, begun["settings"]["episodes"] if begun else None)
 
 
 def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax import streams
-from wm_jax.artefacts import init_vae, open_replays, pictures
+from wm_jax.artefacts import init_vae, open_replays, pictures, say_finished
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -33,19 +33,20 @@ ACTIVE_VARIANCE = 0.01
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Train until `vae.steps`; returns the errors on train and held-out frames."""
     stage, settings = run.stage("vae"), config.vae
+    store = open_replays(run, config, begun=stage)
+    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
+    identity = {"seed": config.seed, "vae": settings.model_dump(exclude=pacing), "episodes": store.count().episodes}
+    parents = {"replays": store.id}
     with stage.lock():
-        store = _replays(run)
-        pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
-        identity = {"seed": config.seed, "vae": settings.model_dump(exclude=pacing), "episodes": store.count().episodes}
-        stage.claim(identity, {"replays": store.id}, config.model_dump())
-        done = stage.summary()
-        if done is not None and done["steps"] >= settings.steps:
-            say(f"vae: trained already ({done['steps']:,} steps)")
-            return done
+        stage.check(identity, parents)
         graphdef, params = init_vae(settings, config.seed)
+        if (done := stage.finished("steps", settings.steps, params)) is not None:
+            say_finished(stage, done, "steps", store)
+            return done
         seed = streams.integer(config.seed, "vae", "train")
         batches = _batches(config, store, seed)
         report = Report(graphdef, store, stage.path / "reconstructions.png", seed)
+        stage.claim(identity, parents, config.model_dump())
         params, figures = fit(
             Task(
                 _gradient(graphdef), adam(settings.learning_rate, settings.final_learning_rate, settings.steps), batches
@@ -71,12 +72,6 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         }
         stage.write_summary(summary)
         return summary
-
-
-def _replays(run: Run) -> ReplayStore:
-    """The replays that this V was begun with, although the store may have grown since."""
-    begun = run.stage("vae").manifest()
-    return open_replays(run, begun["settings"]["episodes"] if begun else None)
 
 
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:

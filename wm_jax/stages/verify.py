@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from wm_jax.artefacts import open_for_upkeep
 from wm_jax.config import Config
-from wm_jax.data.replay import ReplayStore
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
 from wm_jax.run import Run
@@ -11,12 +11,17 @@ from wm_jax.run import Run
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Read the whole store; the summary's `failed` is True when something is damaged."""
-    store = ReplayStore.open(run.stage("replays").path, check=False)
+    store = open_for_upkeep(run, config)
     with Progress("verify", len(store.shards), "shard") as progress:
-        damages = store.verify(lambda done, total: progress.advance(1))
+
+        def one_more(done: int, total: int) -> None:
+            stop.check()
+            progress.advance(1)
+
+        damages = store.verify(one_more)
     named = [f"{damage.shard}/{damage.file}: {damage.what}" for damage in damages]
     for line in named:
         say(f"damaged: {line}")
     if damages:
-        say("bin/collect repair sets these shards aside and plays their episodes again")
+        say("bin/collect repair sets these shards aside, and the next collect plays their episodes again")
     return {"frames": store.count().frames, "damaged": len(damages), "failed": bool(damages), "damages": named}

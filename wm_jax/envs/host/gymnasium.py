@@ -5,6 +5,7 @@ Workers are fresh interpreters that run `worker.py`: never forks, as JAX may hav
 `multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.config import nearest
+from wm_jax.config import alike, nearest
 from wm_jax.envs.games import Game
 from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.host.pool import Step
@@ -50,21 +51,36 @@ def describe(identifier: str) -> Facts:
     try:
         env = make(identifier, {})
     except gymnasium.error.NameNotFound:
-        known = tuple(gymnasium.registry)
-        raise UsageError(f"{name}: Gymnasium knows no such id{nearest(identifier, known)}") from None
+        near = tuple(filter(_shows_images, alike(identifier, tuple(gymnasium.registry))))
+        raise UsageError(f"{name}: Gymnasium knows no such id{nearest(identifier, near)}") from None
     except (gymnasium.error.Error, ImportError, AttributeError) as error:
         raise UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})") from None
-    seen, spec = env.observation_space, gymnasium.spec(identifier.rpartition(":")[2])
+    seen, spec = env.observation_space, gymnasium.spec(env.spec.id)  # `make` lifted the limit in env.spec itself
     fps = float(env.metadata.get("render_fps") or _DEFAULT_FPS)
     actions = _actions(name, env.action_space)
     env.close()
-    image = isinstance(seen, gymnasium.spaces.Box) and seen.dtype == np.uint8 and seen.shape[2:] == (3,)
-    if not image:
+    if not _is_image(seen):
         raise UsageError(
             f"{name}: observations are {seen}, not images (Box uint8 of height x width x 3); "
             f"choose another game, or wrap this one in a module of yours and register it (gymnasium:MODULE:ID)"
         )
     return Facts(actions, (seen.shape[0], seen.shape[1]), spec.max_episode_steps or _DEFAULT_STEPS, fps)
+
+
+def _is_image(space: Any) -> bool:
+    import gymnasium
+
+    return isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+
+
+def _shows_images(identifier: str) -> bool:
+    """Can this environment be opened here, and are its observations images?"""
+    try:
+        env = make(identifier, {})
+    except Exception:  # whatever it lacks, it is no help to the user
+        return False
+    with contextlib.closing(env):
+        return _is_image(env.observation_space)
 
 
 def _actions(name: str, space: Any) -> ActionSpace:
