@@ -272,5 +272,9 @@ def _plain(name: str) -> str:
 
 
 def draws_differently(game: Game) -> bool:
-    """Whether the official game draws its pictures otherwise than the one that replays and training come from."""
-    return game.family == "carracing" and game.env.backend == "envpool"
+    """Whether the official game draws its pictures otherwise than the one that replays and training come from.
+
+    EnvPool has a CarRacing of its own, and of Atari it shows, pixel by pixel, the brighter one of the
+    last two emulator frames.
+    """
+    return game.family in ("carracing", "atari") and game.env.backend == "envpool"
