@@ -11,7 +11,11 @@ import pytest
 
 from wm_jax import cli
 from wm_jax.data.replay import ReplayStore
+from wm_jax.evolution import Evolution, EvolutionState
+from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.render.video import extract_frames
+from wm_jax.run import Run
+from wm_jax.stages import train_controller
 from wm_jax.stages.collect import episode_seeds, split_of
 
 CHASED = ["--game", "chaser", "--preset", "smoke"]
@@ -165,6 +169,79 @@ def test_a_finished_stage_of_another_game_is_not_taken_for_this_one(
         assert "with --game chaser, not maze" in capsys.readouterr().err
     assert cli.main(["train_vae", *CHASED, "--run", str(chased), "--env.levels", "7"]) == 1
     assert "replays were collected with --env.levels 200, not 7" in capsys.readouterr().err
+
+
+def test_evaluations_that_are_there_are_reused(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    words = ["evaluate", *CHASED, "--run", str(path), "--evaluate.video"]
+    _, said = run(words, capsys)
+    assert "evaluation: on the official game already" in said
+    for more in (["--evaluate.episodes", "3"], ["--fresh"]):
+        again, said = run([*words, *more], capsys)
+        assert "already" not in said
+        assert again["official_episodes"] == (3 if "--fresh" not in more else 2)
+    assert len(list((path / "discarded").iterdir())) == 1
+
+
+def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path, ignore=shutil.ignore_patterns("controller", "evaluation"))
+    words = ["train_controller", *CHASED, "--run", str(path), "--controller.evaluate_every", "9"]
+    _, config = cli.parse(words[0], [*words[1:], "--controller.generations", "3"])
+    stop = Stop()
+
+    def told_to_stop(self: Evolution, state: EvolutionState, returns: np.ndarray) -> EvolutionState:
+        stop.requested = True
+        return told(self, state, returns)
+
+    told = Evolution.tell
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evolution, "tell", told_to_stop)
+        with pytest.raises(Interrupted):
+            train_controller.run(config, Run(path), stop)
+    summary, said = run([*words, "--controller.generations", "1"], capsys)
+    assert "going on from generation 1" in said
+    assert math.isfinite(summary["best_score"]) and summary["best_score"] == pytest.approx(
+        summary["evaluation_mean"], abs=0.01
+    )
+
+
+def test_grown_replays_are_mended_to_the_last_episode(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    words = [*CHASED, "--run", str(path), "--collect.slots", "2"]
+    run(["train_vae", *words], capsys)
+    digest = ReplayStore.open(path / "replays").digest
+    run(["collect", *words, "--collect.episodes", "10"], capsys)
+    shutil.rmtree(path / "replays" / "shards" / "000000")
+    run(["collect", "repair", *words], capsys)
+    assert ReplayStore.open(path / "replays").count().episodes == 8
+    mended, _ = run(["collect", *words], capsys)
+    assert mended["episodes_added"] == 2 and mended["episodes"] == 10
+    # The first six are others now: a V that goes on with them would not be the one that was begun.
+    assert ReplayStore.open(path / "replays", episodes=6).digest != digest
+    assert cli.main(["train_vae", *words]) == 1
+    assert "made with another replays" in capsys.readouterr().err
+
+
+def test_replays_that_were_repaired_are_the_same(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    words = [*CHASED, "--run", str(path), "--collect.slots", "2"]
+    before, _ = run(["train_memory", *words], capsys)
+    shutil.rmtree(path / "replays" / "shards" / "000001")
+    run(["collect", "repair", *words], capsys)
+    run(["collect", *words], capsys)
+    for command in ("train_vae", "encode", "train_memory"):
+        summary, _ = run([command, *words], capsys)
+    assert summary == before
 
 
 def test_lost_records_are_not_passed_over(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

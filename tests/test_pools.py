@@ -246,12 +246,11 @@ def test_procgen_levels():
     assert set.union(*single) == three
 
     training = first_frames(find("chaser", levels=50), 64)
-    for options in ({"test_levels": True}, {"official": True}):
-        unseen = first_frames(find("chaser", levels=50), 64, **options)
-        assert len(unseen) == 64 and not unseen & training
+    unseen = first_frames(find("chaser", levels=50), 64, official=True)
+    assert len(unseen) == 64 and not unseen & training
     # The first test level is the one that was asked for.
     (level,) = first_frames(find("chaser", levels=1, first_level=10), 1)
-    assert level not in first_frames(find("chaser", test_first_level=200), 64, test_levels=True)
+    assert level not in first_frames(find("chaser", test_first_level=200), 64, official=True)
     assert first_frames(find("chaser", difficulty="hard"), 8).isdisjoint(first_frames(find("chaser"), 8))
 
 
@@ -355,6 +354,25 @@ def test_a_failing_game_is_one_clear_error():
     pool.reset([0, 1])
     with pytest.raises(UserError, match=r"environment worker 1 of .*Probe.*RuntimeError: boom"):
         pool.step([0, 2])
+    pool.close()
+
+
+def test_a_game_that_failed_before_the_next_order_is_named_too():
+    pool = opened(find(PROBE), 2, workers=2)
+    pool.reset([0, 1])
+    pool.send([1], [2])
+    process = pool._engine._workers[1].process  # pyright: ignore[reportAttributeAccessIssue]
+    process.wait()
+    with pytest.raises(UserError, match=r"environment worker 1 of .*Probe.*RuntimeError: boom"):
+        pool._engine.send(np.array([1], np.int32), np.array([1]))  # pyright: ignore[reportAttributeAccessIssue]
+    pool.close()
+
+
+def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise RuntimeError('the wrong module')")
+    monkeypatch.chdir(tmp_path)
+    pool = opened(find(PROBE), 1, workers=1)
+    assert pool.reset([7])[0, 0, 0, 1] == 7
     pool.close()
 
 

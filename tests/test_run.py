@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wm_jax import streams
-from wm_jax.checkpoints import Checkpoints
+from wm_jax.checkpoints import Checkpoints, DamagedCheckpoints
 from wm_jax.errors import UserError
 from wm_jax.metrics import Metrics, clock, read_metrics
 from wm_jax.run import Run
@@ -127,7 +127,7 @@ def test_training_goes_on_over_a_damaged_or_repeated_step(tmp_path: Path) -> Non
         if path.is_file():
             path.write_bytes(b"")
     again = Checkpoints(tmp_path / "checkpoints")
-    found = again.restore({"w": np.zeros(5000, np.float32)})
+    found = again.restore({"w": np.zeros(5000, np.float32)}, mend=True)
     assert found is not None and found[0] == 1
     again.save(2, {"w": np.arange(5000, dtype=np.float32) + 3})
     found = Checkpoints(tmp_path / "checkpoints").restore({"w": np.zeros(5000, np.float32)})
@@ -139,6 +139,59 @@ def test_arrays_of_other_sizes_are_refused(tmp_path: Path) -> None:
     checkpoints.save(1, {"w": np.zeros(7, np.float32)})
     with pytest.raises(UserError, match="other sizes"):
         checkpoints.restore({"w": np.zeros(5, np.float32)})
+
+
+def test_arrays_of_other_names_are_refused_and_stay_where_they_are(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"w": np.zeros(7, np.float32)})
+    for _ in range(2):
+        with pytest.raises(UserError, match="other sizes or names"):
+            Checkpoints(tmp_path / "checkpoints").restore({"v": np.zeros(7, np.float32)}, mend=True)
+    assert checkpoints.steps() == [1] and not (tmp_path / "checkpoints-replaced").exists()
+
+
+def test_readers_leave_everything_where_it_is(tmp_path: Path) -> None:
+    """A save of another process may be under way; and only who holds the lock may move what is damaged."""
+    folder, tree = tmp_path / "weights", {"w": np.zeros(7, np.float32)}
+    Checkpoints(folder).save(1, tree)
+    Checkpoints(folder).save(2, tree)
+    for path in (folder / "2" / "tree").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    foreign = folder / "3.orbax-checkpoint-tmp"
+    (foreign / "tree").mkdir(parents=True)
+    reader = Checkpoints(folder)
+    found = reader.restore(tree)
+    assert found is not None and found[0] == 1
+    assert reader.steps() == [1, 2] and reader.about() is not None and not reader.holds("another digest", tree)
+    assert foreign.exists() and (folder / "2").exists()
+    assert Checkpoints(folder).restore(tree, mend=True) is not None
+    assert reader.steps() == [1] and len(list((tmp_path / "weights-replaced").iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"digest": 3}'])
+def test_a_damaged_record_of_a_checkpoint_is_found(content: bytes, tmp_path: Path) -> None:
+    tree = {"w": np.zeros(7, np.float32)}
+    Checkpoints(tmp_path / "weights").save(1, tree)
+    for path in (tmp_path / "weights" / "1" / "about").rglob("*"):
+        if path.is_file():
+            path.write_bytes(content)
+    with pytest.raises(DamagedCheckpoints):
+        Checkpoints(tmp_path / "weights").about()
+    for _ in range(2):  # every time, not only at first
+        with pytest.raises(DamagedCheckpoints, match="--fresh"):
+            Checkpoints(tmp_path / "weights").restore(tree, mend=True)
+
+
+def test_seconds_of_all_processes_count(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("latents")
+    with stage.lock():
+        (stage.path / "seconds.json").write_text('{"seconds": 100.0}')
+        with pytest.raises(KeyboardInterrupt), stage.timed() as watch:
+            assert watch.seconds() >= 100.0
+            raise KeyboardInterrupt
+        with stage.timed() as watch:
+            assert 100.0 <= watch.seconds() < 110.0
 
 
 def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:

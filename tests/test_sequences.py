@@ -5,6 +5,7 @@ import pytest
 
 from wm_jax import streams
 from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, random_windows
+from wm_jax.errors import UserError
 
 STEPS = np.array([7, 1, 20, 12])
 OFFSETS = np.concatenate([[0], np.cumsum(STEPS + 1)])
@@ -79,3 +80,9 @@ def test_fetch_pairs_each_frame_with_its_action_and_its_successor() -> None:
     assert batch.mean.shape == (5, 3, 1) and batch.action.shape == (4, 3, 1)
     np.testing.assert_array_equal(batch.action[..., 0], batch.mean[:-1, :, 0])
     np.testing.assert_array_equal(batch.reward, places.frames[:-1])
+
+
+def test_more_lanes_than_frames_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--memory.batch 23: .* 44 in all; lower it"):
+        Lanes(OFFSETS, 4, 23, seed=0)
+    assert Lanes(OFFSETS, 4, 22, seed=0).window(0).mask.any()

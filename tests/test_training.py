@@ -86,6 +86,16 @@ def test_resume_is_exact_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole, resumed)
 
 
+def test_what_was_stopped_at_its_new_end_is_reported(tmp_path: Path) -> None:
+    folder = stage(tmp_path)
+    with pytest.raises(Interrupted):
+        train(folder, 23, StopAt(2))
+    (step,) = folder.checkpoints.steps()
+    assert 0 < step < 10, "before the first report"
+    trained, figures = train(folder, step)
+    assert figures["test_norm"] == float(jnp.sum(jnp.asarray(trained) ** 2))
+
+
 def test_metrics_are_continued_without_gaps_or_repeats(tmp_path: Path) -> None:
     folder = stage(tmp_path)
     with pytest.raises(Interrupted):
@@ -121,11 +131,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
 
 def test_streamed_frames_are_the_resident_ones() -> None:
     resident = ResidentFrames(FRAMES, 8, seed=3)
-    streamed = StreamedFrames(lambda indices: FRAMES[indices], len(FRAMES), 8, seed=3)
-    for step, count in ((0, 4), (4, 4), (8, 2), (3, 1)):
+    reads = []
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        reads.append(len(indices))
+        return FRAMES[indices]
+
+    schedule = Schedule(steps=11, per_dispatch=4, save_every=6, report_every=100)
+    streamed = StreamedFrames(read, len(FRAMES), 8, seed=3, following=schedule.next_stop)
+    for step, count in ((0, 4), (4, 2), (6, 2), (8, 3), (3, 1)):
         a, b = resident.references(step, count, 4), streamed.references(step, count, 4)
         for i in range(count):
             np.testing.assert_array_equal(resident.fetch(resident.data, a[i]), streamed.fetch((), b[i]))
+    # Every dispatch of the schedule was read once, ahead of it; the last one here was not foreseen.
+    assert reads[:5] == [32, 16, 16, 24, 8]
 
 
 def test_every_epoch_shows_every_frame_once() -> None:

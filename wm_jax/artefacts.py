@@ -15,7 +15,6 @@ from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
 from wm_jax.errors import UserError
-from wm_jax.metrics import say
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
@@ -76,17 +75,6 @@ def open_for_upkeep(run: Run, config: Config) -> ReplayStore:
     store = ReplayStore.open(run.stage("replays").path, check=False)
     _require_same(store.path, "were collected", {"game": store.about["game"]}, {"game": config.game})
     return store
-
-
-def say_finished(stage: Stage, done: dict[str, Any], unit: str, store: ReplayStore) -> None:
-    """Tell that there is nothing left to train, and whether there are replays that it has not seen."""
-    line = f"{stage.name}: trained already ({done[unit]:,} {unit})"
-    if store.unseen:
-        line += (
-            f" on the first {store.count().episodes:,} of {store.count().episodes + store.unseen:,} episodes; "
-            "--fresh trains on all of them"
-        )
-    say(line)
 
 
 def init_vae(config: VaeConfig, seed: int) -> tuple[Any, Any]:
@@ -239,7 +227,10 @@ def _weights_record(run: Run, stage: str) -> dict[str, Any]:
     summary = run.stage(stage).summary()
     if summary is None:
         raise missing(run, stage)
-    about = run.stage(stage).weights.about()
+    try:
+        about = run.stage(stage).weights.about()
+    except DamagedCheckpoints:
+        about = None
     if about is None or about["digest"] != summary["weights"]:
         raise _damaged_weights(run, stage)
     return about

@@ -1,4 +1,6 @@
-"""The chain of artefacts, in the order of the data, each with the command that makes it."""
+"""The chain of artefacts: what each is made from, and by which command."""
+
+from collections.abc import Callable
 
 CHAIN = {
     "replays": "collect",
@@ -8,3 +10,36 @@ CHAIN = {
     "controller": "train_controller",
     "evaluation": "evaluate",
 }
+"""The command that makes each artefact, in the order of the data."""
+
+PARENTS = {
+    "replays": (),
+    "vae": ("replays",),
+    "latents": ("replays", "vae"),
+    "memory": ("replays", "vae", "latents"),
+    "controller": ("vae", "memory"),
+    "evaluation": ("controller",),
+}
+"""What each command reads. The controller may do without M, or without both: see `parents`."""
+
+
+def parents(artefact: str, inputs: str, world: str) -> tuple[str, ...]:
+    """What the artefact is made from under the settings `controller.inputs` and `controller.world`."""
+    if artefact == "controller" and (world == "random" or inputs == "z"):
+        return () if world == "random" else ("vae",)
+    return PARENTS[artefact]
+
+
+def upstream(artefact: str, inputs: str, world: str, done: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """What has to be made before the artefact, in order; nothing that only finished artefacts were made from.
+
+    Args:
+      artefact: a name in `CHAIN`.
+      inputs, world: as in `parents`.
+      done: whether an artefact is finished.
+    """
+    found: list[str] = []
+    for parent in parents(artefact, inputs, world):
+        if not done(parent):
+            found += [*upstream(parent, inputs, world, done), parent]
+    return list(dict.fromkeys(found))

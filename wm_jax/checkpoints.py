@@ -4,11 +4,13 @@ Orbax alone restores flipped bits in silence, so every save records a digest of 
 it; a checkpoint that fails is passed over for the one before it.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from wm_jax.errors import UserError
+from wm_jax.files import identity
 from wm_jax.metrics import say
 
 SPARE_BYTES = 1 << 20
@@ -27,16 +30,21 @@ class DamagedCheckpoints(UserError):
     """There are checkpoints, and none of them is intact."""
 
 
+class _Damage(Exception):
+    """What is wrong with one checkpoint."""
+
+
 class Checkpoints:
     """A folder of numbered checkpoints of one pytree of arrays, the newest few kept.
 
-    A save is complete or absent: Orbax writes beside and renames. Saves block until they are on disk.
+    A save is complete or absent: Orbax writes beside and renames. Saves block until they are on disk. Whoever saves, or
+    restores with `mend`, holds the stage's lock; anybody may read.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.absolute()
         self.keep = keep
-        self._manager: ocp.CheckpointManager | None = None
+        self._writer: ocp.CheckpointManager | None = None
 
     def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
         """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content.
@@ -49,42 +57,45 @@ class Checkpoints:
         self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         if step in self.steps():  # Orbax never overwrites: a stage was stopped just after this very save
             self._set_aside(step)
-        self._open().save(
+        if self._writer is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self.keep, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            )
+            self._writer = ocp.CheckpointManager(self.folder, options=options)
+        self._writer.save(
             step,
             args=ocp.args.Composite(
                 tree=ocp.args.StandardSave(tree),
-                about=ocp.args.JsonSave({"digest": digest, **(about or {})}),
+                about=ocp.args.JsonSave({"digest": digest, "layout": layout_of(tree), **(about or {})}),
             ),
             force=True,
         )
         return digest
 
-    def restore(self, template: Any) -> "tuple[int, Any, dict[str, Any]] | None":
+    def restore(self, template: Any, *, mend: bool = False) -> "tuple[int, Any, dict[str, Any]] | None":
         """The newest intact checkpoint as (step, tree of NumPy arrays shaped like `template`, record), or None.
+
+        Args:
+          template: a pytree of arrays of the same structure, shapes and types.
+          mend: move damaged checkpoints out of the way, once an intact one before them was found.
 
         Raises:
           DamagedCheckpoints: there are checkpoints, and none of them is intact.
-          UserError: they hold arrays of other sizes.
+          UserError: they hold other arrays than the template.
+          OSError: they can't be read, which says nothing about whether they are intact.
         """
+        damaged = []
         steps = self.steps()
-        shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), template)
         for step in reversed(steps):
             try:
-                found = self._open().restore(
-                    step,
-                    args=ocp.args.Composite(tree=ocp.args.StandardRestore(shapes), about=ocp.args.JsonRestore()),
-                )
-            except (OSError, ValueError, KeyError, FileNotFoundError) as error:
-                reason = str(error).split("\n")[0]
-            else:
-                tree = jax.tree.map(np.asarray, found["tree"])
-                if jax.tree.map(np.shape, tree) != jax.tree.map(np.shape, shapes):
-                    raise UserError(f"{self.folder} holds arrays of other sizes: it was made with other settings")
-                if digest_of(tree) == found["about"]["digest"]:
-                    return step, tree, found["about"]
-                reason = "its content does not match its digest"
-            moved = self._set_aside(step)
-            say(f"checkpoint {step} in {self.folder} is damaged ({reason}): moved to {moved}")
+                tree, about = self._read(step, template)
+            except _Damage as error:
+                damaged.append(step)
+                say(f"checkpoint {step} in {self.folder} is damaged ({error}): passed over")
+                continue
+            for each in damaged if mend else []:
+                say(f"moved it to {self._set_aside(each)}")
+            return step, tree, about
         if steps:
             raise DamagedCheckpoints(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")
         return None
@@ -98,21 +109,53 @@ class Checkpoints:
         return found is not None and found[2]["digest"] == digest
 
     def about(self) -> dict[str, Any] | None:
-        """The record of the newest checkpoint, without reading its arrays."""
+        """The record of the newest checkpoint, without reading its arrays.
+
+        Raises:
+          DamagedCheckpoints: that record is damaged.
+        """
         steps = self.steps()
         if not steps:
             return None
-        return self._open().restore(steps[-1], args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        try:
+            return self._about(steps[-1])
+        except _Damage as error:
+            raise DamagedCheckpoints(f"checkpoint {steps[-1]} in {self.folder} is damaged ({error})") from None
 
     def steps(self) -> list[int]:
         """Step numbers of the finished checkpoints, oldest first."""
-        return sorted(self._open().all_steps()) if self.folder.exists() else []
+        if not self.folder.exists():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
 
     def close(self) -> None:
         """Let go of the folder."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """The record of one checkpoint."""
+        with _damage_named(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            about = reader.restore(self.folder / str(step) / "about")
+            if not isinstance(about, dict) or not {"digest", "layout"} <= set(about):
+                raise ValueError("its record says nothing of its content")
+            return about
+
+    def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        """One checkpoint, compared with its digest."""
+        about = self._about(step)
+        shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), template)
+        if about["layout"] != layout_of(shapes):
+            raise UserError(
+                f"{self.folder} holds arrays of other sizes or names: it was made with other settings, "
+                "or by another version of this program"
+            )
+        with _damage_named(), ocp.StandardCheckpointer() as reader:
+            tree = jax.tree.map(np.asarray, reader.restore(self.folder / str(step) / "tree", shapes))
+        if digest_of(tree) != about["digest"]:
+            raise _Damage("its content does not match its digest")
+        return tree, about
 
     def _set_aside(self, step: int) -> Path:
         """Move a checkpoint out of the way, into a folder that no manager looks at."""
@@ -128,13 +171,20 @@ class Checkpoints:
         if shutil.disk_usage(self.folder).free < size + SPARE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
-    def _open(self) -> ocp.CheckpointManager:
-        if self._manager is None:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
-            )
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
-        return self._manager
+
+@contextlib.contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turn what Orbax raises over damaged content into `_Damage`; what else goes wrong in reading stays what it is."""
+    try:
+        yield
+    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError) as error:
+        raise _Damage(str(error).split("\n")[0]) from None
+
+
+def layout_of(tree: Any) -> str:
+    """A digest of names, shapes and types of all arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return identity([[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves])
 
 
 def digest_of(tree: Any) -> str:

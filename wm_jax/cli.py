@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wm_jax import process
-from wm_jax.chain import CHAIN
-from wm_jax.config import Config, Section, choices, field_names, is_section, load, nearest, presets
+from wm_jax.chain import CHAIN, upstream
+from wm_jax.config import Config, Section, choices, field_names, file_name, is_section, load, nearest, presets
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.errors import UsageError, UserError
 
@@ -202,7 +202,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
             if command == "pipeline":
                 both = {"on": "both", "video": True}
                 config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update=both)})
-            for needed in _upstream(command, config, run):
+            for needed in _before(command, config, run):
                 say(
                     f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it")
                 )
@@ -210,7 +210,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
             summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
         except Interrupted:
             again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
-            return _fail(f"interrupted; the state is saved in {run.path}: {again} goes on from there", 130)
+            return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130)
     _print_summary(command, run, summary)
     if options.json:
         print(json.dumps(summary))
@@ -221,7 +221,7 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
     """The run's folder, with what --fresh makes anew."""
     from wm_jax.run import Run
 
-    path = Path("runs") / f"{config.game.replace(':', '_').replace('/', '_')}-{config.preset}"
+    path = Path("runs") / f"{file_name(config.game)}-{config.preset}"
     if options.run is not None:
         if not options.run.strip():
             raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")
@@ -230,11 +230,11 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
         raise UserError(f"--run {path}: this is a file; give a folder")
     if options.fresh and command in UPKEEP:
         raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
-    anew = [
-        artefact
-        for artefact, made_by in CHAIN.items()
-        if command == made_by or (command == "pipeline" and _is_read(artefact, command, config))
-    ]
+    anew = (
+        _everything(config)
+        if command == "pipeline"
+        else [name for name, made_by in CHAIN.items() if made_by == command]
+    )
     return Run(path, anew if options.fresh else [])
 
 
@@ -242,35 +242,30 @@ def _stage(command: str) -> Any:
     return importlib.import_module(f"wm_jax.stages.{command}")
 
 
-def _upstream(command: str, config: Config, run: Any) -> list[str]:
-    """The commands whose artefacts this one reads and that have not finished yet; for `pipeline`, all of them."""
-    commands = list(CHAIN.values())
-    if command in UPKEEP or (command == "evaluate" and run.stage("controller").summary() is not None):
+def _everything(config: Config) -> list[str]:
+    """Every artefact that the pipeline makes under these settings."""
+    return [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]
+
+
+def _before(command: str, config: Config, run: Any) -> list[str]:
+    """The commands that have to run first: makers of what this one reads and that has not finished yet."""
+    if command in UPKEEP:
         return []
     if command == "pipeline":
-        return [made_by for artefact, made_by in CHAIN.items() if _is_read(artefact, command, config)]
-    return [
-        made_by
-        for artefact, made_by in list(CHAIN.items())[: commands.index(command)]
-        if _is_read(artefact, command, config) and run.stage(artefact).summary() is None
-    ]
-
-
-def _is_read(artefact: str, command: str, config: Config) -> bool:
-    """Whether the command needs the artefact under these settings: a controller may do without M, or without both."""
-    if command in ("train_controller", "evaluate", "pipeline"):
-        if config.controller.world == "random":
-            return artefact in ("controller", "evaluation")
-        if config.controller.inputs == "z":
-            return artefact not in ("latents", "memory")
-    return True
+        return [CHAIN[artefact] for artefact in _everything(config)]
+    made = next(artefact for artefact, made_by in CHAIN.items() if made_by == command)
+    controller = config.controller
+    needed = upstream(made, controller.inputs, controller.world, lambda name: run.stage(name).summary() is not None)
+    return [CHAIN[artefact] for artefact in needed]
 
 
 def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
     print(f"{command}: done in {run.path}")
     for name, value in summary.items():
-        if not isinstance(value, dict | list):
-            print(f"  {name:<22} {value:,}" if isinstance(value, int | float) else f"  {name:<22} {value}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            print(f"  {name:<22} {value:,}")
+        elif not isinstance(value, dict | list):
+            print(f"  {name:<22} {value}")
 
 
 def _overview() -> str:

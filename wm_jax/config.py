@@ -52,7 +52,9 @@ class EnvConfig(Section):
         default=None, description="longest episode, in agent steps (default: the game's own)"
     )
     difficulty: Literal["easy", "hard"] = Field(default="easy", description="Procgen: difficulty")
-    levels: NonNegative = Field(default=200, description="Procgen: number of training levels (0: unlimited)")
+    levels: NonNegative = Field(
+        default=200, description="Procgen: number of training levels (0: all that lie before the test levels)"
+    )
     first_level: NonNegative = Field(default=0, description="Procgen: first training level")
     test_first_level: NonNegative = Field(
         default=1_000_000, description="Procgen: first level of the unseen test range, which is unlimited upwards"
@@ -178,7 +180,7 @@ class EvaluateConfig(Section):
     on: Literal["official", "training", "both"] = Field(
         default="official", description="the official game, or the one that the agent was trained on"
     )
-    workers: NonNegative = Field(default=0, description="environment processes (0: one per core)")
+    workers: NonNegative = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
@@ -208,6 +210,11 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def file_name(game: str) -> str:
+    """The game's name as files and folders bear it."""
+    return game.replace(":", "_").replace("/", "_")
+
+
 @cache
 def presets() -> tuple[str, ...]:
     """The names of the presets that exist."""
@@ -224,14 +231,14 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
       overrides: nested mapping, from the command line; the topmost layer.
 
     Raises:
-      UsageError: an unknown preset, key or value, named with its source.
+      UsageError: an unknown preset, key or value.
     """
     if preset not in presets():
         raise UsageError(f"--preset {preset}: no such preset; choose one of {', '.join(presets())}")
     settings: dict[str, Any] = {"game": game, "preset": preset}
     folder = config_folder()
     late = []
-    for name in dict.fromkeys((family, game.replace(":", "_").replace("/", "_"))):
+    for name in dict.fromkeys((family, file_name(game))):
         layer = _read_yaml(folder / f"{name}.yaml")
         late.append((f"{name}.yaml", layer.pop("presets", {}).get(preset, {})))
         settings = _merge(settings, layer, f"{name}.yaml")

@@ -50,7 +50,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`, without a last line that a crash tore; no file gives no records."""
+    """The records of a `metrics.jsonl`, without lines that a crash tore; no file gives no records."""
     if not path.exists():
         return []
     rows = []

@@ -166,7 +166,7 @@ class AgentPolicy:
       params: the controller's are [P, n_params].
       candidates: int[N], which row of them plays each episode.
       seeds: of the episodes; what is drawn in play depends on them.
-      slots: most episodes at once; the device holds a carry for each, and a spare one for padding.
+      slots: most episodes at once; the device holds a carry for each.
     """
 
     def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):

@@ -30,7 +30,7 @@ from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.errors import UserError
 from wm_jax.files import lock, read_manifest, write_atomically, write_manifest
-from wm_jax.metrics import say
+from wm_jax.metrics import Stopwatch, say
 
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
@@ -117,7 +117,7 @@ class Stage:
                     )
 
     def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Start the stage's artefact, or go on with what is there; to be called once nothing else can be refused.
+        """Start the stage's artefact, or go on with what is there; to be called after whatever else may be refused.
 
         What is to start anew is moved aside here, so that a command that is refused has moved nothing.
 
@@ -165,6 +165,16 @@ class Stage:
             return read_manifest(self.path / name, remedy)
         except FileNotFoundError:
             return None
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[Stopwatch]:
+        """A stopwatch for work without checkpoints: it holds the seconds of earlier processes that were not killed."""
+        path = self.path / "seconds.json"
+        watch = Stopwatch((read_json(path) or {}).get("seconds", 0.0))
+        try:
+            yield watch
+        finally:
+            write_json(path, {"seconds": watch.seconds()})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -227,7 +237,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: restore it, or have its stage write it again")
+        raise UserError(f"{path} is damaged: remove it, and its stage writes it again")
     return content
 
 

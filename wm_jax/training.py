@@ -4,6 +4,7 @@ A dispatch runs a *dynamic* number of updates of one compiled program, and the r
 alone. Where training was stopped and resumed therefore leaves no trace in the result, bit for bit on CPU.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from wm_jax.checkpoints import Checkpoints
+from wm_jax import streams
+from wm_jax.config import Config, MemoryConfig, VaeConfig
 from wm_jax.data.frames import Batches
+from wm_jax.data.replay import ReplayStore
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Metrics, Progress, Stopwatch, say
 from wm_jax.run import Stage
 
 Scalars = dict[str, jax.Array]
+
+PACING = {"steps", "steps_per_dispatch", "save_every", "report_every", "fast_kernels"}
+"""Settings that say how far and how fast, not what is trained."""
+
+
+Report = Callable[[Any, int], dict[str, float]]
+"""(parameters, step) to figures on held-out data."""
 
 
 class TrainState(NamedTuple):
@@ -53,6 +63,31 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What a stage trains, and on what.
+
+    Attributes:
+      settings: its section of the settings.
+      store: the replays.
+      parents: identity of each artefact that it is made from.
+      params: initial parameters.
+      carry: initial carry of `TrainState`.
+      prepare: opens the data, for a given seed of the training: the task, and the report of `fit`.
+      record: kept with the weights.
+      extras: further entries of the summary.
+    """
+
+    settings: VaeConfig | MemoryConfig
+    store: ReplayStore
+    parents: dict[str, str]
+    params: Any
+    carry: Any
+    prepare: Callable[[int], tuple[Task, Report]]
+    record: dict[str, Any]
+    extras: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Schedule:
     """When things happen, counted in updates."""
 
@@ -60,6 +95,11 @@ class Schedule:
     per_dispatch: int
     save_every: int
     report_every: int
+
+    @staticmethod
+    def of(settings: VaeConfig | MemoryConfig) -> "Schedule":
+        """The schedule that a stage's settings ask for."""
+        return Schedule(settings.steps, settings.steps_per_dispatch, settings.save_every, settings.report_every)
 
     def next_stop(self, step: int) -> int:
         """Where the dispatch that starts at `step` ends: always the same places, wherever training was resumed."""
@@ -75,6 +115,50 @@ def adam(
     return optax.chain(*([optax.clip(clip)] if clip else []), optax.adam(rate))
 
 
+def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str, Any]:
+    """Train a stage to its end, from wherever it is; returns its summary.
+
+    Raises:
+      Interrupted, UserError: see `fit`; or the stage was made with other settings or from other parents.
+    """
+    settings, count = recipe.settings, recipe.store.count().episodes
+    # A decaying learning rate depends on how many steps there are.
+    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
+    identity = {"seed": config.seed, stage.name: settings.model_dump(exclude=pacing), "episodes": count}
+    with stage.lock():
+        stage.check(identity, recipe.parents)
+        if (done := stage.finished("steps", settings.steps, recipe.params)) is not None:
+            _say_finished(stage, done, recipe.store)
+            return done
+        seed = streams.integer(config.seed, stage.name, "train")
+        task, report = recipe.prepare(seed)
+        stage.claim(identity, recipe.parents, config.model_dump())
+        params, figures = fit(
+            task,
+            recipe.params,
+            recipe.carry,
+            schedule=Schedule.of(settings),
+            stage=stage,
+            seed=seed,
+            unit="step",
+            stop=stop,
+            report=report,
+        )
+        digest = stage.weights.save(settings.steps, params, recipe.record)
+        summary = {"steps": settings.steps, **figures, **recipe.extras, "weights": digest}
+        stage.write_summary(summary)
+        return summary
+
+
+def _say_finished(stage: Stage, done: dict[str, Any], store: ReplayStore) -> None:
+    """There is nothing left to train; but there may be replays that it has not seen."""
+    line = f"{stage.name}: trained already ({done['steps']:,} steps)"
+    if store.unseen:
+        seen = store.count().episodes
+        line += f" on the first {seen:,} of {seen + store.unseen:,} episodes; --fresh trains on all of them"
+    say(line)
+
+
 def fit(
     task: Task,
     params: Any,
@@ -85,7 +169,7 @@ def fit(
     seed: int,
     unit: str,
     stop: Stop,
-    report: Callable[[Any, int], dict[str, float]],
+    report: Report,
 ) -> tuple[Any, dict[str, float]]:
     """Train until `schedule.steps`, from the stage's newest checkpoint if there is one.
 
@@ -93,7 +177,7 @@ def fit(
       params: initial parameters, used when there is no checkpoint.
       carry: initial carry, likewise.
       unit: what the progress bar counts.
-      report: called every `report_every` updates and at the end with (params, step); returns figures to record.
+      report: called every `report_every` updates and at the end; returns figures to record.
 
     Returns:
       the trained parameters, and the last report with the `seconds` that training took in all processes (compiling
@@ -103,11 +187,11 @@ def fit(
       Interrupted: the user asked to stop; the state is saved.
       UserError: the loss is no longer finite; the last good checkpoint is kept.
     """
-    state = TrainState(params, task.optimizer.init(params), carry)
-    checkpoints = stage.checkpoints
-    step, state, figures, watch = resume(stage, checkpoints, state, schedule.steps, "step")
+    begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
+    step, state, figures, reported = begun.count, begun.state, begun.figures, begun.reported
     dispatch = _compile(task)
     with (
+        contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=step) as metrics,
         Progress(stage.name, schedule.steps, unit, done=step) as progress,
     ):
@@ -121,54 +205,71 @@ def fit(
                 _record(*pending, metrics, progress, stage)
             pending = (until, until - step, sums)
             step = until
-            if step % schedule.report_every == 0 or step == schedule.steps:
+            # Decided once, so that whoever stops below was saved here.
+            stopping = stop.requested
+            reporting = step % schedule.report_every == 0 or step == schedule.steps
+            saving = step > saved and (stopping or step % schedule.save_every == 0 or step == schedule.steps)
+            if reporting or saving:
                 _record(*pending, metrics, progress, stage)
                 pending = None
-                figures = report(state.params, step)
+            if reporting:
+                figures, reported = report(state.params, step), step
                 # On the curves, training is the running mean of every dispatch.
                 metrics.write(step, **{name: value for name, value in figures.items() if not name.startswith("train_")})
-            # Decided once and after the report, so that whoever stops below was saved here.
-            stopping = stop.requested
-            if step > saved and (stopping or step % schedule.save_every == 0 or step == schedule.steps):
-                if pending is not None:
-                    _record(*pending, metrics, progress, stage)
-                    pending = None
+            if saving:
                 _refuse_non_finite(state.params, step, stage)
-                checkpoints.save(step, state, {"figures": figures, "seconds": watch.seconds()})
+                checkpoints.save(step, state, begun.record(figures, reported))
                 saved = step
             if stopping:
                 stop.check()
-    checkpoints.close()
-    seconds = watch.seconds()
+    if reported != step:  # an earlier process was stopped right here, before there was anything to report
+        figures = report(state.params, step)
+    seconds = begun.watch.seconds()
     return state.params, {**figures, "steps_per_second": round(step / max(seconds, 0.1), 3), "seconds": seconds}
 
 
-def resume(
-    stage: Stage, checkpoints: Checkpoints, state: Any, limit: int, unit: str
-) -> tuple[int, Any, dict[str, Any], Stopwatch]:
+class Begun(NamedTuple):
+    """Where a stage goes on.
+
+    count: what is done, in the stage's units.
+    state: on the device.
+    figures: of the last report or evaluation.
+    reported: the count that they belong to; -1 before the first.
+    watch: holds the time spent so far.
+    """
+
+    count: int
+    state: Any
+    figures: dict[str, Any]
+    reported: int
+    watch: Stopwatch
+
+    def record(self, figures: dict[str, Any], reported: int) -> dict[str, Any]:
+        """What a checkpoint says beside its state, for `resume`."""
+        return {"figures": figures, "reported": reported, "seconds": self.watch.seconds()}
+
+
+def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     """Where a stage goes on: the newest checkpoint if there is one, else `state` at 0.
 
     Args:
       limit: what the setting `<stage>.<unit>s` asks for.
       unit: what the stage counts, such as "step".
 
-    Returns:
-      the count so far, the state on the device, the last figures, and a stopwatch that holds the time spent so far.
-
     Raises:
-      UserError: the checkpoint lies beyond the limit.
+      UserError: the checkpoint lies beyond the limit, or none is intact.
     """
-    done, figures, watch = 0, {}, Stopwatch()
-    if (found := checkpoints.restore(state)) is not None:
-        done, state, about = found
-        figures, watch = about["figures"], Stopwatch(about["seconds"])
-        if done > limit:
-            raise UserError(
-                f"--{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
-                "give at least as many, or --fresh"
-            )
-        say(f"{stage.name}: going on from {unit} {done:,}")
-    return done, jax.device_put(state), figures, watch
+    found = stage.checkpoints.restore(state, mend=True)
+    if found is None:
+        return Begun(0, jax.device_put(state), {}, -1, Stopwatch())
+    done, state, about = found
+    if done > limit:
+        raise UserError(
+            f"--{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
+            "give at least as many, or --fresh"
+        )
+    say(f"{stage.name}: going on from {unit} {done:,}")
+    return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
 
 
 def _compile(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:

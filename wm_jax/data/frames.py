@@ -78,11 +78,19 @@ class StreamedFrames:
     Args:
       read: indices int[B] to frames uint8 [B, 64, 64, 3].
       count: frames in all.
+      following: where the dispatch that starts at a given step ends.
     """
 
-    def __init__(self, read: Callable[[np.ndarray], np.ndarray], count: int, batch: int, seed: int):
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        count: int,
+        batch: int,
+        seed: int,
+        following: Callable[[int], int],
+    ):
         self.data = ()
-        self._read, self._batch = read, batch
+        self._read, self._batch, self._following = read, batch, following
         self._shuffle = Shuffle(count, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
         self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
@@ -94,8 +102,10 @@ class StreamedFrames:
             frames = self._ahead[1].result()
         else:
             frames = self._load(*wanted)
-        following = (step + count, room, room)
-        self._ahead = following, self._reader.submit(self._load, *following)
+        begin = step + count
+        if (ahead := self._following(begin) - begin) > 0:
+            wanted = (begin, ahead, room)
+            self._ahead = wanted, self._reader.submit(self._load, *wanted)
         return jnp.asarray(frames)
 
     def fetch(self, data: tuple[()], reference: jax.Array) -> jax.Array:

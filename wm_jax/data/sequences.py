@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.errors import UserError
 from wm_jax.models.memory import Sequences
 
 
@@ -63,6 +64,11 @@ class Lanes:
     def __init__(self, offsets: np.ndarray, length: int, batch: int, seed: int):
         self._offsets, self._length, self._batch, self._seed = offsets, length, batch, seed
         self._lane = int(offsets[-1]) // batch
+        if self._lane < 2:
+            raise UserError(
+                f"--memory.batch {batch}: with carry_state every one of them needs frames of its own, and there are "
+                f"{int(offsets[-1]):,} in all; lower it, or collect more episodes"
+            )
         self._windows = max(1, -(-(self._lane - 1) // length))
         self._pass = -1
         self._row = np.empty(0, np.int64)

@@ -1,6 +1,6 @@
 """What a run leaves for people to look at: reconstruction sheets, videos, plots and the report.
 
-Free of JAX: everything here takes NumPy arrays, plain dicts and paths. This file holds what the modules share.
+All but `game.py`, which plays one, take NumPy arrays, plain dicts and paths. This file holds what the modules share.
 """
 
 import os

@@ -51,18 +51,18 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         stage.claim(settings, {}, config.model_dump())
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
-        if before.episodes >= config.collect.episodes:
+        lacking = _lacking(config, store)
+        if not lacking and stage.summary() is not None:
             say(f"replays: {before.episodes:,} episodes are there already")
-            if (done := stage.summary()) and done["episodes"] == before.episodes:
-                return {**describe(store), "episodes_added": 0}
-        else:
-            _fill(config, game, policies, store, stop)
-        seconds, steps = time.monotonic() - began, store.count().steps - before.steps
+            return {**describe(store), "episodes_added": 0}
+        with stage.timed() as watch:
+            _fill(config, game, policies, store, lacking, stop)
+        steps = store.count().steps - before.steps
         summary = {
             **describe(store),
             "episodes_added": store.count().episodes - before.episodes,
-            "steps_per_second": round(steps / seconds, 1) if steps else None,
-            "seconds": round(seconds, 1),
+            "steps_per_second": round(steps / (time.monotonic() - began), 1),
+            "seconds": watch.seconds(),
         }
         stage.write_summary(summary)
         return summary
@@ -81,24 +81,35 @@ def describe(store: ReplayStore) -> dict[str, Any]:
     }
 
 
-def _fill(config: Config, game: Game, policies: Policies, store: ReplayStore, stop: Stop) -> None:
-    """Play the episodes that the store lacks, one shard after another."""
-    settings = config.collect
+def _lacking(config: Config, store: ReplayStore) -> dict[int, int]:
+    """The episodes that the store lacks, by number, and their seeds.
+
+    By number, not from the end: shards that were damaged and set aside are filled again.
+    """
     present = {record.seed for record in store.records}
-    seeds = episode_seeds(config.seed, settings.episodes)
-    # By number, not from the end: shards that were damaged and set aside are filled again.
-    lacking = [i for i in range(settings.episodes) if seeds[i] not in present]
-    slots = min(settings.slots, len(lacking))
+    seeds = episode_seeds(config.seed, config.collect.episodes)
+    return {i: seed for i, seed in enumerate(seeds) if seed not in present}
+
+
+def _fill(
+    config: Config, game: Game, policies: Policies, store: ReplayStore, lacking: dict[int, int], stop: Stop
+) -> None:
+    """Play the episodes that the store lacks, one shard after another."""
+    settings, numbers = config.collect, list(lacking)
+    if not numbers:
+        return
+    slots = min(settings.slots, len(numbers))
+    done = settings.episodes - len(numbers)
     pool = open_pool(game, slots)
     try:
-        with Progress(f"collect {config.game}", settings.episodes, "episode", done=len(present)) as progress:
-            for start in range(0, len(lacking), slots):
+        with Progress(f"collect {config.game}", settings.episodes, "episode", done=done) as progress:
+            for start in range(0, len(numbers), slots):
                 stop.check()
-                numbers = lacking[start : start + slots]
-                playing = [seeds[i] for i in numbers]
+                shard = numbers[start : start + slots]
+                playing = [lacking[i] for i in shard]
                 recorder = Recorder(policies(playing, slots))
                 play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
-                store.append(recorder.episodes(playing), [split_of(i, settings.test_fraction) for i in numbers])
+                store.append(recorder.episodes(playing), [split_of(i, settings.test_fraction) for i in shard])
     finally:
         pool.close()
         store.close()

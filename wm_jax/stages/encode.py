@@ -32,7 +32,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
         encode = _encoder(vae.graphdef, config.encode.batch)
-        with Progress("encode", total, "frame", done=total - frames) as progress:
+        with stage.timed() as watch, Progress("encode", total, "frame", done=total - frames) as progress:
             for shard, blocks in store.iter_shards([shard.name for shard in todo]):
                 pieces = []
                 for block in blocks:
@@ -40,12 +40,11 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
                     progress.advance(len(block))
                 latents.write(shard, *map(np.concatenate, zip(*pieces, strict=True)))
                 stop.check()
-        seconds = time.monotonic() - began
         summary = {
             "frames": total,
             "encoded_now": frames,
-            "frames_per_second": round(frames / seconds, 1) if frames else None,
-            "seconds": round(seconds, 1),
+            "frames_per_second": round(frames / (time.monotonic() - began), 1),
+            "seconds": watch.seconds(),
         }
         stage.write_summary(summary)
         return summary

@@ -18,15 +18,15 @@ from wm_jax.config import Config
 from wm_jax.envs.games import Game, draws_differently, find
 from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress
+from wm_jax.metrics import Progress, say
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
-from wm_jax.run import Run, now, write_json
+from wm_jax.run import Run, now, read_json, write_json
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
-HEAVY = ("scores", "lengths", "random", "settings")
+HEAVY = ("scores", "lengths", "random", "made")
 """What of an evaluation's result stays out of the summary."""
 RESAMPLES = 10_000
 SLOTS_PER_CORE = 4
@@ -38,19 +38,28 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     world, controller, about = load_agent(run, config)
     player = Player(config, game, world, controller, stop)
+    made = {
+        "weights": about["digest"],
+        "env": config.env.model_dump(mode="json", exclude={"threads"}),
+        "evaluate": config.evaluate.model_dump(exclude={"on", "workers"}),
+    }
     summary: dict[str, Any] = {}
-    began = time.monotonic()
     with stage.lock():
         stage.start_anew()
         for on in ("training", "official") if config.evaluate.on == "both" else (config.evaluate.on,):
-            result = player.evaluate(on, stage.path)
-            settings = {"env": config.env.model_dump(), "evaluate": config.evaluate.model_dump()}
-            result |= {"weights": about["digest"], "date": now(), "settings": settings}
-            write_json(stage.path / f"{on}.json", result)
+            path = stage.path / f"{on}.json"
+            result = read_json(path) or {}
+            if result.get("made") == made:
+                say(f"evaluation: on the {on} game already, {result['date']}")
+            else:
+                began = time.monotonic()
+                result = player.evaluate(on, stage.path) | {"made": made, "date": now()}
+                result["seconds"] = round(time.monotonic() - began, 1)
+                write_json(path, result)
             short = {name: value for name, value in result.items() if name not in HEAVY}
             summary |= {f"{on}_{name}": value for name, value in short.items()}
             summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
-        summary["seconds"] = round(time.monotonic() - began, 1)
+        summary["seconds"] = round(sum(value for name, value in summary.items() if name.endswith("_seconds")), 1)
         stage.write_summary(summary)
     return summary
 
@@ -112,15 +121,13 @@ class Player:
             pool.close()
 
     def _open(self, slots: int, official: bool) -> HostPool:
-        return open_pool(
-            self.game, slots, official=official, test_levels=official, workers=self.config.evaluate.workers
-        )
+        return open_pool(self.game, slots, official=official, workers=self.config.evaluate.workers)
 
 
 def statistics(scores: np.ndarray) -> dict[str, Any]:
     """Mean, standard deviation (n - 1), median, extremes, and the 95 % bootstrap interval of the mean."""
     random = streams.generator(0, "bootstrap")
-    means = scores[random.integers(0, len(scores), (RESAMPLES, len(scores)))].mean(1)
+    means = [scores[random.integers(0, len(scores), len(scores))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
     figures = {
         "mean": scores.mean(),

@@ -15,12 +15,14 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     store = open_for_upkeep(run, config)
     with stage.lock():
         names = sorted({damage.shard for damage in store.verify()})
+        if names:
+            (stage.path / "summary.json").unlink(missing_ok=True)
         for name in names:
             say(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
         store.close()
-        if not names:
-            say("nothing is damaged")
-        else:
-            (stage.path / "summary.json").unlink(missing_ok=True)
-            say("the next collect, or any command that needs replays, plays the episodes again")
+        say(
+            "the next collect, or any command that needs replays, plays the episodes again"
+            if names
+            else "nothing is damaged"
+        )
     return {"set_aside": len(names), "shards": names}

@@ -4,7 +4,9 @@ All candidates of a generation play the same episodes. What is kept as best is t
 score on separate episodes: the best sample of a generation is mostly the luckiest one.
 """
 
+import contextlib
 import time
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -96,56 +98,83 @@ def _evolve(
 ) -> tuple[Search, jax.Array, dict[str, Any]]:
     """The search at its end, the mean it ended with, and the last generation's figures."""
     stage, settings = run.stage("controller"), config.controller
-    search = Search(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
-    checkpoints = stage.checkpoints
-    generation, search, figures, watch = resume(stage, checkpoints, search, settings.generations, "generation")
-    pool = open_pool(game, min(settings.slots, settings.population * settings.episodes))
-    try:
-        with (
-            Metrics(stage.path, resume_at=generation) as metrics,
-            Progress("controller", settings.generations, "generation", done=generation) as progress,
-        ):
-            saved = generation
-            while generation < settings.generations:
-                began = time.monotonic()
-                asked, population = evolution.ask(search.evolution)
-                try:
-                    played = _episodes(config, game, world, pool, population, generation, stop)
-                except Interrupted:
-                    # This generation will be played again from its start; those before it are kept.
-                    if generation > saved:
-                        checkpoints.save(generation, search, {"figures": figures, "seconds": watch.seconds()})
-                    raise
-                returns = played.returns.reshape(settings.population, settings.episodes)
-                search = search._replace(evolution=evolution.tell(asked, returns))
-                generation += 1
-                figures = _figures(returns, played, time.monotonic() - began)
-                figures["not_finite"] = int(search.evolution.failed)
-                if generation % settings.evaluate_every == 0 or generation == settings.generations:
-                    mean = evolution.mean(search.evolution)
-                    search, evaluation = _evaluate_mean(config, world, pool, search, mean)
-                    figures |= evaluation
-                metrics.write(generation, **figures)
-                progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
-                if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
-                    checkpoints.save(generation, search, {"figures": figures, "seconds": watch.seconds()})
-                    saved = generation
-    finally:
-        pool.close()
-        checkpoints.close()
-    return search, evolution.mean(search.evolution), {**figures, "seconds": watch.seconds()}
+    start = Search(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
+    begun = resume(stage, start, settings.generations, "generation")
+    generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
+    saved = generation
+    with (
+        contextlib.closing(open_pool(game, min(settings.slots, settings.population * settings.episodes))) as pool,
+        contextlib.closing(stage.checkpoints) as checkpoints,
+        Metrics(stage.path, resume_at=generation) as metrics,
+        Progress("controller", settings.generations, "generation", done=generation) as progress,
+    ):
+        arena = Arena(config, world, evolution, pool)
+        while generation < settings.generations:
+            try:
+                search, figures = arena.play_generation(search, generation, stop)
+            except Interrupted:
+                # This generation will be played again from its start; those before it are kept.
+                if generation > saved:
+                    checkpoints.save(generation, search, begun.record(figures, evaluated))
+                raise
+            generation += 1
+            if generation % settings.evaluate_every == 0 or generation == settings.generations:
+                search, evaluation = arena.evaluate_mean(search)
+                figures, evaluated = figures | evaluation, generation
+            metrics.write(generation, **figures)
+            progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
+            if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
+                checkpoints.save(generation, search, begun.record(figures, evaluated))
+                saved = generation
+        if evaluated != generation:  # an earlier process was stopped right here, before this was the end
+            search, evaluation = arena.evaluate_mean(search)
+            figures |= evaluation
+            checkpoints.save(generation, search, begun.record(figures, generation))
+    return search, evolution.mean(search.evolution), {**figures, "seconds": begun.watch.seconds()}
 
 
-def _episodes(
-    config: Config, game: Game, world: World, pool: HostPool, population: jax.Array, generation: int, stop: Stop
-) -> Played:
-    """One generation: candidate p plays episode e in place p * E + e."""
-    settings = config.controller
-    seeds = [streams.integer(config.seed, "controller", generation, e) for e in range(settings.episodes)]
-    candidates = np.repeat(np.arange(settings.population), settings.episodes)
-    seeds = seeds * settings.population
-    policy = AgentPolicy(world.agent, world.params(population), candidates, seeds, pool.slots)
-    return play(pool, seeds, policy, patience=settings.patience, stop=stop)
+@dataclass(frozen=True)
+class Arena:
+    """Where candidates play."""
+
+    config: Config
+    world: World
+    evolution: Evolution
+    pool: HostPool
+
+    def play_generation(self, search: Search, generation: int, stop: Stop) -> tuple[Search, dict[str, Any]]:
+        """Ask, play, tell: candidate p plays episode e in place p * E + e."""
+        settings, began = self.config.controller, time.monotonic()
+        asked, population = self.evolution.ask(search.evolution)
+        candidates = np.repeat(np.arange(settings.population), settings.episodes)
+        seeds = self._seeds(generation, settings.episodes) * settings.population
+        played = play(
+            self.pool, seeds, self._policy(population, candidates, seeds), patience=settings.patience, stop=stop
+        )
+        returns = played.returns.reshape(settings.population, settings.episodes)
+        search = search._replace(evolution=self.evolution.tell(asked, returns))
+        figures = _figures(returns, played, time.monotonic() - began)
+        return search, figures | {"not_finite": int(search.evolution.failed)}
+
+    def evaluate_mean(self, search: Search) -> tuple[Search, dict[str, Any]]:
+        """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
+        mean = self.evolution.mean(search.evolution)
+        seeds = self._seeds("evaluation", self.config.controller.evaluate_episodes)
+        # Whole episodes, without patience; and without `stop`: it is short, and the generation before it is done.
+        returns = play(self.pool, seeds, self._policy(mean, np.zeros(len(seeds), np.int32), seeds)).returns
+        score = jnp.float32(returns.mean())
+        if score > search.best_score:
+            search = search._replace(best=mean, best_score=score)
+        return search, {
+            "evaluation_mean": round(float(returns.mean()), 3),
+            "evaluation_error": round(float(1.96 * returns.std() / np.sqrt(len(returns))), 3),
+        }
+
+    def _seeds(self, occasion: int | str, count: int) -> list[int]:
+        return [streams.integer(self.config.seed, "controller", occasion, episode) for episode in range(count)]
+
+    def _policy(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int]) -> AgentPolicy:
+        return AgentPolicy(self.world.agent, self.world.params(controllers), candidates, seeds, self.pool.slots)
 
 
 def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, Any]:
@@ -156,22 +185,4 @@ def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, A
         "worst": round(float(scores.min()), 3),
         "environment_steps": int(played.lengths.sum()),
         "steps_per_second": round(float(played.lengths.sum()) / seconds, 1),
-    }
-
-
-def _evaluate_mean(
-    config: Config, world: World, pool: HostPool, search: Search, mean: jax.Array
-) -> tuple[Search, dict[str, Any]]:
-    """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
-    settings = config.controller
-    seeds = [streams.integer(config.seed, "controller", "evaluation", e) for e in range(settings.evaluate_episodes)]
-    # Not `stop`: an evaluation is short, and the generation before it is done.
-    policy = AgentPolicy(world.agent, world.params(mean), np.zeros(len(seeds), np.int32), seeds, pool.slots)
-    returns = play(pool, seeds, policy).returns
-    score = jnp.float32(returns.mean())
-    if score > search.best_score:
-        search = search._replace(best=mean, best_score=score)
-    return search, {
-        "evaluation_mean": round(float(returns.mean()), 3),
-        "evaluation_error": round(float(1.96 * returns.std() / np.sqrt(len(returns))), 3),
     }

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax import streams
-from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays, say_finished
+from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.latents import LatentStore
@@ -19,10 +18,8 @@ from wm_jax.interrupt import Stop
 from wm_jax.models.controller import encode_action
 from wm_jax.models.memory import loss_and_grad
 from wm_jax.run import Run
-from wm_jax.training import Schedule, Task, adam, fit
+from wm_jax.training import Recipe, Report, Task, adam, train
 
-PACING = {"steps", "steps_per_dispatch", "save_every", "report_every", "fast_kernels"}
-"""Settings that say how far and how fast, not what is trained."""
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""
 
@@ -33,51 +30,27 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
     latents = _latents(run, store, vae.digest)
-    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
-    identity = {
-        "seed": config.seed,
-        "memory": settings.model_dump(exclude=pacing),
-        "episodes": store.count().episodes,
-    }
-    parents = {"vae": vae.digest, "replays": store.id}
-    with stage.lock():
-        stage.check(identity, parents)
-        latent = vae.about["settings"]["latent"]
-        graphdef, params = init_memory(settings, latent, game.actions.size, config.seed)
-        if (done := stage.finished("steps", settings.steps, params)) is not None:
-            say_finished(stage, done, "steps", store)
-            return done
-        seed = streams.integer(config.seed, "memory", "train")
-        train, test = (flat(latents, store, game, split) for split in SPLITS)
-        stage.claim(identity, parents, config.model_dump())
-        length, carried = settings.sequence, settings.carry_state
-        params, figures = fit(
-            Task(
-                _gradient(graphdef, carried),
-                adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip),
-                SequenceBatches(train, length, settings.batch, seed, carried),
-            ),
-            params,
-            nnx.merge(graphdef, params).init_carry(settings.batch),
-            schedule=Schedule(settings.steps, settings.steps_per_dispatch, settings.save_every, settings.report_every),
-            stage=stage,
-            seed=seed,
-            unit="step",
-            stop=stop,
-            report=_reporter(graphdef, SequenceBatches(test, length, settings.batch, seed, False), settings.batch),
-        )
-        digest = stage.weights.save(
-            settings.steps,
-            params,
-            {"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
-        )
-        summary = {
-            "steps": settings.steps,
-            **figures,
-            "weights": digest,
-        }
-        stage.write_summary(summary)
-        return summary
+    graphdef, params = init_memory(settings, vae.about["settings"]["latent"], game.actions.size, config.seed)
+    parents = {"vae": vae.digest, "replays": store.digest}
+    length, batch, carried = settings.sequence, settings.batch, settings.carry_state
+
+    def prepare(seed: int) -> tuple[Task, Report]:
+        optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip)
+        seen, unseen = (flat(latents, store, game, split) for split in SPLITS)
+        task = Task(_gradient(graphdef, carried), optimizer, SequenceBatches(seen, length, batch, seed, carried))
+        return task, _reporter(graphdef, SequenceBatches(unseen, length, batch, seed, carried=False), batch)
+
+    recipe = Recipe(
+        settings=settings,
+        store=store,
+        parents=parents,
+        params=params,
+        carry=nnx.merge(graphdef, params).init_carry(batch),
+        prepare=prepare,
+        record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
+        extras={},
+    )
+    return train(stage, recipe, config, stop)
 
 
 def flat(latents: LatentStore, store: ReplayStore, game: Game, split: Split) -> FlatLatents:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax import streams
-from wm_jax.artefacts import init_vae, open_replays, pictures, say_finished
+from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -19,10 +19,8 @@ from wm_jax.models.frames import to_float
 from wm_jax.models.vae import loss_and_grad
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
-from wm_jax.training import Schedule, Task, adam, fit
+from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 
-PACING = {"steps", "steps_per_dispatch", "save_every", "report_every", "fast_kernels"}
-"""Settings that say how far and how fast, not what is trained."""
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
 SHEET_FRAMES = 24
@@ -34,44 +32,24 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Train until `vae.steps`; returns the errors on train and held-out frames."""
     stage, settings = run.stage("vae"), config.vae
     store = open_replays(run, config, begun=stage)
-    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
-    identity = {"seed": config.seed, "vae": settings.model_dump(exclude=pacing), "episodes": store.count().episodes}
-    parents = {"replays": store.id}
-    with stage.lock():
-        stage.check(identity, parents)
-        graphdef, params = init_vae(settings, config.seed)
-        if (done := stage.finished("steps", settings.steps, params)) is not None:
-            say_finished(stage, done, "steps", store)
-            return done
-        seed = streams.integer(config.seed, "vae", "train")
-        batches = _batches(config, store, seed)
-        report = Report(graphdef, store, stage.path / "reconstructions.png", seed)
-        stage.claim(identity, parents, config.model_dump())
-        params, figures = fit(
-            Task(
-                _gradient(graphdef), adam(settings.learning_rate, settings.final_learning_rate, settings.steps), batches
-            ),
-            params,
-            (),
-            schedule=Schedule(settings.steps, settings.steps_per_dispatch, settings.save_every, settings.report_every),
-            stage=stage,
-            seed=seed,
-            unit="step",
-            stop=stop,
-            report=report,
-        )
-        digest = stage.weights.save(
-            settings.steps, params, {"settings": settings.model_dump(), "pictures": pictures(config)}
-        )
-        summary = {
-            "steps": settings.steps,
-            "train_frames": store.count("train").frames,
-            **figures,
-            "weights": digest,
-            "sheet": str(stage.path / "reconstructions.png"),
-        }
-        stage.write_summary(summary)
-        return summary
+    graphdef, params = init_vae(settings, config.seed)
+    sheet = stage.path / "reconstructions.png"
+
+    def prepare(seed: int) -> tuple[Task, Report]:
+        optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
+        return Task(_gradient(graphdef), optimizer, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
+
+    recipe = Recipe(
+        settings=settings,
+        store=store,
+        parents={"replays": store.digest},
+        params=params,
+        carry=(),
+        prepare=prepare,
+        record={"settings": settings.model_dump(), "pictures": pictures(config)},
+        extras={"train_frames": store.count("train").frames, "sheet": str(sheet)},
+    )
+    return train(stage, recipe, config, stop)
 
 
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
@@ -81,7 +59,8 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
         say(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
         return ResidentFrames(store.frames("train"), config.vae.batch, seed)
     say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
-    return StreamedFrames(lambda indices: store.read("train", indices), count, config.vae.batch, seed)
+    following = Schedule.of(config.vae).next_stop
+    return StreamedFrames(lambda indices: store.read("train", indices), count, config.vae.batch, seed, following)
 
 
 def _gradient(graphdef: Any) -> Any:
@@ -92,7 +71,7 @@ def _gradient(graphdef: Any) -> Any:
     return gradient
 
 
-class Report:
+class Look:
     """Errors on held-out and training frames, active units, and a sheet of reconstructions of held-out frames."""
 
     def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):

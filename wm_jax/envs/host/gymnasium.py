@@ -132,7 +132,7 @@ class GymnasiumEngine:
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the engine)
         paths = [path or os.getcwd() for path in sys.path]
         process = subprocess.Popen(
-            [sys.executable, "-m", "wm_jax.envs.host.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "wm_jax.envs.host.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             # One core per worker: numerical libraries inside a game mustn't start threads of their own.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -220,6 +220,11 @@ class GymnasiumEngine:
     def _give_up(self, index: int, reason: str = "") -> None:
         """Close everything and raise the one sentence that says why."""
         worker = self._workers[index]
+        # It may have said why before it ended.
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while not reason and worker.pipe.poll(1.0):
+                number, *answer = worker.pipe.recv()
+                reason = answer[0] if number == "failed" else ""
         if not reason:
             code = worker.process.wait()
             worker.complaints.seek(0)

@@ -185,9 +185,7 @@ class EpisodePool:
         return np.asarray(space.indices, np.int32)[choices]
 
 
-def open_pool(
-    game: Game, slots: int, *, official: bool = False, test_levels: bool = False, workers: int = 0
-) -> HostPool:
+def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0) -> HostPool:
     """Open `slots` environments of a game.
 
     Args:
@@ -195,7 +193,6 @@ def open_pool(
       slots: most episodes side by side.
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
-      test_levels: Procgen: the unseen test levels; nothing for other games.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
     # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
@@ -205,4 +202,4 @@ def open_pool(
         return EpisodePool(game, slots, open_engine(game, slots, official=official, workers=workers))
     from wm_jax.envs.host.envpool import EnvPoolEngine
 
-    return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official or test_levels, workers=workers))
+    return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))
