@@ -71,8 +71,6 @@ def loss_curves(
     path: Path | str,
     metrics: Sequence[Mapping[str, Any]],
     title: str = "",
-    labels: Mapping[str, str] | None = None,
-    x_label: str = "updates",
 ) -> Path:
     """One panel for each measure, training beside held-out data.
 
@@ -81,26 +79,24 @@ def loss_curves(
       metrics: one stage's records, each with "step" and some numbers: `train_X` or `X` from training, `test_X` from
         held-out data; a record need not hold all of them. Times, rates and what isn't finite are left out.
       title: above the panels.
-      labels: for each measure X its axis label, units included; only these are drawn, in this order
-        (default: every measure that there is, labelled from `LABELS`).
-      x_label: what a step is.
 
     Raises:
       ValueError: nothing to draw.
     """
-    labels = labels or {name: LABELS.get(name, name.replace("_", " ")) for name in _measures(metrics)}
-    names = [name for name in labels if any(len(_series(metrics, kind, name)[0]) for kind in ("train", "test"))]
+    names = [
+        name for name in _measures(metrics) if any(len(_series(metrics, kind, name)[0]) for kind in ("train", "test"))
+    ]
     if not names:
         raise ValueError(f"no measure to draw among {sorted({key for row in metrics for key in row})}")
     with _figure(path, height=0.9 + 2.0 * len(names)) as figure:
         axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
         for axis, name in zip(axes, names, strict=True):
             _loss_panel(axis, metrics, name)
-            axis.set_ylabel(labels[name])
+            axis.set_ylabel(LABELS.get(name, name.replace("_", " ")))
         axes[0].set_title(title)
         if len(axes[0].get_legend_handles_labels()[0]) > 1:
             axes[0].legend(loc="upper right")
-        axes[-1].set_xlabel(x_label)
+        axes[-1].set_xlabel("updates")
         axes[-1].locator_params(axis="x", nbins=6)
         axes[-1].xaxis.set_major_formatter(_thousands())
         figure.align_ylabels()

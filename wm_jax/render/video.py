@@ -48,7 +48,6 @@ def write_video(
     path: Path | str,
     frames: Iterable[np.ndarray],
     fps: float,
-    crf: int = 18,
     encoders: Sequence[str] = ENCODERS,
 ) -> Video:
     """Write frames as they come (memory does not grow with the length) to an MP4, whole or not at all.
@@ -59,7 +58,6 @@ def write_video(
       path: ends in .mp4 by convention.
       frames: uint8[H, W, 3] each, all of one size.
       fps: frames per second.
-      crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original.
       encoders: the first one that this PyAV has is used; logged when it is not the preferred one.
 
     Raises:
@@ -79,7 +77,7 @@ def write_video(
     options = {"movflags": "+faststart"}
     with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
         stream: Any = container.add_stream(encoder, rate=rate)
-        _set_up(stream, encoder, size, rate, crf)
+        _set_up(stream, encoder, size, rate)
         for frame in _evened(chain([first], iterator), size):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
@@ -104,7 +102,7 @@ def _pick(encoders: Sequence[str]) -> str:
     raise UserError(f"PyAV has no video encoder ({', '.join(encoders)}): reinstall it with `pip install av`")
 
 
-def _set_up(stream: Any, encoder: str, size: tuple[int, ...], rate: Fraction, crf: int) -> None:
+def _set_up(stream: Any, encoder: str, size: tuple[int, ...], rate: Fraction) -> None:
     context = stream.codec_context
     stream.height, stream.width = (length + length % 2 for length in size[:2])
     stream.pix_fmt = "yuv420p"
@@ -113,7 +111,7 @@ def _set_up(stream: Any, encoder: str, size: tuple[int, ...], rate: Fraction, cr
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = ColorRange.MPEG
     if encoder == "libx264":
-        context.options = {"crf": str(crf), "preset": "medium"}
+        context.options = {"crf": "18", "preset": "medium"}
     else:
         context.bit_rate = max(500_000, round(stream.height * stream.width * rate / 2))
 
