@@ -15,7 +15,7 @@ PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
     "errors spaces process streams chain",  # floor 0, in four steps
-    "config files kernels",
+    "config arguments files kernels",
     "metrics",
     "checkpoints interrupt",
     "run",
@@ -154,6 +154,13 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     used = {name.split(".")[0] for path in modules().values() for name in imports(path)}
     used -= {"wm_jax"} | set(sys.stdlib_module_names)
     makers = importlib.metadata.packages_distributions()
+    extras = project["optional-dependencies"]["bench"]
+    assert {
+        name.split(".")[0] for path in modules().values() if "bench" not in path.parts for name in imports(path)
+    } & {_distribution(requirement) for requirement in extras} == set(), (
+        "only the benchmarks may import what their extra brings"
+    )
+    used -= {_distribution(requirement) for requirement in extras}
     for module in sorted(used):
         assert {_distribution(each) for each in makers[module]} & declared, f"{module} is imported but not declared"
     imported = {_distribution(each) for module in used for each in makers[module]}

@@ -16,9 +16,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from wm_jax import process
+from wm_jax.arguments import Parser
 from wm_jax.chain import CHAIN, upstream
 from wm_jax.config import Config, Section, choices, field_names, file_name, is_section, load, nearest, presets
 from wm_jax.envs.games import canonical_name, family_of
@@ -32,8 +33,11 @@ COMMANDS = {
     "train_controller": "evolve C, the controller, on the game",
     "evaluate": "score the agent over many episodes, beside the random policy",
     "pipeline": "all of the above, then a report in one HTML file",
+    "benchmark": "measure the throughput of the stages beside PyTorch's",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
+STANDALONE = {"benchmark": "wm_jax.bench.command", "doctor": "wm_jax.stages.doctor"}
+"""Commands without a game, and the modules that have a `main` of their own for them."""
 UPKEEP = {
     "verify": "reads every stored byte and names what is damaged",
     "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
@@ -48,14 +52,6 @@ SECTIONS = {
     "evaluate": ("env", "evaluate"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with errors of one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        raise UsageError(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +83,8 @@ def _main(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UsageError(f"{command}: no such command{nearest(command, tuple(COMMANDS))}; one of {', '.join(COMMANDS)}")
-    if command == "doctor":
-        return importlib.import_module("wm_jax.stages.doctor").main(rest)
+    if command in STANDALONE:
+        return importlib.import_module(STANDALONE[command]).main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
     if action not in (None, *UPKEEP):
         near = nearest(action, tuple(UPKEEP))

@@ -189,7 +189,7 @@ def fit(
     """
     begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
     step, state, figures, reported = begun.count, begun.state, begun.figures, begun.reported
-    dispatch = _compile(task)
+    dispatch = compile_dispatch(task)
     with (
         contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=step) as metrics,
@@ -272,7 +272,7 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
 
 
-def _compile(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:
+def compile_dispatch(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:
     """The dispatch: `count` updates from `step` on, and the sums of their metrics."""
 
     def update(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Scalars]:

@@ -184,6 +184,28 @@ def score_histogram(
     return Path(path)
 
 
+def throughputs(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """One panel for each case: how much every contender gets done in a second.
+
+    Args:
+      path: PNG, written whole or not at all.
+      rows: each with "case", "contender", "unit" and "per_second".
+    """
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    with _figure(path, height=0.6 + 1.6 * len(cases)) as figure:
+        for axis, case in zip(figure.subplots(len(cases), 1, squeeze=False)[:, 0], cases, strict=True):
+            mine = [row for row in rows if row["case"] == case]
+            colours = [RANDOM if row["contender"].startswith("torch") else AGENT for row in mine]
+            bars = axis.barh([row["contender"] for row in mine], [row["per_second"] for row in mine], color=colours)
+            axis.bar_label(bars, [f"{row['per_second']:,.0f}" for row in mine], padding=4)
+            axis.invert_yaxis()
+            axis.margins(x=0.15)
+            axis.set(title=case, xlabel=f"{mine[0]['unit']} a second")
+            axis.xaxis.set_major_formatter(_thousands())
+            axis.grid(axis="y", visible=False)
+    return Path(path)
+
+
 @contextmanager
 def _figure(path: Path | str, height: float) -> Iterator[Figure]:
     """A figure that is saved at the end. No pyplot: it keeps global state, and a display where there is one."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from wm_jax import process
+from wm_jax.arguments import Parser
 from wm_jax.config import load
 from wm_jax.envs.games import family_of
 from wm_jax.errors import UserError
@@ -50,7 +51,7 @@ class Check:
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Print the report; 1 if something essential fails."""
-    parser = argparse.ArgumentParser(prog="bin/doctor", description="Says what works on this machine.")
+    parser = Parser(prog="bin/doctor", description="Says what works on this machine.")
     parser.add_argument("--json", action="store_true", help="print the checks as the last line of standard output")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)  # taken by every command
     options = parser.parse_args(arguments)

@@ -1,0 +1,96 @@
+"""The benchmarks: their arithmetic, their agreement with PyTorch, and that they run."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from wm_jax import cli
+from wm_jax.artefacts import init_memory, init_vae
+from wm_jax.bench import flops, memory, vae
+from wm_jax.bench.case import OURS, PLAIN, TUNED, Options
+from wm_jax.bench.timing import Timing, alternate
+from wm_jax.config import MemoryConfig, VaeConfig
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    # A machine that slows down to a third half-way slows both: the ratio stays.
+    ours = Timing(5.0, (1.0, 1.0, 3.0, 3.0, 3.0))
+    theirs = Timing(2.0, (2.0, 2.0, 6.0, 6.0, 6.0))
+    assert ours.faster_than(theirs) == 2.0 and theirs.faster_than(ours) == 0.5
+    assert ours.compiling == 2.0 and theirs.compiling == 0.0
+    assert Timing(1.0, (1.0,)).spread == 0.0
+
+
+def test_contenders_take_turns() -> None:
+    called: list[str] = []
+    timings = alternate({name: lambda name=name: called.append(name) for name in "ab"}, 3)
+    assert called == list("ab" * 5)
+    assert all(len(timing.seconds) == 3 for timing in timings.values())
+
+
+@pytest.mark.parametrize("width", [1.0, 0.25])
+def test_operations_of_v_are_those_that_xla_counts(width: float) -> None:
+    config = VaeConfig(width=width, fast_kernels=False)
+    graphdef, params = init_vae(config, 0)
+
+    def counted(function, *shapes) -> float:
+        arguments = [jnp.zeros(shape) for shape in shapes]
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+    model = nnx.merge(graphdef, params)
+    assert flops.encoding(config) == pytest.approx(counted(model.encode, (1, 64, 64, 3)), rel=0.1)
+    # XLA counts a transposed convolution's products with inserted zeros only where it knows them: compare by hand.
+    if width == 1.0:
+        decoder = 32 * 1024 + 1024 * 25 * 128 + 25 * 25 * 128 * 64 + 169 * 36 * 64 * 32 + 900 * 36 * 32 * 3
+        assert flops.decoding(config) == 2 * decoder
+
+
+def test_operations_of_m() -> None:
+    config = MemoryConfig(fast_kernels=False)
+    model = nnx.merge(*init_memory(config, 32, 3, 0))
+    assert flops.memory_update(model) == 6 * 256 * (4 * (35 + 256) + 480)
+
+
+@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training])
+def test_pytorch_computes_the_same(case, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the extra `bench` is not installed")
+    found = case(Options((OURS, TUNED), tmp_path, small=True))
+    assert found.agreement() < found.tolerance
+
+
+@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training])
+def test_ours_runs_with_and_without_fast_kernels(case, tmp_path: Path) -> None:
+    found = case(Options((OURS, PLAIN), tmp_path, small=True))
+    for name in (OURS, PLAIN):
+        work = found.makers[name]()
+        work()
+        work()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "--small", "--stage", "encode", "--against", "plain", "--rounds", "2", "--json"]
+    assert cli.main([*words, "--plot", str(tmp_path / "plot.png")]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert [row["contender"] for row in figures["rows"]] == [OURS, PLAIN]
+    for row in figures["rows"]:
+        assert row["per_second"] > 0 and row["of_peak"] > 0 and 0.1 < row["memory_gb"] < 20
+    assert figures["rows"][0]["times_ours"] == 1.0 and (tmp_path / "plot.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["--stage", "vea"], 2, "--stage: invalid choice: 'vea'"),
+        (["--rounds", "0"], 2, "--rounds 0: give 1 or more"),
+        (["--batch", "-2"], 2, "--batch: give 1 or more"),
+        (["--game", "enduro"], 2, "unrecognized arguments: --game enduro"),
+    ],
+)
+def test_mistakes(words: list[str], status: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", *words]) == status
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and sentence in said and said.count("\n") == 1

@@ -1,0 +1,164 @@
+"""benchmark: throughput of the stages beside PyTorch, on this machine.
+
+    bin/benchmark --stage vae --stage encode --against torch --rounds 10
+
+Before anything is timed, losses and gradients of both sides are compared on the same weights and data. Contenders take
+turns in one process (`timing.py`); memory is measured in a process of each contender's own.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wm_jax.arguments import Parser
+from wm_jax.bench.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.bench.timing import Timing, alternate, matmul_peak
+from wm_jax.errors import UsageError, UserError
+from wm_jax.metrics import Progress, say
+
+STAGES = ("vae", "encode", "memory")
+AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
+ROUNDS = 7
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmarks that are asked for and print what came of them."""
+    parser = Parser(prog="bin/benchmark", description="Throughput of the stages beside PyTorch's, on this machine.")
+    parser.add_argument("--stage", action="append", choices=STAGES, help=f"one of {', '.join(STAGES)} [all]")
+    parser.add_argument("--against", action="append", choices=AGAINST, help="torch (tuned by an expert, and as users "
+                        "write it), plain (ours without the fast kernels), none [torch]")  # fmt: skip
+    parser.add_argument("--batch", action="append", type=int, metavar="N", help="batch sizes [the stage's own]")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"timed rounds [{ROUNDS}]")
+    parser.add_argument("--small", action="store_true", help="tiny sizes: does it all run here?")
+    parser.add_argument("--plot", metavar="FILE", help="write a bar chart of the throughputs (PNG)")
+    parser.add_argument("--json", action="store_true", help="print the figures as the last line of standard output")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--memory-of", metavar="NAME", help=argparse.SUPPRESS)  # one contender, in its own process
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        raise UsageError(f"--rounds {options.rounds}: give 1 or more")
+    if any(batch < 1 for batch in options.batch or ()):
+        raise UsageError("--batch: give 1 or more")
+    names = (OURS, *(name for against in options.against or ["torch"] for name in AGAINST[against]))
+    if any(name.startswith("torch") for name in names) and importlib.util.find_spec("torch") is None:
+        raise UserError("--against torch: PyTorch is not installed; pip install torch==2.13.0, or --against none")
+    with tempfile.TemporaryDirectory(prefix="wm_jax-benchmark-") as folder:
+        asked = Options(names, Path(folder), options.small)
+        if options.memory_of:
+            return _show_memory(options, asked)
+        return _run(options, asked)
+
+
+def _run(options: argparse.Namespace, asked: Options) -> int:
+    import jax
+
+    device = jax.devices()[0]
+    say(f"{device.device_kind} ({device.platform}), {_cores()} cores, jax {jax.__version__}, {platform.machine()}")
+    peak = matmul_peak()
+    say(f"float32 matrix products reach {peak / 1e9:,.0f} GFLOP/s here\n")
+    results: list[dict[str, Any]] = []
+    for stage in options.stage or STAGES:
+        for batch in options.batch or [0]:
+            case = _case(stage)(replace(asked, batch=batch))
+            timings = _time(case, asked.names, options.rounds)
+            rows = [_row(case, name, timings, peak, _memory(options, stage, batch, name)) for name in asked.names]
+            _print(case, rows)
+            results += rows
+    if options.plot:
+        from wm_jax.render.plots import throughputs
+
+        throughputs(options.plot, results)
+    if options.json:
+        print(json.dumps({"device": device.device_kind, "cores": _cores(), "peak_gflops": peak / 1e9, "rows": results}))
+    return 0
+
+
+def _case(stage: str) -> Callable[[Options], Case]:
+    from wm_jax.bench import memory, vae
+
+    return {"vae": vae.training, "encode": vae.encoding, "memory": memory.training}[stage]
+
+
+def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
+    if any(name.startswith("torch") for name in names):
+        found = case.agreement()
+        if not found < case.tolerance:
+            raise UserError(
+                f"{case.name}: ours and PyTorch's differ by {found:.1e} on the same weights and data, more than "
+                f"{case.tolerance:.0e}: nothing is timed; please report it"
+            )
+        say(f"{case.name}: the same weights and data give the same loss and gradient (within {found:.0e})")
+    with Progress(case.name, rounds + 2, "round") as progress:
+        return alternate({name: case.makers[name]() for name in names}, rounds, lambda: progress.advance(1))
+
+
+def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory: float | None) -> dict[str, Any]:
+    timing = timings[name]
+    rate = case.amount / timing.median
+    return {
+        "case": case.name,
+        "contender": name,
+        "unit": case.unit,
+        "per_second": round(rate, 1),
+        "spread": round(timing.spread, 3),
+        "times_ours": round(timing.faster_than(timings[OURS]), 3),
+        "gflops": round(rate * case.flops / 1e9, 1),
+        "of_peak": round(rate * case.flops / peak, 3),
+        "compile_seconds": round(timing.compiling, 1),
+        "memory_gb": memory,
+    }
+
+
+def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{case.name} ({case.flops / 1e6:,.1f} MFLOP per {case.unit.removesuffix('s')})")
+    print(f"  {'':<18}{case.unit + '/s':>18}{'spread':>9}{'x ours':>9}{'GFLOP/s':>9}{'of peak':>9}"
+          f"{'compile':>9}{'memory':>9}")  # fmt: skip
+    for row in rows:
+        memory = f"{row['memory_gb']:.1f} GB" if row["memory_gb"] is not None else ""
+        print(
+            f"  {row['contender']:<18}{row['per_second']:>18,.0f}{row['spread']:>9.0%}{row['times_ours']:>9.2f}"
+            f"{row['gflops']:>9,.0f}{row['of_peak']:>9.0%}{row['compile_seconds']:>7.1f} s{memory:>9}"
+        )
+    print(flush=True)
+
+
+def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> float | None:
+    """Peak memory of a process that has run this contender alone, in GB."""
+    words = ["--stage", stage, "--memory-of", name, "--against", "torch", "--against", "plain"]
+    words += ["--batch", str(batch)] if batch else []
+    words += ["--small"] if options.small else []
+    command = [sys.executable, "-P", "-m", "wm_jax.cli", "benchmark", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def _show_memory(options: argparse.Namespace, asked: Options) -> int:
+    case = _case(options.stage[0])(replace(asked, batch=(options.batch or [0])[0]))
+    work = case.makers[options.memory_of]()
+    for _ in range(2):
+        work()
+    print(round(_peak_bytes() / 1e9, 2))
+    return 0
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process ever had; not what getrusage says, which begins with its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,96 @@
+"""Fair timing: contenders take turns in one process, so that a machine whose speed drifts slows all of them.
+
+A contender is a function that does some work and returns once it is done. Its first call, which compiles, is timed
+apart; then all contenders are called round after round, each time in the same order. What is compared are medians of
+the rounds, and the ratio is the median of the ratios within a round.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+Work = Callable[[], None]
+
+PEAK_SIZE = 2048
+PEAK_ROUNDS = 5
+PAUSE = 0.05
+"""Seconds before every timed call: the idle threads of another library spin for a while before they sleep."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What came of one contender.
+
+    first: seconds of the first call, compiling included.
+    seconds: of every later call, in the order of the rounds.
+    """
+
+    first: float
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Seconds of a call."""
+        return statistics.median(self.seconds)
+
+    @property
+    def compiling(self) -> float:
+        """Seconds that the first call took longer."""
+        return max(self.first - self.median, 0.0)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the quartiles, as a share of the median."""
+        if len(self.seconds) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return (high - low) / 2 / self.median
+
+    def faster_than(self, other: "Timing") -> float:
+        """The median, over the rounds, of the other's time over this one's."""
+        return statistics.median(theirs / ours for ours, theirs in zip(self.seconds, other.seconds, strict=True))
+
+
+def alternate(
+    contenders: Mapping[str, Work], rounds: int, on_round: Callable[[], None] = lambda: None
+) -> dict[str, Timing]:
+    """Time the contenders in turns.
+
+    Args:
+      contenders: by name; called once to compile, once to warm up, then `rounds` times.
+      on_round: called after every round, the first two included.
+    """
+    first = {name: _timed(work) for name, work in contenders.items()}
+    on_round()
+    for work in contenders.values():
+        work()
+    on_round()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            seconds[name].append(_timed(work))
+        on_round()
+    return {name: Timing(first[name], tuple(seconds[name])) for name in contenders}
+
+
+def matmul_peak() -> float:
+    """FLOP/s of a large float32 matrix product on the first device: what no network can exceed."""
+    a = jnp.ones((PEAK_SIZE, PEAK_SIZE), jnp.float32)
+    product = jax.jit(jnp.matmul)
+
+    def work() -> None:
+        product(a, a).block_until_ready()
+
+    timing = alternate({"peak": work}, PEAK_ROUNDS)["peak"]
+    return 2 * PEAK_SIZE**3 / min(timing.seconds)
+
+
+def _timed(work: Work) -> float:
+    time.sleep(PAUSE)
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
