@@ -39,7 +39,9 @@ def test_operations_of_v_are_those_that_xla_counts(width: float) -> None:
 
     def counted(function, *shapes) -> float:
         arguments = [jnp.zeros(shape) for shape in shapes]
-        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+        analysis = jax.jit(function).lower(*arguments).compile().cost_analysis()
+        assert analysis is not None
+        return analysis["flops"]
 
     model = nnx.merge(graphdef, params)
     assert flops.encoding(config) == pytest.approx(counted(model.encode, (1, 64, 64, 3)), rel=0.1)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
     "errors spaces process streams chain",  # floor 0, in four steps
-    "config arguments files kernels",
+    "config arguments files kernels devices",
     "metrics",
     "checkpoints interrupt",
     "run",

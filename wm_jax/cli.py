@@ -121,8 +121,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
         if "." in name and value is not None:
             section, key = name.split(".")
             overrides.setdefault(section, {})[key] = _value(value)
-    if options.seed is not None:
-        overrides["seed"] = options.seed
+    overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
     return options, load(game, family_of(game), known.preset, overrides)
 
 
@@ -141,6 +140,7 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
     parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
+    parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument("--json", action="store_true", help="print the summary as the last line of standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -193,6 +193,9 @@ class Config(Section):
         default="quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)"
     )
     seed: NonNegative = Field(default=0, description="the one seed that every random stream is derived from")
+    devices: NonNegative = Field(
+        default=0, description="accelerators that share the batches of V and M (0: all that divide them evenly)"
+    )
     env: EnvConfig = EnvConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()

@@ -17,6 +17,9 @@ from wm_jax.interrupt import Stop
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 from wm_jax.spaces import ActionSpace, Discrete
 
+CPU_ROWS = 8
+"""Rows of every batch on CPU: few enough for small pools, and within an eighth of the speed of any larger batch."""
+
 
 @dataclass(frozen=True)
 class Played:
@@ -171,8 +174,9 @@ class AgentPolicy:
 
     def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
         self._agent, self._params, self._slots = agent, params, slots
-        # A larger batch is summed in another order on CPU: a row's bits would depend on who answers together.
-        self._most = 32 if jax.default_backend() == "cpu" else slots
+        # On CPU, batches of different sizes may be summed in different orders (which ones, depends on the processor), and
+        # a row's bits would depend on who answers together. So there all have one size.
+        self._size = CPU_ROWS if jax.default_backend() == "cpu" else None
         self._episodes = np.stack([candidates, seeds]).astype(np.int32)
         self._playing = np.empty((2, 0), np.int32)
         self._carry: AgentCarry | None = None
@@ -183,13 +187,14 @@ class AgentPolicy:
         self._playing = self._episodes[:, episodes]
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """int32[B] or float32[B, A]. Batches are padded to a few sizes, so that few programs are compiled."""
-        pieces = [slice(start, start + self._most) for start in range(0, len(ids), self._most)]
+        """int32[B] or float32[B, A]. Batches are padded to one size, or a few, so that few programs are compiled."""
+        most = self._size or self._slots
+        pieces = [slice(start, start + most) for start in range(0, len(ids), most)]
         return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
 
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         count = len(ids)
-        size = _padded_size(count)
+        size = self._size or _padded_size(count)
         rows = np.full(size, self._slots, np.int32)
         rows[:count] = ids
         shown = np.zeros((size, *frames.shape[1:]), np.uint8)

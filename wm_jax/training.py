@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from wm_jax import streams
 from wm_jax.config import Config, MemoryConfig, VaeConfig
 from wm_jax.data.frames import Batches
 from wm_jax.data.replay import ReplayStore
+from wm_jax.devices import everywhere, open_mesh, split
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Metrics, Progress, Stopwatch, say
@@ -72,6 +74,7 @@ class Recipe:
       parents: identity of each artefact that it is made from.
       params: initial parameters.
       carry: initial carry of `TrainState`.
+      mesh: the devices that share the batch.
       prepare: opens the data, for a given seed of the training: the task, and the report of `fit`.
       record: kept with the weights.
       extras: further entries of the summary.
@@ -82,6 +85,7 @@ class Recipe:
     parents: dict[str, str]
     params: Any
     carry: Any
+    mesh: Mesh
     prepare: Callable[[int], tuple[Task, Report]]
     record: dict[str, Any]
     extras: dict[str, Any]
@@ -143,6 +147,7 @@ def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str,
             unit="step",
             stop=stop,
             report=report,
+            mesh=recipe.mesh,
         )
         digest = stage.weights.save(settings.steps, params, recipe.record)
         summary = {"steps": settings.steps, **figures, **recipe.extras, "weights": digest}
@@ -170,6 +175,7 @@ def fit(
     unit: str,
     stop: Stop,
     report: Report,
+    mesh: Mesh | None = None,
 ) -> tuple[Any, dict[str, float]]:
     """Train until `schedule.steps`, from the stage's newest checkpoint if there is one.
 
@@ -178,6 +184,7 @@ def fit(
       carry: initial carry, likewise.
       unit: what the progress bar counts.
       report: called every `report_every` updates and at the end; returns figures to record.
+      mesh: the devices that share the batch (None: the first one alone).
 
     Returns:
       the trained parameters, and the last report with the `seconds` that training took in all processes (compiling
@@ -188,8 +195,12 @@ def fit(
       UserError: the loss is no longer finite; the last good checkpoint is kept.
     """
     begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
-    step, state, figures, reported = begun.count, begun.state, begun.figures, begun.reported
-    dispatch = compile_dispatch(task)
+    step, figures, reported = begun.count, begun.figures, begun.reported
+    mesh = mesh or open_mesh(1, 1, "")
+    placed = _placement(begun.state, mesh)
+    state, data = jax.device_put(begun.state, placed), jax.device_put(task.batches.data, everywhere(mesh))
+    references_lie = split(mesh, task.batches.batch_axis)
+    dispatch = compile_dispatch(task, placed)
     with (
         contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=step) as metrics,
@@ -199,7 +210,8 @@ def fit(
         while step < schedule.steps:
             until = schedule.next_stop(step)
             references = task.batches.references(step, until - step, schedule.per_dispatch)
-            state, sums = dispatch(state, task.batches.data, references, step, until - step, jax.random.key(seed))
+            references = jax.device_put(references, references_lie)
+            state, sums = dispatch(state, data, references, step, until - step, jax.random.key(seed))
             # The previous dispatch is looked at while this one runs.
             if pending is not None:
                 _record(*pending, metrics, progress, stage)
@@ -272,8 +284,20 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
 
 
-def compile_dispatch(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:
-    """The dispatch: `count` updates from `step` on, and the sums of their metrics."""
+def _placement(state: TrainState, mesh: Mesh) -> TrainState:
+    """Where a state lies: the carry of a batch with the batch, all else on every device."""
+    whole = everywhere(mesh)
+    carry = jax.tree.map(lambda leaf: split(mesh) if jnp.ndim(leaf) else whole, state.carry)
+    params, optimizer = (jax.tree.map(lambda _: whole, part) for part in (state.params, state.optimizer))
+    return TrainState(params, optimizer, carry)
+
+
+def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:
+    """The dispatch: `count` updates from `step` on, and the sums of their metrics.
+
+    Args:
+      placed: shardings of the state (None: those that it comes with).
+    """
 
     def update(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Scalars]:
         metrics, carry, gradients = task.gradient(state.params, batch, state.carry, key)
@@ -281,7 +305,7 @@ def compile_dispatch(task: Task) -> Callable[..., tuple[TrainState, Scalars]]:
             updates, optimizer = task.optimizer.update(gradients, state.optimizer, state.params)
         return TrainState(optax.apply_updates(state.params, updates), optimizer, carry), metrics
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
     def dispatch(
         state: TrainState, data: Any, references: Any, step: jax.Array, count: jax.Array, key: jax.Array
     ) -> tuple[TrainState, Scalars]:

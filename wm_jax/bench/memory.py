@@ -27,6 +27,7 @@ def training(options: Options) -> Case:
     steps, batch = (16, 4) if options.small else (1000, options.batch or 100)
     config = MemoryConfig(hidden=32 if options.small else 256, sequence=steps, batch=batch)
     latents = _latents(batch if options.small else EPISODES, steps)
+    model = nnx.merge(*init_memory(config, LATENT, ACTION, 0))
 
     def ours(*, fast: bool) -> Work:
         settings = config.model_copy(update={"fast_kernels": fast})
@@ -54,45 +55,22 @@ def training(options: Options) -> Case:
         return work
 
     def theirs(*, tuned: bool) -> Work:
-        import torch
+        from wm_jax.bench.pytorch import memory
 
-        model = _torch_memory(config)
-        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=tuned)
-        episode = (torch.from_numpy(np.array(part)) for part in (latents.mean, latents.log_var, latents.action))
-        mean, log_var, action = (part.unflatten(0, (-1, steps + 1)) for part in episode)
-        order = torch.Generator().manual_seed(0)
-        # The recurrent layer is one call of oneDNN or cuDNN either way; compiled, what follows it is fused.
-        loss_of = torch.compile(model.loss) if tuned else model.loss
-        mask = torch.ones(steps, batch)
-
-        def work() -> None:
-            chosen = torch.randint(len(mean), (batch,), generator=order)
-            noise = torch.randn(batch, steps + 1, LATENT)
-            z = (mean[chosen] + torch.exp(0.5 * log_var[chosen]) * noise).transpose(0, 1)
-            optimizer.zero_grad(set_to_none=tuned)
-            loss = loss_of(z, action[chosen, :-1].transpose(0, 1), mask)
-            loss.backward()
-            torch.nn.utils.clip_grad_value_(model.parameters(), config.clip)
-            optimizer.step()
-            if not tuned:
-                loss.item()
-
-        return work
+        return memory.training(model, latents, steps, batch, LEARNING_RATE, tuned=tuned)
 
     def agreement() -> float:
-        from wm_jax.bench.torch_models import sequences_of
+        from wm_jax.bench.pytorch import memory
 
         graphdef, params = init_memory(config, LATENT, ACTION, 0)
         batches = SequenceBatches(latents, min(steps, 64), 4, 0, False)
-        batch = batches.fetch(batches.data, jax.tree.map(jnp.asarray, batches.places(0)))
-        key = jax.random.key(1)
-        carry = nnx.merge(graphdef, params).init_carry(4)
-        metrics, _, gradients = jax.jit(lambda p: loss_and_grad(graphdef, p, batch, carry, key))(params)
-        model = _torch_memory(config)
-        theirs = model.loss(*sequences_of(batch, np.asarray(jax.random.normal(key, batch.mean.shape))))
-        theirs.backward()
-        recurrent = np.asarray(nnx.merge(graphdef, gradients).cell.wh[...]).T
-        return max(difference(metrics["loss"], theirs.detach()), difference(recurrent, model.lstm.weight_hh_l0.grad))
+        shown = batches.fetch(batches.data, jax.tree.map(jnp.asarray, batches.places(0)))
+        key, carry = jax.random.key(1), model.init_carry(4)
+        metrics, _, gradients = jax.jit(lambda p: loss_and_grad(graphdef, p, shown, carry, key))(params)
+        noise = np.array(jax.random.normal(key, shown.mean.shape))
+        loss, gradient = memory.loss_and_gradient(model, shown, noise)
+        recurrent = nnx.merge(graphdef, gradients).cell.wh[...]
+        return max(difference(metrics["loss"], loss), difference(recurrent, gradient))
 
     makers = {
         OURS: lambda: ours(fast=True),
@@ -100,10 +78,8 @@ def training(options: Options) -> Case:
         TUNED: lambda: theirs(tuned=True),
         WRITTEN: lambda: theirs(tuned=False),
     }
-    work = flops.memory_update(nnx.merge(*init_memory(config, LATENT, ACTION, 0)))
-    return Case(
-        f"M training, {steps:,} steps, batch {batch}", "sequence steps", steps * batch, work, makers, agreement, 1e-3
-    )
+    name = f"M training, {steps:,} steps, batch {batch}"
+    return Case(name, "sequence steps", steps * batch, flops.memory_update(model), makers, agreement, 1e-3)
 
 
 def _latents(episodes: int, steps: int) -> FlatLatents:
@@ -118,9 +94,3 @@ def _latents(episodes: int, steps: int) -> FlatLatents:
         done=np.zeros(count, np.float32),
         offsets=np.arange(episodes + 1, dtype=np.int64) * (steps + 1),
     )
-
-
-def _torch_memory(config: MemoryConfig) -> Any:
-    from wm_jax.bench.torch_models import TorchMemory
-
-    return TorchMemory(nnx.merge(*init_memory(config, LATENT, ACTION, 0)))

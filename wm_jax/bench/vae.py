@@ -1,13 +1,11 @@
 """V's benchmarks: training updates, and encoding."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from PIL import Image
 
 from wm_jax.artefacts import init_vae
 from wm_jax.bench import flops
@@ -54,56 +52,25 @@ def training(options: Options) -> Case:
         return work
 
     def tuned() -> Work:
-        import torch
+        from wm_jax.bench.pytorch import vae
 
-        model = _torch_vae(config).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
-        data = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        order = torch.Generator().manual_seed(0)
-        loss_of = torch.compile(model.loss)
-
-        def work() -> None:
-            for _ in range(UPDATES):
-                chosen = torch.randint(len(data), (batch,), generator=order)
-                seen = data[chosen].contiguous(memory_format=torch.channels_last).float() / 255
-                optimizer.zero_grad(set_to_none=True)
-                loss_of(seen).backward()
-                optimizer.step()
-
-        return work
+        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE)
 
     def written() -> Work:
-        import torch
+        from wm_jax.bench.pytorch import vae
 
-        model = _torch_vae(config)
-        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-        batches = _endless(_png_loader(frames, options.folder, batch))
-
-        def work() -> None:
-            for _ in range(UPDATES):
-                optimizer.zero_grad()
-                loss = model.loss(next(batches))
-                loss.backward()
-                optimizer.step()
-                loss.item()
-
-        return work
+        return vae.written_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, options.folder)
 
     def agreement() -> float:
-        import torch
+        from wm_jax.bench.pytorch import vae
 
         graphdef, params = init_vae(config, 0)
         shown, key = frames[:8], jax.random.key(3)
         (value, _), gradients = jax.jit(lambda p, x: loss_and_grad(graphdef, p, x, key))(params, shown)
         noise = jax.random.normal(jax.random.split(key)[1], (len(shown), config.latent))
-        model = _torch_vae(config)
-        theirs = model.loss(
-            torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(np.array(noise))
-        )
-        theirs.backward()
-        # The first layer's gradient has been through everything else.
-        first = np.asarray(nnx.merge(graphdef, gradients).encoder.kernels[0][...]).transpose(3, 2, 0, 1)
-        return max(difference(value, theirs.detach()), difference(first, model.convolutions[0].weight.grad))
+        loss, gradient = vae.loss_and_gradient(_model(config), shown, np.array(noise))
+        first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
+        return max(difference(value, loss), difference(first, gradient))
 
     makers = {OURS: lambda: ours(fast=True), PLAIN: lambda: ours(fast=False), TUNED: tuned, WRITTEN: written}
     return Case(
@@ -115,41 +82,27 @@ def encoding(options: Options) -> Case:
     """Uint8 frames to means, in batches of one size: what `encode` and every rollout do."""
     batch = options.batch or (8 if options.small else 64)
     config, frames = _config(options), game_frames(16 if options.small else ENCODED)
-    starts = range(0, len(frames) - batch + 1, batch)
+    batches = [frames[start : start + batch] for start in range(0, len(frames) - batch + 1, batch)]
 
     def ours(*, fast: bool) -> Work:
         encode, params = _encoder(config.model_copy(update={"fast_kernels": fast}))
 
         def work() -> None:
-            for start in starts:
-                encode(params, frames[start : start + batch]).block_until_ready()
+            for shown in batches:
+                encode(params, shown).block_until_ready()
 
         return work
 
     def theirs(*, tuned: bool) -> Work:
-        import torch
+        from wm_jax.bench.pytorch import vae
 
-        model = _torch_vae(config).eval()
-        layout = torch.channels_last if tuned else torch.contiguous_format
-        model = model.to(memory_format=layout)
-        encode = torch.compile(model.encode) if tuned else model.encode
-
-        def work() -> None:
-            with torch.inference_mode():
-                for start in starts:
-                    seen = torch.from_numpy(frames[start : start + batch]).permute(0, 3, 1, 2)
-                    encode((seen.float() / 255).contiguous(memory_format=layout))
-
-        return work
+        return vae.encoding(_model(config), batches, tuned=tuned)
 
     def agreement() -> float:
-        import torch
+        from wm_jax.bench.pytorch import vae
 
         encode, params = _encoder(config)
-        shown = frames[:batch]
-        with torch.inference_mode():
-            mean, _ = _torch_vae(config).encode(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255)
-        return difference(encode(params, shown), mean)
+        return difference(encode(params, batches[0]), vae.means(_model(config), batches[0]))
 
     makers = {
         OURS: lambda: ours(fast=True),
@@ -157,7 +110,7 @@ def encoding(options: Options) -> Case:
         TUNED: lambda: theirs(tuned=True),
         WRITTEN: lambda: theirs(tuned=False),
     }
-    amount = len(starts) * batch
+    amount = len(batches) * batch
     return Case(f"V encoding, batch {batch}", "frames", amount, flops.encoding(config), makers, agreement, 1e-4)
 
 
@@ -189,25 +142,5 @@ def _encoder(config: VaeConfig) -> tuple[Callable[..., jax.Array], Any]:
     return jax.jit(lambda params, frames: nnx.merge(graphdef, params).encode(to_float(frames)).mean), params
 
 
-def _torch_vae(config: VaeConfig) -> Any:
-    from wm_jax.bench.torch_models import TorchVae
-
-    return TorchVae(nnx.merge(*init_vae(config, 0)))
-
-
-def _png_loader(frames: np.ndarray, folder: Path, batch: int) -> Any:
-    """A DataLoader with two workers over a folder of one PNG per frame."""
-    from torch.utils.data import DataLoader
-
-    from wm_jax.bench.png_folder import PngFolder
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{number:06d}.png")
-    workers: dict[str, Any] = {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"}
-    return DataLoader(PngFolder(folder), batch, shuffle=True, drop_last=True, **workers)
-
-
-def _endless(loader: Any) -> Any:
-    while True:
-        yield from loader
+def _model(config: VaeConfig) -> Any:
+    return nnx.merge(*init_vae(config, 0))

@@ -20,12 +20,14 @@ class Batches(Protocol):
 
     Attributes:
       data: pytree that stays on the device.
+      batch_axis: which axis of all references is the batch.
     """
 
     data: Any
+    batch_axis: int
 
     def references(self, step: int, count: int, room: int) -> Any:
-        """What `fetch` needs for steps `step .. step + count`: a pytree with a leading axis of length `room`."""
+        """What `fetch` needs for steps `step .. step + count`: NumPy arrays with a leading axis of length `room`."""
         ...
 
     def fetch(self, data: Any, reference: Any) -> Any:
@@ -55,17 +57,19 @@ class Shuffle:
 class ResidentFrames:
     """Frames that live on the device as uint8 [F, 64, 64, 3]; only indices travel."""
 
+    batch_axis = 1
+
     def __init__(self, frames: np.ndarray, batch: int, seed: int):
         self.data = jnp.asarray(frames)
         self._batch = batch
         self._shuffle = Shuffle(len(frames), seed)
 
-    def references(self, step: int, count: int, room: int) -> jax.Array:
+    def references(self, step: int, count: int, room: int) -> np.ndarray:
         """Indices int32 [room, B]; rows past `count` are unused."""
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
         padded = np.zeros((room, self._batch), np.int32)
         padded[:count] = items.reshape(count, self._batch)
-        return jnp.asarray(padded)
+        return padded
 
     def fetch(self, data: jax.Array, reference: jax.Array) -> jax.Array:
         """uint8 [B, 64, 64, 3]."""
@@ -81,6 +85,8 @@ class StreamedFrames:
       following: where the dispatch that starts at a given step ends.
     """
 
+    batch_axis = 1
+
     def __init__(
         self,
         read: Callable[[np.ndarray], np.ndarray],
@@ -95,7 +101,7 @@ class StreamedFrames:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
         self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
 
-    def references(self, step: int, count: int, room: int) -> jax.Array:
+    def references(self, step: int, count: int, room: int) -> np.ndarray:
         """Frames uint8 [room, B, 64, 64, 3]; rows past `count` are unused."""
         wanted = (step, count, room)
         if self._ahead is not None and self._ahead[0] == wanted:
@@ -106,7 +112,7 @@ class StreamedFrames:
         if (ahead := self._following(begin) - begin) > 0:
             wanted = (begin, ahead, room)
             self._ahead = wanted, self._reader.submit(self._load, *wanted)
-        return jnp.asarray(frames)
+        return frames
 
     def fetch(self, data: tuple[()], reference: jax.Array) -> jax.Array:
         """uint8 [B, 64, 64, 3]."""

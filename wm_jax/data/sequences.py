@@ -105,6 +105,8 @@ class SequenceBatches:
       carried: lanes with carried state instead of independent windows.
     """
 
+    batch_axis = 2
+
     def __init__(self, latents: FlatLatents, length: int, batch: int, seed: int, carried: bool):
         self.data = jax.tree.map(jnp.asarray, latents._replace(offsets=np.empty(0, np.int32)))
         self._offsets = latents.offsets
@@ -121,7 +123,7 @@ class SequenceBatches:
     def references(self, step: int, count: int, room: int) -> Places:
         """Places of `count` updates, stacked and padded to `room`."""
         rows = [self.places(step + i) for i in range(count)]
-        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows, *[rows[-1]] * (room - count))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *rows, *[rows[-1]] * (room - count))
 
     def fetch(self, data: FlatLatents, reference: Places) -> Sequences:
         """One batch, time first."""

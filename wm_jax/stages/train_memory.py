@@ -13,6 +13,7 @@ from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
+from wm_jax.devices import open_mesh
 from wm_jax.envs.games import Game, find
 from wm_jax.interrupt import Stop
 from wm_jax.models.controller import encode_action
@@ -46,6 +47,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         parents=parents,
         params=params,
         carry=nnx.merge(graphdef, params).init_carry(batch),
+        mesh=open_mesh(config.devices, batch, "--memory.batch"),
         prepare=prepare,
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},

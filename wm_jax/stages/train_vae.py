@@ -13,6 +13,7 @@ from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.replay import ReplayStore
+from wm_jax.devices import open_mesh
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
@@ -32,7 +33,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Train until `vae.steps`; returns the errors on train and held-out frames."""
     stage, settings = run.stage("vae"), config.vae
     store = open_replays(run, config, begun=stage)
-    graphdef, params = init_vae(settings, config.seed)
+    mesh = open_mesh(config.devices, settings.batch, "--vae.batch")
+    # The fast convolutions work on the batch in chunks, which devices can't share.
+    fast = settings.fast_kernels and mesh.size == 1
+    graphdef, params = init_vae(settings.model_copy(update={"fast_kernels": fast}), config.seed)
     sheet = stage.path / "reconstructions.png"
 
     def prepare(seed: int) -> tuple[Task, Report]:
@@ -45,6 +49,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         parents={"replays": store.digest},
         params=params,
         carry=(),
+        mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
         extras={"train_frames": store.count("train").frames, "sheet": str(sheet)},

@@ -1,7 +1,6 @@
 """The paper's V and M in PyTorch, as its users write them: the baseline that ours is held against.
 
-Both are made with the weights of one of our models, so that losses can be compared before anything is timed. torch is
-the extra `bench`, and is imported by nothing else.
+Both are made with the weights of one of our models, so that losses can be compared before anything is timed.
 """
 
 from typing import Any

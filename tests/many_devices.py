@@ -1,0 +1,106 @@
+"""What `test_devices.py` runs in a process that sees eight virtual devices: `python many_devices.py FOLDER`.
+
+Trains a small V and a small M on one device, on eight, and on eight and then two; prints the differences as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import conftest  # noqa: F401 (strict JAX on the CPU)
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from wm_jax import cli
+from wm_jax.artefacts import init_memory, init_vae
+from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.data.frames import ResidentFrames
+from wm_jax.data.sequences import FlatLatents, SequenceBatches
+from wm_jax.devices import open_mesh
+from wm_jax.errors import UserError
+from wm_jax.interrupt import Stop
+from wm_jax.models import memory, vae
+from wm_jax.run import Run
+from wm_jax.training import Schedule, Task, fit
+
+STEPS = 6
+
+
+def vae_task() -> tuple[Task, Any, Any]:
+    """A small V on random frames."""
+    graphdef, params = init_vae(VaeConfig(width=0.125, fast_kernels=False), 0)
+    frames = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+
+    def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
+        (_, metrics), gradients = vae.loss_and_grad(graphdef, params, batch, key)
+        return metrics, carry, gradients
+
+    return Task(gradient, optax.sgd(1e-6), ResidentFrames(frames, 16, 0)), params, ()
+
+
+def memory_task() -> tuple[Task, Any, Any]:
+    """A small M, whose state is carried from batch to batch."""
+    graphdef, params = init_memory(MemoryConfig(hidden=16), 8, 3, 0)
+    random, offsets = np.random.default_rng(0), np.arange(0, 601, 60)
+    z, action = random.normal(size=(600, 8)).astype(np.float32), random.normal(size=(600, 3)).astype(np.float32)
+    latents = FlatLatents(z, z * 0, action, z[:, 0], z[:, 0] * 0, offsets)
+
+    def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
+        metrics, carry, gradients = memory.loss_and_grad(graphdef, params, batch, carry, key)
+        return metrics, carry, gradients
+
+    carry = nnx.merge(graphdef, params).init_carry(16)
+    return Task(gradient, optax.sgd(1e-2), SequenceBatches(latents, 8, 16, 0, carried=True)), params, carry
+
+
+def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) -> np.ndarray:
+    """All weights after so many steps."""
+    task, params, carry = make()
+    stage = Run(folder).stage(name)
+    with stage.lock():
+        trained, _ = fit(
+            task,
+            jax.tree.map(jnp.copy, params),
+            carry,
+            schedule=Schedule(steps, 3, 3, 6),
+            stage=stage,
+            seed=5,
+            unit="step",
+            stop=Stop(),
+            report=lambda params, step: {},
+            mesh=open_mesh(devices, 16, "--vae.batch"),
+        )
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(trained)])
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """The figures that the test looks at."""
+    assert jax.device_count() == 8
+    figures: dict[str, Any] = {}
+    for name, make in (("vae", vae_task), ("memory", memory_task)):
+        before = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(make()[1])])
+        one, eight = (train(folder / f"{name}{count}", name, make, count) for count in (1, 8))
+        train(folder / f"{name}-resumed", name, make, 8, steps=3)
+        resumed = train(folder / f"{name}-resumed", name, make, 2)
+        moved = float(np.abs(one - before).max())
+        figures[name] = {
+            "moved": moved,
+            "eight": float(np.abs(eight - one).max()) / moved,
+            "resumed": float(np.abs(resumed - one).max()) / moved,
+        }
+    try:
+        open_mesh(8, 100, "--vae.batch")
+    except UserError as error:
+        figures["uneven"] = str(error)
+    figures["automatic"] = open_mesh(0, 100, "--vae.batch").size
+    words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(folder / "run"), "--devices", "8"]
+    figures["command"] = cli.main([*words, "--vae.width", "0.125"])
+    return figures
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))
