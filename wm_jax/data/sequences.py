@@ -4,48 +4,55 @@ Two ways to cut them: independent windows inside episodes, each from the zero st
 episodes, so that the state is carried from window to window and zeroed only where an episode begins.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from wm_jax import streams
 from wm_jax.errors import UserError
 from wm_jax.models.memory import Sequences
 
+Either = Array | np.ndarray
+"""On the device, or on the host."""
+
+Offsets = Int[np.ndarray, "offsets"]
+"""First frame of each episode, and the number of all frames: one more than there are episodes."""
+
 
 class FlatLatents(NamedTuple):
-    """Episodes end to end: an episode of n steps has n + 1 frames, the last of them without an action.
+    """F frames, episodes end to end: an episode of n steps has n + 1 frames, the last of them without an action.
 
-    mean, log_var: float32 [F, Z].
-    action: float32 [F, A], as M sees it (zero on last frames).
-    reward, done: float32 [F], of the step taken at this frame.
-    offsets: int64 [episodes + 1], first frame of each episode, and F.
+    mean, log_var: of V's posterior.
+    action: as M sees it (zero on last frames).
+    reward, done: of the step taken at this frame.
+    offsets: see `Offsets`.
     """
 
-    mean: Any
-    log_var: Any
-    action: Any
-    reward: Any
-    done: Any
-    offsets: np.ndarray
+    mean: Float32[Either, "F Z"]
+    log_var: Float32[Either, "F Z"]
+    action: Float32[Either, "F A"]
+    reward: Float32[Either, "F"]
+    done: Float32[Either, "F"]
+    offsets: Int[Either, "offsets"]
 
 
 class Places(NamedTuple):
-    """Where a batch of windows lies.
+    """Where a batch of windows lies, or a stack of batches.
 
-    frames: int32 [T + 1, B], places in `FlatLatents`.
-    mask: bool [T, B], the step is real: its next frame is of the same episode.
-    first: bool [T, B], the state is zeroed before this step.
+    frames: places in `FlatLatents`.
+    mask: the step is real: its next frame is of the same episode.
+    first: the state is zeroed before this step.
     """
 
-    frames: np.ndarray
-    mask: np.ndarray
-    first: np.ndarray
+    frames: Int32[Either, "*lead T+1 B"]
+    mask: Bool[Either, "*lead T B"]
+    first: Bool[Either, "*lead T B"]
 
 
-def random_windows(offsets: np.ndarray, length: int, batch: int, random: np.random.Generator) -> Places:
+def random_windows(offsets: Offsets, length: int, batch: int, random: np.random.Generator) -> Places:
     """Windows inside episodes, each episode as likely as it is long; short ones are padded with their last frame."""
     steps = np.diff(offsets) - 1
     episode = random.choice(len(steps), size=batch, p=steps / steps.sum())
@@ -61,7 +68,7 @@ def random_windows(offsets: np.ndarray, length: int, batch: int, random: np.rand
 class Lanes:
     """B lanes of equal length through all episodes, whose order is shuffled anew for every pass."""
 
-    def __init__(self, offsets: np.ndarray, length: int, batch: int, seed: int):
+    def __init__(self, offsets: Offsets, length: int, batch: int, seed: int):
         self._offsets, self._length, self._batch, self._seed = offsets, length, batch, seed
         self._lane = int(offsets[-1]) // batch
         if self._lane < 2:
@@ -109,9 +116,9 @@ class SequenceBatches:
 
     def __init__(self, latents: FlatLatents, length: int, batch: int, seed: int, carried: bool):
         self.data = jax.tree.map(jnp.asarray, latents._replace(offsets=np.empty(0, np.int32)))
-        self._offsets = latents.offsets
+        self._offsets = np.asarray(latents.offsets)
         self._length, self._batch, self._seed = length, batch, seed
-        self._lanes = Lanes(latents.offsets, length, batch, seed) if carried else None
+        self._lanes = Lanes(self._offsets, length, batch, seed) if carried else None
 
     def places(self, step: int) -> Places:
         """Where the windows of one update lie."""

@@ -3,24 +3,22 @@
 from collections.abc import Callable
 from math import ceil
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Shaped
 
 
-def in_chunks(f: Callable[[jax.Array], jax.Array], x: jax.Array, most: int) -> jax.Array:
+def in_chunks(
+    f: Callable[[Shaped[Array, "b *inputs"]], Shaped[Array, "b *outputs"]], x: Shaped[Array, "B *inputs"], most: int
+) -> Shaped[Array, "B *outputs"]:
     """f(x) for a function that treats every sample alone, at most so many samples at a time.
 
     Differentiable like f, also with respect to what f closes over. Chunks are of equal size: the last one is filled
     up with zeros, whose results are dropped.
 
     Args:
-      f: [b, ...] -> [b, ...], for any b.
-      x: [B, ...].
+      f: must work for any b.
       most: largest chunk.
-
-    Returns:
-      [B, ...].
     """
     batch = x.shape[0]
     count = ceil(batch / most)

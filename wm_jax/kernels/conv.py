@@ -18,24 +18,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
 
 from wm_jax.kernels.barrier import apart
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x: jax.Array, w: jax.Array, b: jax.Array, *, relu: bool = False, fast: bool = False) -> jax.Array:
+def conv2d(
+    x: Float[Array, "B h w Ci"],
+    w: Float[Array, "k k Ci Co"],
+    b: Float[Array, "Co"],
+    *,
+    relu: bool = False,
+    fast: bool = False,
+) -> Float[Array, "B (h-k)//2+1 (w-k)//2+1 Co"]:
     """Stride-2 VALID convolution.
 
     Args:
-      x: [B, h, w, Ci]; float32 if fast.
-      w: [k, k, Ci, Co]; out[i, j] = sum over a, b of x[2i+a, 2j+b] @ w[a, b].
-      b: [Co].
+      x: float32 if fast.
+      w: out[i, j] = sum over a, b of x[2i+a, 2j+b] @ w[a, b].
       relu: apply it.
       fast: the formulation for CPU; the same values and gradients up to rounding.
-
-    Returns:
-      [B, (h-k)//2+1, (w-k)//2+1, Co].
     """
     if fast:
         return _fast_conv2d(relu, x, w, b)
@@ -43,18 +47,21 @@ def conv2d(x: jax.Array, w: jax.Array, b: jax.Array, *, relu: bool = False, fast
     return _finish(y, b, relu)
 
 
-def conv2d_transpose(x: jax.Array, w: jax.Array, b: jax.Array, *, relu: bool = False, fast: bool = False) -> jax.Array:
+def conv2d_transpose(
+    x: Float[Array, "B h w Ci"],
+    w: Float[Array, "k k Co Ci"],
+    b: Float[Array, "Co"],
+    *,
+    relu: bool = False,
+    fast: bool = False,
+) -> Float[Array, "B 2*h-2+k 2*w-2+k Co"]:
     """Stride-2 VALID transposed convolution.
 
     Args:
-      x: [B, h, w, Ci]; float32 if fast.
-      w: [k, k, Co, Ci], the weights of the convolution that leads back; out[2i+a, 2j+b] += w[a, b] @ x[i, j].
-      b: [Co].
+      x: float32 if fast.
+      w: the weights of the convolution that leads back; out[2i+a, 2j+b] += w[a, b] @ x[i, j].
       relu: apply it.
       fast: the formulation for CPU; the same values and gradients up to rounding.
-
-    Returns:
-      [B, 2h-2+k, 2w-2+k, Co].
     """
     if fast:
         return _fast_conv2d_transpose(relu, x, w, b)
@@ -62,13 +69,13 @@ def conv2d_transpose(x: jax.Array, w: jax.Array, b: jax.Array, *, relu: bool = F
     return _finish(y, b, relu)
 
 
-def _finish(y: jax.Array, b: jax.Array, relu: bool) -> jax.Array:
+def _finish(y: Array, b: Array, relu: bool) -> Array:
     y = y + b[None, None, None, :]
     return jnp.maximum(y, 0) if relu else y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv2d(relu: bool, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+def _fast_conv2d(relu: bool, x: Array, w: Array, b: Array) -> Array:
     return apart(lambda y, b: _finish(y, b, relu), _down(x, w), b)
 
 
@@ -88,7 +95,7 @@ _fast_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv2d_transpose(relu: bool, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+def _fast_conv2d_transpose(relu: bool, x: Array, w: Array, b: Array) -> Array:
     k, (h, width) = w.shape[0], x.shape[1:3]
     side = (2 * h - 2 + k, 2 * width - 2 + k)
     return apart(lambda rows, b: _finish(_overlap_add(rows, side), b, relu), _to_windows(x, w), b)
@@ -108,17 +115,17 @@ def _conv2d_transpose_backward(relu, saved, dy):
 _fast_conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 
 
-def _through_relu(relu: bool, y: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _through_relu(relu: bool, y: Array, dy: Array) -> tuple[Array, Array]:
     """Gradients before the ReLU, and of the bias."""
 
-    def masked(dy: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def masked(dy: Array, y: Array) -> tuple[Array, Array]:
         dy = jnp.where(y > 0, dy, 0) if relu else dy
         return dy, dy.sum((0, 1, 2))
 
     return apart(masked, dy, y)
 
 
-def _windows(large: jax.Array, k: int) -> jax.Array:
+def _windows(large: Array, k: int) -> Array:
     """The k x k stride-2 windows of [B, h, w, C] as rows: [B * small h * small w, k * k * C].
 
     One gather of runs of k * C neighbouring numbers: several times faster than slicing and concatenating.
@@ -137,7 +144,7 @@ def _windows(large: jax.Array, k: int) -> jax.Array:
     return runs.reshape(batch * starts.shape[0] * starts.shape[1], k * k * c)
 
 
-def _down(large: jax.Array, w: jax.Array) -> jax.Array:
+def _down(large: Array, w: Array) -> Array:
     """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs]."""
     k, _, inner, outer = w.shape
     batch, h, width, _ = large.shape
@@ -145,7 +152,7 @@ def _down(large: jax.Array, w: jax.Array) -> jax.Array:
     return small.reshape(batch, (h - k) // 2 + 1, (width - k) // 2 + 1, outer)
 
 
-def _outer(large: jax.Array, small: jax.Array, k: int) -> jax.Array:
+def _outer(large: Array, small: Array, k: int) -> Array:
     """[B, h, w, Cl], [B, (h-k)//2+1, (w-k)//2+1, Cs] -> [k, k, Cl, Cs]."""
     rows = small.reshape(-1, small.shape[-1])
     # Transposed on purpose: this way round the product of two tall matrices is about twice as fast.
@@ -153,7 +160,7 @@ def _outer(large: jax.Array, small: jax.Array, k: int) -> jax.Array:
     return product.T.reshape(k, k, large.shape[-1], small.shape[-1])
 
 
-def _to_windows(small: jax.Array, w: jax.Array) -> jax.Array:
+def _to_windows(small: Array, w: Array) -> Array:
     """The products that `_overlap_add` sums: [B, h, w, Cs], [k, k, Cl, Cs] -> [B, h, w, m, 2, m, 2 * Cl].
 
     A window is m x m blocks of 2 x 2 pixels, m = ceil(k/2), and axes (m, 2) count its rows: block (i+a, j+b) of the
@@ -166,7 +173,7 @@ def _to_windows(small: jax.Array, w: jax.Array) -> jax.Array:
     return rows.reshape(*small.shape[:3], m, 2, m, 2 * outer)
 
 
-def _overlap_add(windows: jax.Array, side: tuple[int, int]) -> jax.Array:
+def _overlap_add(windows: Array, side: tuple[int, int]) -> Array:
     """The result of `_to_windows` -> [B, *side, Cl]: pixels that no window reaches are 0."""
     batch, h, w, m, _, _, pair = windows.shape
     grown = [

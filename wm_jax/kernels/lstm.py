@@ -10,20 +10,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
-Carry = tuple[jax.Array, jax.Array]
-"""(h, c), each [B, H]."""
+Carry = tuple[Float[Array, "B H"], Float[Array, "B H"]]
+"""(h, c)."""
 
 
 class LstmParams(NamedTuple):
-    """Weights of one LSTM; the gates stand in the order input, forget, candidate, output."""
+    """Weights of one LSTM with I inputs; the G = 4H gates stand in the order input, forget, candidate, output."""
 
-    wx: jax.Array
-    """[I, 4H]"""
-    wh: jax.Array
-    """[H, 4H]"""
-    b: jax.Array
-    """[4H]"""
+    wx: Float[Array, "I G"]
+    wh: Float[Array, "H G"]
+    b: Float[Array, "G"]
 
 
 class _Saved(NamedTuple):
@@ -32,39 +30,38 @@ class _Saved(NamedTuple):
     Separate arrays, because writing four slices of one array costs XLA:CPU a copy.
     """
 
-    h: jax.Array
+    h: Array
     """h before the step, zeroed at an episode's start; c likewise."""
-    c: jax.Array
-    i: jax.Array
-    f: jax.Array
-    g: jax.Array
-    o: jax.Array
+    c: Array
+    i: Array
+    f: Array
+    g: Array
+    o: Array
 
 
 def lstm(
-    params: LstmParams, carry: Carry, x: jax.Array, first: jax.Array, *, fast: bool = False
-) -> tuple[Carry, jax.Array]:
+    params: LstmParams, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"], *, fast: bool = False
+) -> tuple[Carry, Float[Array, "T B H"]]:
     """A sequence.
 
     Args:
       params: weights.
       carry: the state before the first step.
-      x: [T, B, I].
-      first: bool [T, B]; where true the state is zeroed before that step.
+      first: where true the state is zeroed before that step.
       fast: use the hand-derived gradient; the same values and gradients up to rounding, no forward-mode derivative.
 
     Returns:
-      The state after the last step, and h after every step [T, B, H].
+      The state after the last step, and h after every step.
     """
     return _fast_lstm(params, carry, x, first) if fast else _scan(params, carry, x, first)
 
 
-def lstm_step(params: LstmParams, carry: Carry, x: jax.Array) -> Carry:
-    """One step: x [B, I] and carry -> carry (Hochreiter & Schmidhuber 1997, with the forget gate of Gers 1999)."""
+def lstm_step(params: LstmParams, carry: Carry, x: Float[Array, "B I"]) -> Carry:
+    """One step (Hochreiter & Schmidhuber 1997, with the forget gate of Gers 1999)."""
     return _gated(params, carry, x)[0]
 
 
-def _gated(params: LstmParams, carry: Carry, x: jax.Array) -> tuple[Carry, _Saved]:
+def _gated(params: LstmParams, carry: Carry, x: Array) -> tuple[Carry, _Saved]:
     h, c = carry
     i, f, g, o = jnp.split(x @ params.wx + h @ params.wh + params.b[None, :], 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
@@ -73,14 +70,14 @@ def _gated(params: LstmParams, carry: Carry, x: jax.Array) -> tuple[Carry, _Save
     return (o * jnp.tanh(c), c), saved
 
 
-def _unless(first: jax.Array, state: Carry) -> Carry:
+def _unless(first: Array, state: Carry) -> Carry:
     """The state [B, H], zero where first [B]."""
     h, c = (jnp.where(first[:, None], jnp.zeros_like(part), part) for part in state)
     return h, c
 
 
-def _scan(params: LstmParams, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
-    def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+def _scan(params: LstmParams, carry: Carry, x: Array, first: Array) -> tuple[Carry, Array]:
+    def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
         x, first = now
         carry = lstm_step(params, _unless(first, carry), x)
         return carry, carry[0]

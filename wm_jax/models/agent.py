@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
 from wm_jax.errors import UserError
 from wm_jax.models.controller import Controller, encode_action, to_action
 from wm_jax.models.frames import to_float
-from wm_jax.models.memory import MDNRNN, Carry, restart
+from wm_jax.models.memory import MDNRNN, restart
 from wm_jax.models.vae import Vae
 
 
@@ -24,23 +25,23 @@ class AgentParams(NamedTuple):
 
     vae: parameters of V.
     memory: parameters of M, or None for a controller on z alone.
-    controller: [n_params], or [P, n_params] for a population: then every row of a batch names its candidate.
+    controller: one vector, or those of a population: then every row of a batch names its candidate.
     """
 
     vae: Any
     memory: Any
-    controller: jax.Array
+    controller: Float[Array, "n_params"] | Float[Array, "P n_params"]
 
 
 class AgentCarry(NamedTuple):
     """The state of N episodes.
 
-    memory: M's state, arrays [N, H]; () for a controller on z alone.
-    steps: int32 [N], frames acted on since the episode began.
+    memory: M's state; () for a controller on z alone.
+    steps: frames acted on since the episode began.
     """
 
-    memory: Carry
-    steps: jax.Array
+    memory: tuple[Float[Array, "N H"], ...]
+    steps: Int32[Array, "N"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,21 +78,20 @@ class Agent:
         self,
         params: AgentParams,
         carry: AgentCarry,
-        frames: jax.Array,
-        seeds: jax.Array,
-        candidates: jax.Array | None = None,
-        fresh: jax.Array | None = None,
-    ) -> tuple[AgentCarry, jax.Array]:
+        frames: UInt8[Array, "N 64 64 3"],
+        seeds: Int32[Array, "N"],
+        candidates: Int[Array, "N"] | None = None,
+        fresh: Bool[Array, "N"] | None = None,
+    ) -> tuple[AgentCarry, Int32[Array, "N"] | Float32[Array, "N A"]]:
         """One step of all N episodes, in order: row i is slot i. The carry that is passed in is given up.
 
         Args:
-          frames: uint8 [N, 64, 64, 3].
-          seeds: int32 [N], of each row's episode; the same for every step of it.
-          candidates: int [N], which row of the population plays the episode; needed with params.controller [P, n].
-          fresh: bool [N], this frame is the first of a new episode: the row's state is zeroed before it.
+          seeds: of each row's episode; the same for every step of it.
+          candidates: which row of the population plays the episode; needed with a population.
+          fresh: this frame is the first of a new episode: the row's state is zeroed before it.
 
         Returns:
-          the new carry, and actions: int32 [N] positions, or float32 [N, A].
+          the new carry, and actions: positions, or vectors.
         """
         return self._act(params, carry, frames, seeds, candidates, fresh)
 
@@ -100,13 +100,13 @@ class Agent:
         self,
         params: AgentParams,
         carry: AgentCarry,
-        ids: jax.Array,
-        frames: jax.Array,
-        seeds: jax.Array,
-        candidates: jax.Array | None = None,
-        fresh: jax.Array | None = None,
-    ) -> tuple[AgentCarry, jax.Array]:
-        """One step of the slots `ids` [B] out of N, for pools that answer a few at a time. The carry is given up.
+        ids: Int[Array, "B"],
+        frames: UInt8[Array, "B 64 64 3"],
+        seeds: Int32[Array, "B"],
+        candidates: Int[Array, "B"] | None = None,
+        fresh: Bool[Array, "B"] | None = None,
+    ) -> tuple[AgentCarry, Int32[Array, "B"] | Float32[Array, "B A"]]:
+        """One step of the slots `ids` out of N, for pools that answer a few at a time. The carry is given up.
 
         `carry` holds all N slots; all other arguments have B rows. An id that is not in [0, N) is padding:
         its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
@@ -119,9 +119,13 @@ class Agent:
         return carry, actions
 
     def decide(
-        self, params: AgentParams, carry: AgentCarry, z: jax.Array, candidates: jax.Array | None = None
-    ) -> tuple[AgentCarry, jax.Array]:
-        """C and M alone, from latents z [B, Z] instead of frames: what an agent does inside the dream."""
+        self,
+        params: AgentParams,
+        carry: AgentCarry,
+        z: Float[Array, "N Z"],
+        candidates: Int[Array, "N"] | None = None,
+    ) -> tuple[AgentCarry, Int32[Array, "N"] | Float32[Array, "N A"]]:
+        """C and M alone, from latents instead of frames: what an agent does inside the dream."""
         memory = carry.memory
         if self.memory_reset:
             memory = restart(memory, carry.steps % self.memory_reset == 0)
@@ -136,8 +140,8 @@ class Agent:
             memory = model.step(memory, z, encode_action(self.controller.actions, actions))
         return AgentCarry(memory, carry.steps + 1), actions
 
-    def see(self, params: AgentParams, frames: jax.Array, keys: jax.Array) -> jax.Array:
-        """V alone: frames uint8 [B, 64, 64, 3] and one key per row -> z [B, Z]."""
+    def see(self, params: AgentParams, frames: UInt8[Array, "B 64 64 3"], keys: Key[Array, "B"]) -> Float[Array, "B Z"]:
+        """V alone: z, drawn with one key per row if the agent samples."""
         mean, log_var = nnx.merge(self.vae, params.vae).encode(to_float(frames))
         if not self.sample_latent:
             return mean
@@ -148,11 +152,11 @@ class Agent:
         self,
         params: AgentParams,
         carry: AgentCarry,
-        frames: jax.Array,
-        seeds: jax.Array,
-        candidates: jax.Array | None,
-        fresh: jax.Array | None,
-    ) -> tuple[AgentCarry, jax.Array]:
+        frames: Array,
+        seeds: Array,
+        candidates: Array | None,
+        fresh: Array | None,
+    ) -> tuple[AgentCarry, Array]:
         if fresh is not None:
             carry = AgentCarry(restart(carry.memory, fresh), jnp.where(fresh, 0, carry.steps))
         keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(seeds, carry.steps)
@@ -163,7 +167,7 @@ def make_agent(
     vae: Vae,
     memory: MDNRNN | None,
     controller: Controller,
-    params: jax.Array,
+    params: Float[Array, "n_params"] | Float[Array, "P n_params"],
     *,
     memory_reset: int = 0,
     sample_latent: bool = False,
@@ -173,7 +177,7 @@ def make_agent(
     Args:
       vae, memory: NNX modules; memory is left out, and may be None, for a controller on z alone.
       controller: shape of C.
-      params: [n_params], or [P, n_params] for a population.
+      params: of C, or of a population.
       memory_reset, sample_latent: see `Agent`.
 
     Raises:
@@ -190,7 +194,7 @@ def make_agent(
     return agent, AgentParams(vae_params, memory_params, params)
 
 
-def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params: jax.Array) -> None:
+def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params: Array) -> None:
     sizes = {
         "latents of V": (vae.config.latent, controller.latent),
         "parameters of C": (params.shape[-1], controller.n_params),

@@ -9,9 +9,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from wm_jax.errors import UserError
-from wm_jax.models.memory import Carry
 from wm_jax.spaces import ActionSpace, Discrete, Squash
 
 Inputs = Literal["z", "zh", "zhc"]
@@ -50,8 +50,10 @@ class Controller:
         sizes = (self.n_features, *([self.hidden] if self.hidden else []), self.actions.size)
         return tuple(pairwise(sizes))
 
-    def features(self, z: jax.Array, carry: Carry) -> jax.Array:
-        """[z, h, c] as far as `inputs` asks: z [..., Z] and M's state before this frame -> [..., F].
+    def features(
+        self, z: Float[Array, "*lead Z"], carry: tuple[Float[Array, "*lead H"], ...]
+    ) -> Float[Array, "*lead F"]:
+        """[z, h, c] as far as `inputs` asks, from z and M's state before this frame.
 
         Raises:
           UserError: c is asked for and M's cell has none.
@@ -63,8 +65,8 @@ class Controller:
             )
         return jnp.concatenate([z, *carry[:wanted]], axis=-1)
 
-    def apply(self, params: jax.Array, features: jax.Array) -> jax.Array:
-        """Params [n_params], features [F] -> raw outputs [A]. Each layer: weights (outputs, inputs), then biases."""
+    def apply(self, params: Float[Array, "n_params"], features: Float[Array, "F"]) -> Float[Array, "A"]:
+        """Raw outputs. In params, each layer: weights (outputs, inputs), then biases."""
         x, begin = features, 0
         for layer, (inputs, outputs) in enumerate(self._layers):
             x = jnp.tanh(x) if layer else x
@@ -74,12 +76,11 @@ class Controller:
         return x
 
 
-def to_action(space: ActionSpace, raw: jax.Array) -> jax.Array:
-    """Raw outputs [..., A] to what the pool of the game takes.
+def to_action(space: ActionSpace, raw: Float[Array, "*lead A"]) -> Int32[Array, "*lead"] | Float32[Array, "*lead A"]:
+    """Raw outputs to what the pool of the game takes.
 
     Returns:
-      int32 [...] positions in `space.names` for Discrete (the largest output; the first one of several);
-      float32 [..., A] for Continuous.
+      positions in `space.names` for Discrete (the largest output; the first one of several), vectors for Continuous.
     """
     if isinstance(space, Discrete):
         return jnp.argmax(raw, axis=-1).astype(jnp.int32)
@@ -90,7 +91,7 @@ def to_action(space: ActionSpace, raw: jax.Array) -> jax.Array:
     return jnp.stack(columns, axis=-1).astype(jnp.float32)
 
 
-def _squash(squash: Squash, raw: jax.Array, low: float, high: float) -> jax.Array:
+def _squash(squash: Squash, raw: Array, low: float, high: float) -> Array:
     match squash:
         case "tanh":
             return low + (high - low) * 0.5 * (jnp.tanh(raw) + 1.0)
@@ -100,8 +101,10 @@ def _squash(squash: Squash, raw: jax.Array, low: float, high: float) -> jax.Arra
             return jnp.maximum(jnp.tanh(raw), 0.0)
 
 
-def encode_action(space: ActionSpace, action: jax.Array) -> jax.Array:
-    """What M sees of an action, float32 [..., A]: the vector itself, or a one-hot of the position [...]."""
+def encode_action(
+    space: ActionSpace, action: Int[Array, "*lead"] | Float[Array, "*lead A"]
+) -> Float32[Array, "*lead A"]:
+    """What M sees of an action: the vector itself, or a one-hot of the position."""
     if isinstance(space, Discrete):
         return jax.nn.one_hot(action, space.size, dtype=jnp.float32)
     return action.astype(jnp.float32)

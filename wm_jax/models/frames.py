@@ -1,9 +1,9 @@
 """The one place where stored frames become numbers that a network can read."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, UInt8
 
 
-def to_float(frames: jax.Array) -> jax.Array:
-    """uint8 [..., 64, 64, 3] to float32 in [0, 1] of the same shape."""
+def to_float(frames: UInt8[Array, "*lead 64 64 3"]) -> Float32[Array, "*lead 64 64 3"]:
+    """From 0..255 to [0, 1]."""
     return frames.astype(jnp.float32) / jnp.float32(255)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 MIN_LOG_STD = -7.0
@@ -19,33 +20,35 @@ auto-encoder without noise, grows without bound and training ends in NaN."""
 class Mixture(NamedTuple):
     """One mixture of K Gaussians for each of Z latent dimensions.
 
-    log_weights: [..., Z, K], normalised: their exponentials sum to 1 over K.
-    mean: [..., Z, K].
-    log_std: [..., Z, K], natural logarithm of the standard deviation, at least `MIN_LOG_STD`.
+    log_weights: normalised: their exponentials sum to 1 over K.
+    mean: of each Gaussian.
+    log_std: natural logarithm of the standard deviation, at least `MIN_LOG_STD`.
     """
 
-    log_weights: jax.Array
-    mean: jax.Array
-    log_std: jax.Array
+    log_weights: Float[Array, "*lead Z K"]
+    mean: Float[Array, "*lead Z K"]
+    log_std: Float[Array, "*lead Z K"]
 
 
-def split(raw: jax.Array, latent: int, mixtures: int) -> Mixture:
-    """Read a mixture out of a dense layer's [..., 3 * Z * K] outputs: logits, means, log deviations, in this order."""
+def split(raw: Float[Array, "*lead 3*{latent}*{mixtures}"], latent: int, mixtures: int) -> Mixture:
+    """Read a mixture out of a dense layer's outputs: logits, means, log deviations, in this order."""
     parts = raw.reshape(*raw.shape[:-1], 3, latent, mixtures)
     logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
     return Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.maximum(log_std, MIN_LOG_STD))
 
 
-def log_prob(mixture: Mixture, target: jax.Array) -> jax.Array:
-    """Log density of target [..., Z] in nats, summed over the Z dimensions: [...]."""
+def log_prob(mixture: Mixture, target: Float[Array, "*lead Z"]) -> Float[Array, "*lead"]:
+    """Log density of target in nats, summed over the Z dimensions."""
     log_weights, mean, log_std = mixture
     score = (target[..., None] - mean) * jnp.exp(-log_std)
     components = log_weights - 0.5 * jnp.square(score) - log_std - LOG_SQRT_TWO_PI
     return jax.nn.logsumexp(components, axis=-1).sum(axis=-1)
 
 
-def sample(mixture: Mixture, key: jax.Array, temperature: float | jax.Array = 1.0) -> jax.Array:
-    """Draw z [..., Z] from the mixture.
+def sample(
+    mixture: Mixture, key: Key[Array, ""], temperature: float | Float[Array, ""] = 1.0
+) -> Float[Array, "*lead Z"]:
+    """Draw z from the mixture.
 
     Args:
       temperature: tau > 0, the paper's knob for how uncertain the dream is: it divides the log weights and

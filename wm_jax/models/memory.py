@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
+from jaxtyping import Array, Bool, Float, Key
 
 from wm_jax.config import MemoryConfig
 from wm_jax.kernels.lstm import LstmParams, lstm, lstm_step
 from wm_jax.models import mdn
 
-Carry = tuple[jax.Array, ...]
-"""The recurrent state: (h, c) of an LSTM, (h,) of a GRU, each [B, H]. The output h comes first."""
+Carry = tuple[Float[Array, "B H"], ...]
+"""The recurrent state: (h, c) of an LSTM, (h,) of a GRU. The output h comes first."""
 
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
@@ -28,35 +29,35 @@ HEAD_ROWS = 2048
 class Sequences(NamedTuple):
     """A batch of windows out of episodes, time first. Entries with mask 0 may hold anything, NaN included.
 
-    mean: [T+1, B, Z], of V's posterior of frames 0..T.
-    log_var: [T+1, B, Z], likewise.
-    action: [T, B, A], encoded (`controller.encode_action`), the one taken at frame t.
-    reward: [T, B], received for that action.
-    done: [T, B] float32, 1 where frame t+1 is terminal.
-    first: [T, B] bool, frame t begins an episode: the state is zeroed before it.
-    mask: [T, B] float32, 1 where the step is real: frame t+1 belongs to the same episode as frame t.
+    mean: of V's posterior of frames 0..T.
+    log_var: likewise.
+    action: encoded (`controller.encode_action`), the one taken at frame t.
+    reward: received for that action.
+    done: 1 where frame t+1 is terminal.
+    first: frame t begins an episode: the state is zeroed before it.
+    mask: 1 where the step is real: frame t+1 belongs to the same episode as frame t.
     """
 
-    mean: jax.Array
-    log_var: jax.Array
-    action: jax.Array
-    reward: jax.Array
-    done: jax.Array
-    first: jax.Array
-    mask: jax.Array
+    mean: Float[Array, "T+1 B Z"]
+    log_var: Float[Array, "T+1 B Z"]
+    action: Float[Array, "T B A"]
+    reward: Float[Array, "T B"]
+    done: Float[Array, "T B"]
+    first: Bool[Array, "T B"]
+    mask: Float[Array, "T B"]
 
 
 class Prediction(NamedTuple):
-    """What M expects after a step. [...] are the leading axes of h.
+    """What M expects after a step.
 
-    mixture: of z_{t+1}, fields [..., Z, K].
-    reward: [...], or None without that head.
-    done_logit: [...], log odds that the episode ends, or None without that head.
+    mixture: of z_{t+1}.
+    reward: None without that head.
+    done_logit: log odds that the episode ends, or None without that head.
     """
 
     mixture: mdn.Mixture
-    reward: jax.Array | None
-    done_logit: jax.Array | None
+    reward: Float[Array, "*lead"] | None
+    done_logit: Float[Array, "*lead"] | None
 
 
 class Cell(Protocol):
@@ -66,12 +67,14 @@ class Cell(Protocol):
         """The state at the start of n episodes."""
         ...
 
-    def step(self, carry: Carry, x: jax.Array) -> Carry:
-        """One step of x [B, I]."""
+    def step(self, carry: Carry, x: Float[Array, "B I"]) -> Carry:
+        """One step."""
         ...
 
-    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
-        """Steps of x [T, B, I], from zero where first [T, B]: the last state and h [T, B, H]."""
+    def unroll(
+        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B H"]]:
+        """A sequence, from zero where first: the last state, and h after every step."""
         ...
 
 
@@ -93,12 +96,14 @@ class LSTM(nnx.Module):
         """See `Cell`."""
         return jnp.zeros((n, self.hidden)), jnp.zeros((n, self.hidden))
 
-    def step(self, carry: Carry, x: jax.Array) -> Carry:
+    def step(self, carry: Carry, x: Float[Array, "B I"]) -> Carry:
         """See `Cell`."""
         h, c = carry
         return lstm_step(self._params, (h, c), x)
 
-    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+    def unroll(
+        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
         h, c = carry
         return lstm(self._params, (h, c), x, first, fast=self.fast)
@@ -118,7 +123,7 @@ class GRU(nnx.Module):
         """See `Cell`."""
         return (jnp.zeros((n, self.hidden)),)
 
-    def step(self, carry: Carry, x: jax.Array) -> Carry:
+    def step(self, carry: Carry, x: Float[Array, "B I"]) -> Carry:
         """See `Cell`."""
         (h,) = carry
         reset_x, update_x, candidate_x = jnp.split(x @ self.wx[...] + self.b[...][None, :], 3, axis=-1)
@@ -127,10 +132,12 @@ class GRU(nnx.Module):
         candidate = jnp.tanh(candidate_x + reset * candidate_h)
         return ((1.0 - update) * candidate + update * h,)
 
-    def unroll(self, carry: Carry, x: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
+    def unroll(
+        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
 
-        def step(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
             x, first = now
             carry = self.step(restart(carry, first), x)
             return carry, carry[0]
@@ -142,8 +149,8 @@ CELLS: dict[str, Callable[[int, int, bool, nnx.Rngs], Any]] = {"lstm": LSTM, "gr
 """The value of `memory.cell` -> cell from (inputs, hidden, fast, rngs), an NNX module that is a `Cell`."""
 
 
-def restart(carry: Carry, fresh: jax.Array) -> Carry:
-    """Zero the rows where fresh [B] is true."""
+def restart(carry: Carry, fresh: Bool[Array, "B"]) -> Carry:
+    """Zero the rows where fresh is true."""
     return jax.tree.map(lambda state: jnp.where(fresh[:, None], jnp.zeros_like(state), state), carry)
 
 
@@ -171,20 +178,22 @@ class MDNRNN(nnx.Module):
         """The state at the start of n episodes: zeros."""
         return self.cell.init_carry(n)
 
-    def step(self, carry: Carry, z: jax.Array, action: jax.Array) -> Carry:
-        """Feed one frame and its action: z [B, Z], action [B, A]."""
+    def step(self, carry: Carry, z: Float[Array, "B Z"], action: Float[Array, "B A"]) -> Carry:
+        """Feed one frame and its action."""
         return self.cell.step(carry, jnp.concatenate([z, action], axis=-1))
 
-    def unroll(self, carry: Carry, z: jax.Array, action: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
-        """Feed a sequence: z [T, B, Z], action [T, B, A], from zero where first [T, B].
+    def unroll(
+        self, carry: Carry, z: Float[Array, "T B Z"], action: Float[Array, "T B A"], first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B H"]]:
+        """Feed a sequence, from zero where first.
 
         Returns:
-          the last state, and h after every step [T, B, H].
+          the last state, and h after every step.
         """
         return self.cell.unroll(carry, jnp.concatenate([z, action], axis=-1), first)
 
-    def predict(self, h: jax.Array) -> Prediction:
-        """What follows h [..., H]."""
+    def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
+        """What follows h."""
         raw = h @ self.kernel[...] + self.bias[...].reshape((1,) * (h.ndim - 1) + (-1,))
         size = 3 * self.latent * self.config.mixtures
         heads = iter(range(size, raw.shape[-1]))
@@ -195,8 +204,8 @@ class MDNRNN(nnx.Module):
         )
 
     def loss(
-        self, batch: Sequences, carry: Carry, key: jax.Array
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
+        self, batch: Sequences, carry: Carry, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Carry]]:
         """Nll / Z + reward + done, each a mean over the real steps of the batch.
 
         The paper's code averages the negative log likelihood over time, batch *and latent dimensions*; the gradient
@@ -223,15 +232,13 @@ class MDNRNN(nnx.Module):
         loss = metrics["nll"] / self.latent + metrics.get("reward", 0.0) + metrics.get("done", 0.0)
         return loss, ({"loss": loss, **metrics}, carry)
 
-    def _sums(
-        self, h: jax.Array, target: jax.Array, reward: jax.Array, done: jax.Array, mask: jax.Array
-    ) -> dict[str, jax.Array]:
+    def _sums(self, h: Array, target: Array, reward: Array, done: Array, mask: Array) -> dict[str, Array]:
         """The terms of the loss, summed over the real steps, a few time steps at once and recomputed going back."""
         time, batch = mask.shape
         size = _largest_divisor(time, max(HEAD_ROWS // batch, 1))
 
         @partial(jax.checkpoint, prevent_cse=False)  # Inside a scan nothing is merged anyway.
-        def chunk(h: jax.Array, target: jax.Array, reward: jax.Array, done: jax.Array, mask: jax.Array) -> Any:
+        def chunk(h: Array, target: Array, reward: Array, done: Array, mask: Array) -> Any:
             prediction = self.predict(h)
             sums = {"nll": -(mdn.log_prob(prediction.mixture, target) * mask).sum()}
             if prediction.reward is not None:
@@ -247,8 +254,8 @@ class MDNRNN(nnx.Module):
 
 
 def loss_and_grad(
-    graphdef: nnx.GraphDef, params: Any, batch: Sequences, carry: Carry, key: jax.Array
-) -> tuple[dict[str, jax.Array], Carry, Any]:
+    graphdef: nnx.GraphDef, params: Any, batch: Sequences, carry: Carry, key: Key[Array, ""]
+) -> tuple[dict[str, Float[Array, ""]], Carry, Any]:
     """One update's worth of work; to be called inside `jax.jit`.
 
     Args:
@@ -259,14 +266,14 @@ def loss_and_grad(
       metrics, the state after the windows (without gradient), and gradients shaped like params.
     """
 
-    def loss(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
+    def loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Carry]]:
         return nnx.merge(graphdef, params).loss(batch, carry, key)
 
     gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
     return metrics, carry, gradients
 
 
-def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> jax.Array:
+def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> Array:
     return jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs, outputs), jnp.float32)
 
 

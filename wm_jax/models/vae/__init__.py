@@ -1,9 +1,10 @@
 """Auto-encoders behind one contract; `make_vae` builds the one that the settings name."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
+from jaxtyping import Array, Float, Key, UInt8
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.vae.losses import Posterior
@@ -12,23 +13,24 @@ from wm_jax.models.vae.vanilla import Vanilla
 __all__ = ["Posterior", "Vae", "loss_and_grad", "make_vae"]
 
 
+@runtime_checkable
 class Vae(Protocol):
-    """What every auto-encoder offers. B batch, Z latent."""
+    """What every auto-encoder offers."""
 
     config: VaeConfig
 
-    def encode(self, frames: jax.Array) -> Posterior:
-        """Float frames [B, 64, 64, 3] in [0, 1] -> Posterior of [B, Z]."""
+    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Posterior:
+        """What frames in [0, 1] say about z."""
         ...
 
-    def decode(self, z: jax.Array) -> jax.Array:
-        """Z [B, Z] -> frames [B, 64, 64, 3] in [0, 1]."""
+    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
+        """Frames in [0, 1]."""
         ...
 
     def loss(
-        self, frames: jax.Array, key: jax.Array, *, training: bool = True
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """uint8 frames [B, 64, 64, 3] -> scalar loss; scalar metrics with at least loss, reconstruction, kl."""
+        self, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""], *, training: bool = True
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The loss; and metrics with at least loss, reconstruction, kl."""
         ...
 
 
@@ -41,20 +43,19 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
 
 
 def loss_and_grad(
-    graphdef: nnx.GraphDef, params: Any, frames: jax.Array, key: jax.Array
-) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Any]:
+    graphdef: nnx.GraphDef, params: Any, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""]
+) -> tuple[tuple[Float[Array, ""], dict[str, Float[Array, ""]]], Any]:
     """The training loss and its gradient; to be called inside `jax.jit`.
 
     Args:
       graphdef, params: of `nnx.split(make_vae(...))`.
-      frames: uint8 [B, 64, 64, 3].
       key: one per update.
 
     Returns:
       ((loss, metrics), gradients shaped like params).
     """
 
-    def loss(params: Any, frames: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(params: Any, frames: Array, key: Array) -> tuple[Array, dict[str, Array]]:
         return nnx.merge(graphdef, params).loss(frames, key)
 
     return jax.value_and_grad(loss, has_aux=True)(params, frames, key)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
 """Rows, and columns, of the noise patches: first and one past the last."""
@@ -13,31 +14,29 @@ PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
 class Posterior(NamedTuple):
     """A diagonal Gaussian over z."""
 
-    mean: jax.Array
-    """[B, Z]"""
-    log_var: jax.Array
-    """[B, Z]"""
+    mean: Float[Array, "B Z"]
+    log_var: Float[Array, "B Z"]
 
 
-def draw(posterior: Posterior, key: jax.Array) -> jax.Array:
-    """Z [B, Z], reparameterised (Kingma & Welling 2014)."""
+def draw(posterior: Posterior, key: Key[Array, ""]) -> Float[Array, "B Z"]:
+    """Sample z, reparameterised (Kingma & Welling 2014)."""
     noise = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
     return posterior.mean + noise * jnp.exp(posterior.log_var / 2)
 
 
-def squared_error(frames: jax.Array, target: jax.Array) -> jax.Array:
-    """[B]: summed over pixels and colours."""
+def squared_error(frames: Float[Array, "B 64 64 3"], target: Float[Array, "B 64 64 3"]) -> Float[Array, "B"]:
+    """Summed over pixels and colours."""
     return jnp.sum(jnp.square(frames - target), axis=(1, 2, 3))
 
 
-def kl_to_standard_normal(posterior: Posterior) -> jax.Array:
-    """[B]: KL(posterior || N(0, 1)), summed over latents."""
+def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B"]:
+    """KL(posterior || N(0, 1)) in nats, summed over latents."""
     mean, log_var = posterior
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)
 
 
-def with_noise_patches(frames: jax.Array, key: jax.Array) -> jax.Array:
-    """Frames [B, 64, 64, 3] in [0, 1] with a 6x6 grid of 5-pixel squares replaced by uniform random colours."""
+def with_noise_patches(frames: Float[Array, "B 64 64 3"], key: Key[Array, ""]) -> Float[Array, "B 64 64 3"]:
+    """Frames in [0, 1] with a 6x6 grid of 5-pixel squares replaced by uniform random colours."""
     line = np.zeros(frames.shape[1], bool)
     for first, end in PATCHES:
         line[first:end] = True

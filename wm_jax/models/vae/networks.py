@@ -6,6 +6,7 @@ from math import sqrt
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
@@ -39,25 +40,25 @@ def scaled(channels: int, config: VaeConfig) -> int:
     return result
 
 
-def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: float, gain: float = 1.0) -> nnx.Param[jax.Array]:
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: float, gain: float = 1.0) -> nnx.Param[Array]:
     """Weights with variance gain / fan_in: gain 2 keeps the scale through a ReLU (He et al. 2015), 1 without one."""
     return nnx.Param(jax.random.normal(rngs.params(), shape) * jnp.float32(sqrt(gain / fan_in)))
 
 
 class Dense(nnx.Module):
-    """x [B, inputs] -> [B, outputs], linear."""
+    """A linear layer."""
 
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         self.kernel = normal(rngs, (inputs, outputs), inputs)
         self.bias = nnx.Param(jnp.zeros(outputs))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, inputs] -> [B, outputs]."""
+    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
+        """The weighted sums of the inputs."""
         return x @ self.kernel[...] + self.bias[...][None, :]
 
 
 class Encoder(nnx.Module):
-    """frames float [B, 64, 64, 3] -> features [B, 4 * 256 * width]: four k4 s2 convolutions with ReLU."""
+    """Frames to F = 4 * 256 * width features: four k4 s2 convolutions with ReLU."""
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
         self.fast = use_fast_kernels(config)
@@ -70,10 +71,10 @@ class Encoder(nnx.Module):
             side = (side - k) // 2 + 1
         self.features = side * side * channels[-1]
 
-    def __call__(self, frames: jax.Array) -> jax.Array:
-        """Float frames [B, 64, 64, 3] in [0, 1] -> features [B, features]."""
+    def __call__(self, frames: Float[Array, "B 64 64 3"]) -> Float[Array, "B F"]:
+        """The features of frames in [0, 1]."""
 
-        def convolutions(x: jax.Array) -> jax.Array:
+        def convolutions(x: Array) -> Array:
             for kernel, bias in zip(self.kernels, self.biases, strict=True):
                 x = conv2d(x, kernel[...], bias[...], relu=True, fast=self.fast)
             return x.reshape(x.shape[0], self.features)
@@ -82,7 +83,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """z [B, inputs] -> frames [B, 64, 64, 3] in [0, 1]: dense, four transposed convolutions, sigmoid.
+    """Inputs, such as z, to frames: dense, four transposed convolutions, sigmoid.
 
     The first transposed convolution sees a single pixel, so it is one more dense layer, whose bias is per channel.
     """
@@ -105,10 +106,10 @@ class Decoder(nnx.Module):
             self.biases.append(nnx.Param(jnp.zeros(outer)))
             side = larger
 
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """[B, inputs] -> frames [B, 64, 64, 3]."""
+    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:
+        """Frames in [0, 1]."""
 
-        def convolutions(x: jax.Array) -> jax.Array:
+        def convolutions(x: Array) -> Array:
             last = len(self.kernels) - 1
             for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
                 x = conv2d_transpose(x, kernel[...], bias[...], relu=layer < last, fast=self.fast)

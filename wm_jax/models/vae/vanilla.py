@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Key, UInt8
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.frames import to_float
@@ -20,24 +21,23 @@ class Vanilla(nnx.Module):
         self.log_var = Dense(self.encoder.features, config.latent, rngs)
         self.decoder = Decoder(config.latent, config, rngs)
 
-    def encode(self, frames: jax.Array) -> Posterior:
-        """Float frames [B, 64, 64, 3] in [0, 1] -> Posterior of [B, Z]."""
+    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Posterior:
+        """What frames in [0, 1] say about z."""
         features = self.encoder(frames)
         return Posterior(self.mean(features), self.log_var(features))
 
-    def decode(self, z: jax.Array) -> jax.Array:
-        """Z [B, Z] -> frames [B, 64, 64, 3] in [0, 1]."""
+    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
+        """Frames in [0, 1]."""
         return self.decoder(z)
 
     def loss(
-        self, frames: jax.Array, key: jax.Array, *, training: bool = True
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        self, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""], *, training: bool = True
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Squared error + beta * max(KL, free_nats * Z).
 
         Both are sums over pixels or latents, floored per sample, then averaged over B.
 
         Args:
-          frames: uint8 [B, 64, 64, 3].
           key: for z, and for the noise patches.
           training: False leaves the noise patches out.
 

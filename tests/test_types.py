@@ -1,0 +1,75 @@
+"""That the annotated signatures are checked under pytest, and nowhere else."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jaxtyping import TypeCheckError
+
+from wm_jax.config import VaeConfig
+from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
+from wm_jax.kernels.conv import conv2d
+from wm_jax.models import mdn
+from wm_jax.models.memory import restart
+from wm_jax.models.vae import make_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def mixture() -> mdn.Mixture:
+    return mdn.split(jnp.zeros((2, 3 * 4 * 5)), 4, 5)
+
+
+def test_shapes_are_checked_argument_against_argument() -> None:
+    x, w = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
+    assert conv2d(x, w, jnp.zeros(5)).shape == (2, 3, 3, 5)
+    with pytest.raises(TypeCheckError, match="parameter 'b'"):
+        conv2d(x, w, jnp.zeros(1))
+    with pytest.raises(TypeCheckError, match="parameter 'w'"):
+        conv2d(x, w[:3], jnp.zeros(5))
+
+
+def test_fields_are_checked_against_arguments_and_each_other() -> None:
+    """Sizes that broadcast: without the check both give a number."""
+    assert mdn.log_prob(mixture(), jnp.zeros((2, 4))).shape == (2,)
+    with pytest.raises(TypeCheckError, match="parameter 'target'"):
+        mdn.log_prob(mixture(), jnp.zeros((2, 1)))
+    with pytest.raises(TypeCheckError, match="parameter 'mixture'"):
+        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 4, 1))), jnp.zeros((2, 4)))
+
+
+def test_windows_have_one_frame_more_than_steps() -> None:
+    places = random_windows(np.array([0, 9]), 3, 2, np.random.default_rng(0))
+    flat = np.zeros((9, 1), np.float32)
+    batches = SequenceBatches(FlatLatents(flat, flat, flat, flat[:, 0], flat[:, 0], np.array([0, 9])), 3, 2, 0, False)
+    batches.fetch(batches.data, places)
+    with pytest.raises(TypeCheckError, match="parameter 'reference'"):
+        batches.fetch(batches.data, Places(places.frames[1:], places.mask, places.first))
+
+
+def test_types_of_numbers_are_checked_also_inside_jit() -> None:
+    with pytest.raises(TypeCheckError, match="parameter 'fresh'"):
+        jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2))
+    vae = make_vae(VaeConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
+    with pytest.raises(TypeCheckError, match="parameter 'frames'"):
+        vae.loss(jnp.zeros((1, 64, 64, 3)), jax.random.key(0))  # floats are not what replays hold
+
+
+def test_every_annotated_module_is_hooked() -> None:
+    files = [path for room in ("kernels", "models") for path in (ROOT / "wm_jax" / room).rglob("*.py")]
+    for path in (*files, ROOT / "wm_jax" / "data" / "sequences.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if "jaxtyping" in path.read_text():
+            spec = find_spec(name)
+            assert spec is not None and type(spec.loader).__module__.startswith("jaxtyping"), name
+
+
+def test_nothing_is_checked_outside_of_pytest() -> None:
+    code = "import sys, wm_jax.models.agent, wm_jax.data.sequences; sys.exit('beartype' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
