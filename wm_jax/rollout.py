@@ -174,8 +174,8 @@ class AgentPolicy:
 
     def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
         self._agent, self._params, self._slots = agent, params, slots
-        # On CPU, batches of different sizes may be summed in different orders (which ones, depends on the processor), and
-        # a row's bits would depend on who answers together. So there all have one size.
+        # On CPU, batches of different sizes may be summed in different orders (it depends on the processor), and the
+        # bits of a row would depend on who answers together. So there all have one size.
         self._size = CPU_ROWS if jax.default_backend() == "cpu" else None
         self._episodes = np.stack([candidates, seeds]).astype(np.int32)
         self._playing = np.empty((2, 0), np.int32)
