@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if any(batch < 1 for batch in options.batch or ()):
         raise UsageError("--batch: give 1 or more")
     names = (OURS, *(name for against in options.against or ["torch"] for name in AGAINST[against]))
+    names = (options.memory_of,) if options.memory_of else names
     if any(name.startswith("torch") for name in names) and importlib.util.find_spec("torch") is None:
         raise UserError("--against torch: PyTorch is not installed; pip install torch==2.13.0, or --against none")
     with tempfile.TemporaryDirectory(prefix="wm_jax-benchmark-") as folder:
@@ -134,7 +135,7 @@ def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
 
 def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> float | None:
     """Peak memory of a process that has run this contender alone, in GB."""
-    words = ["--stage", stage, "--memory-of", name, "--against", "torch", "--against", "plain"]
+    words = ["--stage", stage, "--memory-of", name]
     words += ["--batch", str(batch)] if batch else []
     words += ["--small"] if options.small else []
     command = [sys.executable, "-P", "-m", "wm_jax.cli", "benchmark", *words]
