@@ -183,7 +183,31 @@ def test_evaluations_that_are_there_are_reused(
         again, said = run([*words, *more], capsys)
         assert "already" not in said
         assert again["official_episodes"] == (3 if "--fresh" not in more else 2)
-    assert len(list((path / "discarded").iterdir())) == 1
+    # Each time the score that was there, with its plot and its video, was moved aside.
+    for folder in (path / "discarded").iterdir():
+        assert {"official.json", "official.mp4", "official.png"} <= {file.name for file in folder.iterdir()}
+    result = path / "evaluation" / "official.json"
+    result.write_text(result.read_text().replace('"mean": ', '"mean": 9'))
+    again, said = run(words, capsys)
+    assert "official.json is damaged" in said and "playing again" in said
+    assert again["official_mean"] == json.loads((chased / "evaluation" / "official.json").read_text())["mean"]
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_latents_that_are_lost_or_damaged_are_encoded_again(
+    how: str, chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    victim = path / "latents" / "000000.npy"
+    content = victim.read_bytes()
+    victim.unlink() if how == "lost" else victim.write_bytes(content[:-4] + b"1234")
+    words = [*CHASED, "--run", str(path)]
+    assert cli.main(["train_memory", *words, "--fresh"]) == 1
+    assert "000000.npy is missing or does not fit its checksum: bin/encode writes it again" in capsys.readouterr().err
+    summary, _ = run(["encode", *words], capsys)
+    assert summary["encoded_now"] == summary["frames"]
+    assert victim.read_bytes() == content
 
 
 def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(

@@ -186,12 +186,15 @@ def test_a_damaged_record_of_a_checkpoint_is_found(content: bytes, tmp_path: Pat
 def test_seconds_of_all_processes_count(tmp_path: Path) -> None:
     stage = Run(tmp_path).stage("latents")
     with stage.lock():
-        (stage.path / "seconds.json").write_text('{"seconds": 100.0}')
+        stage.write_record("seconds.json", {"seconds": 100.0})
         with pytest.raises(KeyboardInterrupt), stage.timed() as watch:
             assert watch.seconds() >= 100.0
             raise KeyboardInterrupt
         with stage.timed() as watch:
             assert 100.0 <= watch.seconds() < 110.0
+        (stage.path / "seconds.json").write_text("torn")
+        with stage.timed() as watch:
+            assert watch.seconds() < 10.0
 
 
 def test_no_intact_checkpoint_is_an_error(tmp_path: Path) -> None:

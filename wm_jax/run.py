@@ -29,7 +29,7 @@ from wm_jax import __version__
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.errors import UserError
-from wm_jax.files import lock, read_manifest, write_atomically, write_manifest
+from wm_jax.files import lock, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, say
 
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
@@ -59,15 +59,15 @@ class Stage:
 
     def manifest(self) -> dict[str, Any] | None:
         """The content of `stage.json`, or None when the stage was never started, or is to start anew."""
-        return self._record("stage.json")
+        return self.record("stage.json")
 
     def summary(self) -> dict[str, Any] | None:
         """What the finished stage said of itself, or None while it is unfinished, or when it is to start anew."""
-        return self._record("summary.json")
+        return self.record("summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Mark the stage finished."""
-        write_manifest(self.path / "summary.json", _plain(summary), indent=2)
+        self.write_record("summary.json", summary)
 
     def finished(self, unit: str, enough: int, template: Any) -> dict[str, Any] | None:
         """The summary of a stage that did `enough` and whose weights are whole; else None, and there is work to do.
@@ -132,7 +132,7 @@ class Stage:
         self.start_anew()
         if self.manifest() is None:
             record = {"stage": self.name, **_identity(settings, parents), "config": _plain(config)}
-            write_manifest(self.path / "stage.json", {**record, "made_with": made_with(), "created": now()}, indent=2)
+            self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def start_anew(self) -> None:
         """If this stage is to start anew: move aside everything that the command makes anew."""
@@ -150,14 +150,38 @@ class Stage:
 
     def _move_aside(self) -> Path:
         """Nothing is deleted: the folder goes into `discarded/`."""
+        target = self._discarded()
+        shutil.move(self.path, target)
+        return target
+
+    def _discarded(self) -> Path:
+        """A name in `discarded/` that is free."""
         target = self.run.path / "discarded" / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         while target.exists():
             target = target.with_name(target.name + "x")
         target.parent.mkdir(exist_ok=True)
-        shutil.move(self.path, target)
         return target
 
-    def _record(self, name: str) -> dict[str, Any] | None:
+    def set_aside(self, *names: str) -> None:
+        """Move some of the stage's files into `discarded/`, those that are there."""
+        there = [name for name in names if (self.path / name).exists()]
+        if there:
+            target = self._discarded()
+            target.mkdir()
+            for name in there:
+                shutil.move(self.path / name, target / name)
+            say(f"moved the old {', '.join(there)} to {target}")
+
+    def write_record(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file that carries a checksum of itself."""
+        write_manifest(self.path / name, _plain(content), indent=2)
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """What `write_record` wrote, or None when there is no such file, or when the stage is to start anew.
+
+        Raises:
+          UserError: it is damaged.
+        """
         if self.name in self.run.anew:
             return None
         remedy = f"restore it, or start the stage anew with bin/{CHAIN[self.name]} --fresh"
@@ -169,12 +193,14 @@ class Stage:
     @contextlib.contextmanager
     def timed(self) -> Iterator[Stopwatch]:
         """A stopwatch for work without checkpoints: it holds the seconds of earlier processes that were not killed."""
-        path = self.path / "seconds.json"
-        watch = Stopwatch((read_json(path) or {}).get("seconds", 0.0))
+        before = 0.0
+        with contextlib.suppress(UserError):  # a damaged record of the time is no reason to stop
+            before = (self.record("seconds.json") or {}).get("seconds", 0.0)
+        watch = Stopwatch(before)
         try:
             yield watch
         finally:
-            write_json(path, {"seconds": watch.seconds()})
+            self.write_record("seconds.json", {"seconds": watch.seconds()})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -222,28 +248,6 @@ class Run:
         if name not in CHAIN:
             raise KeyError(name)
         return Stage(self, name)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or None when there is no such file.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: remove it, and its stage writes it again")
-    return content
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as readable JSON, all or nothing."""
-    write_atomically(path, (json.dumps(_plain(content), indent=2) + "\n").encode())
 
 
 def made_with() -> dict[str, str]:

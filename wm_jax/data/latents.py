@@ -108,13 +108,13 @@ class LatentStore:
         return store
 
     def missing(self, replays: ReplayStore) -> list[Shard]:
-        """The shards of the replays that have no latents yet.
+        """The shards of the replays that have no latents yet, or whose latents are lost or damaged.
 
         Raises:
           UserError: the latents belong to other replays.
         """
         self._check(replays)
-        return [shard for shard in replays.shards if shard.name not in self._entries]
+        return [shard for shard in replays.shards if not self._is_whole(shard.name)]
 
     def write(self, shard: Shard, mean: np.ndarray, log_var: np.ndarray) -> None:
         """Add the latents of one shard, float32 [F, Z] each; they are there after a crash, or absent.
@@ -143,7 +143,8 @@ class LatentStore:
         Raises:
           UserError: shards are not encoded yet, a file is damaged, or the latents belong to other replays.
         """
-        missing = self.missing(replays)
+        self._check(replays)
+        missing = [shard for shard in replays.shards if shard.name not in self._entries]
         if missing:
             raise UserError(
                 f"{self.path} lacks {len(missing)} of {len(replays.shards)} shards of the replays: run bin/encode"
@@ -186,10 +187,14 @@ class LatentStore:
                     f"({shard.frames} frames, then {entry['frames']}): {START_ANEW}"
                 )
 
+    def _is_whole(self, name: str) -> bool:
+        entry, path = self._entries.get(name), self._file(name)
+        return entry is not None and path.is_file() and files.stamp_of(path) == Stamp(*entry["stamp"])
+
     def _read(self, name: str) -> np.ndarray:
         content = files.read_stamped(self._file(name), Stamp(*self._entries[name]["stamp"]))
         if content is None:
-            raise UserError(f"{self._file(name)} is missing or does not fit its checksum: {START_ANEW}")
+            raise UserError(f"{self._file(name)} is missing or does not fit its checksum: bin/encode writes it again")
         return np.load(io.BytesIO(content))
 
     def _file(self, name: str) -> Path:

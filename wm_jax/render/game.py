@@ -38,7 +38,7 @@ def record_game(pool: HostPool, seed: int, world: World, controller: jax.Array, 
     write_video(
         path,
         (
-            side_by_side(real, dream, SCALE, f"score {score:.0f}")
+            side_by_side(real, dream, SCALE, f"score {score:,.2f}".removesuffix(".00"))
             for real, dream, score in zip(frames, decoded, scores, strict=True)
         ),
         fps,

@@ -234,7 +234,7 @@ def _loss_panel(axis: Axes, metrics: Sequence[Mapping[str, Any]], name: str) -> 
         if len(steps) > _MOST_POINTS:
             low, high = ([f(values[group]) for group in groups] for f in (np.min, np.max))
             axis.fill_between(middle, low, high, color=TRAINING, alpha=0.18, linewidth=0)
-        axis.plot(middle, mean, color=TRAINING, label="training")
+        axis.plot(middle, mean, color=TRAINING, marker="o" if len(steps) == 1 else None, label="training")
         lowest, highest = min(lowest, values.min()), max(highest, values.max())
     steps, values = _series(metrics, "test", name)
     if len(steps):

@@ -17,12 +17,13 @@ from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, draws_differently, find
 from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
-from wm_jax.run import Run, now, read_json, write_json
+from wm_jax.run import Run, Stage, now
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
@@ -47,21 +48,30 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     with stage.lock():
         stage.start_anew()
         for on in ("training", "official") if config.evaluate.on == "both" else (config.evaluate.on,):
-            path = stage.path / f"{on}.json"
-            result = read_json(path) or {}
+            result = _known(stage, on)
             if result.get("made") == made:
                 say(f"evaluation: on the {on} game already, {result['date']}")
             else:
+                stage.set_aside(*(f"{on}.{kind}" for kind in ("json", "png", "mp4")))
                 began = time.monotonic()
                 result = player.evaluate(on, stage.path) | {"made": made, "date": now()}
                 result["seconds"] = round(time.monotonic() - began, 1)
-                write_json(path, result)
+                stage.write_record(f"{on}.json", result)
             short = {name: value for name, value in result.items() if name not in HEAVY}
             summary |= {f"{on}_{name}": value for name, value in short.items()}
             summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
         summary["seconds"] = round(sum(value for name, value in summary.items() if name.endswith("_seconds")), 1)
         stage.write_summary(summary)
     return summary
+
+
+def _known(stage: Stage, on: str) -> dict[str, Any]:
+    """The result that is there; nothing, if there is none or if it is damaged."""
+    try:
+        return stage.record(f"{on}.json") or {}
+    except UserError as error:
+        say(f"evaluation: {error}; playing again")
+        return {}
 
 
 @dataclass(frozen=True)

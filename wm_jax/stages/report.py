@@ -12,7 +12,7 @@ from wm_jax.interrupt import Stop
 from wm_jax.metrics import read_metrics
 from wm_jax.render.plots import loss_curves, score_history
 from wm_jax.render.report import Media, Score, StageRow, write_report
-from wm_jax.run import Run, made_with, now, read_json
+from wm_jax.run import Run, made_with, now
 
 TITLES = {
     "replays": "Collect",
@@ -36,7 +36,7 @@ FACTS = {
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Write `report.html` into the run's folder; returns the scores and where it is."""
     game = find(config.game, config.env)
-    evaluations = {on: read_json(run.path / "evaluation" / f"{on}.json") for on in ("official", "training")}
+    evaluations = {on: run.stage("evaluation").record(f"{on}.json") for on in ("official", "training")}
     headline = evaluations["official"] or evaluations["training"] or {}
     path = write_report(
         run.path / "report.html",
