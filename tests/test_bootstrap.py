@@ -53,7 +53,7 @@ class Project:
             shutil.copy(ROOT / name, self.root)
         (self.root / "wm_jax").mkdir()
         (self.root / "wm_jax" / "__init__.py").touch()
-        (self.root / "wm_jax" / "cli.py").write_text(CLI)
+        (self.root / "wm_jax" / "__main__.py").write_text(CLI)
         self.path = folder / "path"
         self.path.mkdir()
         for tool in TOOLS:
@@ -275,5 +275,5 @@ def test_a_module_in_the_current_folder_does_not_get_in_the_way(project: Project
     (project.path / "jax.py").write_text("raise SystemExit('the wrong jax')")
     (project.path / "wm_jax").mkdir()
     (project.path / "wm_jax" / "__init__.py").touch()
-    (project.path / "wm_jax" / "cli.py").write_text("raise SystemExit('the wrong wm_jax')")
+    (project.path / "wm_jax" / "__main__.py").write_text("raise SystemExit('the wrong wm_jax')")
     assert project.run()[1].startswith("cli train_vae")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,13 @@ WRONG = [
     (["collect", "--game", "enduro", "--preset", "smoke", "--collect.episodes", "1"], 2, "--collect.episodes 1: "),
     (["collect", "--game", "enduro", "--env.actions", "jump", "--run", "{tmp}/x"], 2, "--env.actions"),
     (["collect", "--game", "enduro", "--env.crop", "5", "5", "0", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
-    (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop"),
+    (["collect", "--game", "enduro", "--env.crop", "5", "9", "--run", "{tmp}/x"], 2, "--env.crop 5 9: too few values"),
+    (["collect", "--game", "chaser", "--env.sticky", "0.5", "--run", "{tmp}/x"], 2, "only atari games have that"),
+    (["collect", "--game", "carracing", "--env.levels", "5"], 2, "--env.levels 5: only procgen games have that"),
+    (["collect", "--game", "chaser", "--collect.episodes", "1000000000000"], 2, "less than or equal to 1000000"),
+    (["train_vae", "--game", "chaser", "--vae.latent", "1000000000"], 2, "--vae.latent 1000000000: "),
+    (["evaluate", "--game", "chaser", "--evaluate.workers", "100000"], 2, "--evaluate.workers 100000: "),
+    (["collect", "--game", "chaser", "--run", "{tmp}/file/sub"], 1, "--run {tmp}/file/sub: can't be created"),
     (["collect", "verify", "--game", "enduro", "--run", "{tmp}/x"], 1, "bin/collect"),
     (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: this is a file"),
     (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES"], 2, "did you mean CMA_ES"),
@@ -101,8 +109,37 @@ def test_help_shows_the_values_in_force(command: str, capsys: pytest.CaptureFixt
         assert f"--{section}." in shown
     if command == "collect":
         assert "one of held, brownian, uniform, agent [held]" in shown and "bin/collect verify reads" in shown
+    if command in ("evaluate", "pipeline"):
+        on, video = ("both", True) if command == "pipeline" else ("official", False)
+        assert f"official, training, both [{on}]" in shown and f"reconstruction beside it [{video}]" in shown
     if command in ("train_vae", "pipeline"):
         assert "updates (the paper's ten epochs over 10,000 episodes) [20]" in shown
+
+
+@pytest.mark.parametrize("name", ["replays", "discarded"])
+def test_a_file_where_a_folder_should_be(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["collect", "--game", "chaser", "--preset", "smoke", "--run", str(tmp_path), "--collect.episodes", "2"]
+    if name == "discarded":
+        assert cli.main(words) == 0
+    capsys.readouterr()
+    (tmp_path / name).write_text("in the way")
+    assert cli.main([*words, "--fresh"]) == 1
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert said == f"error: {tmp_path / name}: a file is in the way there; move it, or give another --run"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.25, 0.5, 1.0, 2.0])
+def test_ctrl_c_at_any_moment_leaves_no_traceback(seconds: float, tmp_path: Path) -> None:
+    words = ["-P", "-m", "wm_jax", "collect", "--game", "carracing", "--run", str(tmp_path)]
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process inherits that Ctrl-C is ignored
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    signal.signal(signal.SIGINT, ours)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in said
 
 
 def test_help_imports_no_jax() -> None:

@@ -24,6 +24,7 @@ FLOORS = (
     "render",  # floor 3, in two steps
     "stages bench",
     "cli",  # floor 4
+    "__main__",
 )
 """The rooms from the ground up. Imports go down, or stay in the room; a package is one room."""
 

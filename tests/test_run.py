@@ -17,6 +17,7 @@ def test_going_on_with_other_settings_names_both(tmp_path: Path) -> None:
     stage = Run(tmp_path).stage("vae")
     with stage.lock():
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
+        (stage.path / "checkpoints").mkdir()
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
         with pytest.raises(UserError, match=r"made with --beta 1.0, but now it is 4.0.*--fresh"):
             stage.claim({"beta": 4.0, "size": (1, 2)}, {"replays": "abc"}, {})
@@ -46,6 +47,19 @@ def test_fresh_moves_aside_what_it_makes_anew_and_loses_nothing(tmp_path: Path) 
     assert [(path / "precious").read_text() for path in discarded] == ["weights of memory", "weights of vae"]
     manifest = Run(tmp_path).stage("vae").manifest()
     assert manifest is not None and manifest["settings"] == {"beta": 4.0} and memory.manifest() is None
+
+
+def test_a_stage_that_made_nothing_may_be_begun_with_other_settings(tmp_path: Path) -> None:
+    stage = Run(tmp_path).stage("vae")
+    with stage.lock():
+        stage.claim({"latent": 10**9}, {}, {})
+        (stage.path / "metrics.jsonl").write_text("")
+        stage.claim({"latent": 32}, {}, {})
+        manifest = stage.manifest()
+        assert manifest is not None and manifest["settings"] == {"latent": 32}
+        (stage.path / "checkpoints").mkdir()
+        with pytest.raises(UserError, match="made with --latent 32, but now it is 8"):
+            stage.claim({"latent": 8}, {}, {})
 
 
 def test_fresh_twice_in_one_second_keeps_both(tmp_path: Path) -> None:

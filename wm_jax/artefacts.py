@@ -173,6 +173,9 @@ def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, An
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
+    manifest = run.stage("controller").manifest()
+    if manifest is not None:
+        _require_same(run.path / "controller", "was evolved", manifest["settings"], {"game": config.game})
     game = find(config.game, config.env)
     _check_actions(run, "controller", about["actions"], game)
     world = load_world(run, config, game, ControllerConfig(**about["settings"]))
@@ -202,7 +205,7 @@ def _check_actions(run: Run, stage: str, names: list[str], game: Game) -> None:
 
 def missing(run: Run, stage: str) -> UserError:
     """The error for an artefact that is not there (yet)."""
-    half = run.stage(stage).manifest() is not None
+    half = run.stage(stage).path.exists()
     state = "is unfinished" if half else "does not exist"
     return UserError(f"{run.path / stage} {state}: run bin/{CHAIN[stage]} with this --run first")
 
@@ -225,7 +228,7 @@ def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of the weights that the finished stage's summary names: of no older ones."""
     summary = run.stage(stage).summary()
-    if summary is None:
+    if summary is None or run.stage(stage).manifest() is None:
         raise missing(run, stage)
     try:
         about = run.stage(stage).weights.about()

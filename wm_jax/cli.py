@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ COMMANDS = {
 }
 STANDALONE = {"benchmark": "wm_jax.bench.command", "doctor": "wm_jax.stages.doctor"}
 """Commands without a game, and the modules that have a `main` of their own for them."""
+PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
+"""Settings of the pipeline, over those of the preset."""
 UPKEEP = {
     "verify": "reads every stored byte and names what is damaged",
     "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
@@ -56,6 +59,8 @@ SECTIONS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    if argv is None:
+        process.die_on_ctrl_c()
     process.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -84,6 +89,7 @@ def _main(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UsageError(f"{command}: no such command{nearest(command, tuple(COMMANDS))}; one of {', '.join(COMMANDS)}")
     if command in STANDALONE:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # they have processes and folders to clean up
         return importlib.import_module(STANDALONE[command]).main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
     if action not in (None, *UPKEEP):
@@ -109,14 +115,15 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     if game is None:
         raise UsageError("--game: say which game, for example --game enduro, carracing or chaser")
     game = canonical_name(game)
-    base = load(game, family_of(game), known.preset)
+    forced = PIPELINE if command == "pipeline" else {}
+    base = load(game, family_of(game), known.preset, forced)
     parser = _parser(command, base)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         word = unknown[0]
         hint = nearest(word.lstrip("-").split("=")[0], (*field_names(), "run", "json", "fresh", "debug"))
         raise UsageError(f"{word}: no such option{hint} (see --help)")
-    overrides: dict[str, Any] = {}
+    overrides = {section: dict(values) for section, values in forced.items()}
     for name, value in vars(options).items():
         if "." in name and value is not None:
             section, key = name.split(".")
@@ -195,9 +202,6 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(graceful_stop())
         try:
-            if command == "pipeline":
-                both = {"on": "both", "video": True}
-                config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update=both)})
             for needed in _before(command, config, run):
                 say(
                     f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it")
@@ -279,8 +283,16 @@ def _sentence(error: Exception) -> str:
         return (
             f"{error.filename}: can't be written or read ({error.strerror}); change its permissions or give --run DIR"
         )
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return (
+            f"{error.filename}: {'a folder' if isinstance(error, IsADirectoryError) else 'a file'} is in the way "
+            "there; move it, or give another --run"
+        )
     if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
-        return "out of memory: lower the batch sizes, --collect.slots, or --data.device_budget_gb"
+        return (
+            "out of memory: lower the sizes of what was asked for (networks, batches, population, --collect.slots), "
+            "or --data.device_budget_gb"
+        )
     first = str(error).strip().split("\n")[0]
     return f"unexpected {type(error).__name__}: {first} (give --debug for the traceback, and please report it)"
 
@@ -288,7 +300,3 @@ def _sentence(error: Exception) -> str:
 def _fail(sentence: str, status: int) -> int:
     print(f"error: {sentence}" if status != 130 else sentence, file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,8 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wm_jax.errors import UsageError
 
-Count = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+# Upper bounds are far above what anyone trains; beyond them is a slip of the finger that would fill the memory.
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Size = Annotated[int, Field(gt=0, le=65_536)]
+Crowd = Annotated[int, Field(gt=0, le=10**6)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
+NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
@@ -61,22 +65,24 @@ class EnvConfig(Section):
     )
     sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
     frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
-    threads: NonNegative = Field(default=0, description="threads of the environment pool (0: one per core)")
+    threads: Threads = Field(default=0, description="threads of the environment pool (0: one per core)")
 
 
 class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
-    episodes: Count = Field(default=10_000, description="episodes in the store, train and test together")
+    episodes: Crowd = Field(default=10_000, description="episodes in the store, train and test together")
     policy: Literal["held", "brownian", "uniform", "agent"] = Field(
-        default="held", description="held: random action kept for a random while; agent: the run's trained agent"
+        default="held",
+        description="held: random action kept for a random while; brownian: wandering, for discrete actions as held; "
+        "agent: the run's trained agent",
     )
     hold: Positive = Field(default=8.0, description="mean steps for which `held` keeps an action")
     episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
-    slots: Count = Field(default=64, description="episodes played side by side; they make one shard")
+    slots: Size = Field(default=64, description="episodes played side by side; they make one shard")
 
 
 class DataConfig(Section):
@@ -91,8 +97,10 @@ class VaeConfig(Section):
     """V, the variational auto-encoder."""
 
     variant: Literal["vanilla"] = Field(default="vanilla", description="which auto-encoder")
-    latent: Count = Field(default=32, description="size of z")
-    width: Positive = Field(default=1.0, description="multiplies every channel count of the paper's network")
+    latent: Size = Field(default=32, description="size of z")
+    width: Annotated[float, Field(gt=0, le=64)] = Field(
+        default=1.0, description="multiplies every channel count of the paper's network"
+    )
     beta: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="weight of KL (summed) beside the summed squared error"
     )
@@ -102,7 +110,7 @@ class VaeConfig(Section):
     noise_patches: bool = Field(
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
     )
-    batch: Count = Field(default=100, description="frames per update")
+    batch: Size = Field(default=100, description="frames per update")
     steps: Count = Field(default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)")
     learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
@@ -117,23 +125,23 @@ class VaeConfig(Section):
 class EncodeConfig(Section):
     """The latents of every frame."""
 
-    batch: Count = Field(default=256, description="frames per device call")
+    batch: Size = Field(default=256, description="frames per device call")
 
 
 class MemoryConfig(Section):
     """M, the mixture-density recurrent network."""
 
     cell: Literal["lstm", "gru"] = Field(default="lstm", description="recurrent cell")
-    hidden: Count = Field(default=256, description="size of h")
-    mixtures: Count = Field(default=5, description="Gaussians per latent dimension")
+    hidden: Size = Field(default=256, description="size of h")
+    mixtures: Size = Field(default=5, description="Gaussians per latent dimension")
     reward_head: bool = Field(default=False, description="also predict the reward")
     done_head: bool = Field(default=False, description="also predict the end of the episode")
     done_weight: Positive = Field(default=10.0, description="weight of an ending step in the done loss")
-    sequence: Count = Field(default=1000, description="steps per training sequence")
+    sequence: Size = Field(default=1000, description="steps per training sequence")
     carry_state: bool = Field(
         default=False, description="carry the state over consecutive windows instead of starting from zero"
     )
-    batch: Count = Field(default=100, description="sequences per update")
+    batch: Size = Field(default=100, description="sequences per update")
     steps: Count = Field(default=4000, description="updates")
     learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
@@ -152,35 +160,37 @@ class ControllerConfig(Section):
     inputs: Literal["z", "zh", "zhc"] = Field(
         default="zh", description="z alone, z and M's output h, or also M's cell c"
     )
-    hidden: NonNegative = Field(default=0, description="size of one hidden tanh layer (0: linear)")
+    hidden: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        default=0, description="size of one hidden tanh layer (0: linear)"
+    )
     world: Literal["trained", "random"] = Field(
         default="trained", description="random: untrained V and M, for the ablation"
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
     strategy: Strategy = Field(default="CMA_ES", description="how to search")
-    population: Annotated[int, Field(ge=2)] = Field(default=64, description="candidates per generation")
-    episodes: Count = Field(default=16, description="episodes per candidate; all candidates play the same ones")
+    population: Annotated[int, Field(ge=2, le=65_536)] = Field(default=64, description="candidates per generation")
+    episodes: Size = Field(default=16, description="episodes per candidate; all candidates play the same ones")
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
     generations: Count = Field(default=1800, description="generations")
     episode_steps: Count | None = Field(default=None, description="longest episode in training (default: the game's)")
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )
-    slots: Count = Field(default=1024, description="most environments stepped side by side")
+    slots: Size = Field(default=1024, description="most environments stepped side by side")
     evaluate_every: Count = Field(default=25, description="generations between evaluations of the distribution's mean")
-    evaluate_episodes: Count = Field(default=32, description="episodes of that evaluation")
+    evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation")
     save_every: Count = Field(default=1, description="generations between checkpoints")
 
 
 class EvaluateConfig(Section):
     """The score of the agent."""
 
-    episodes: Count = Field(default=100, description="episodes, with the published seeds")
+    episodes: Crowd = Field(default=100, description="episodes, with the published seeds")
     on: Literal["official", "training", "both"] = Field(
         default="official", description="the official game, or the one that the agent was trained on"
     )
-    workers: NonNegative = Field(default=0, description="environment processes or threads (0: as env.threads says)")
+    workers: Threads = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
@@ -265,14 +275,18 @@ def validate(settings: Mapping[str, Any]) -> Config:
 
 def _first_complaint(error: ValidationError) -> str:
     complaint = error.errors()[0]
-    path = [str(part) for part in complaint["loc"]]
+    path = [str(part) for part in complaint["loc"]][:2]  # deeper parts are places in a tuple
     name = "--" + ".".join(path)
+    if complaint["type"] == "missing":
+        return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
     if complaint["type"] == "extra_forbidden":
         return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
     message = complaint["msg"][0].lower() + complaint["msg"][1:]
     section = Config.model_fields[path[0]].annotation
     known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
-    return f"{name} {complaint['input']}: {message}{nearest(str(complaint['input']), known)}"
+    given = complaint["input"]
+    shown = " ".join(map(str, given)) if isinstance(given, list | tuple) else given
+    return f"{name} {shown}: {message}{nearest(str(given), known)}"
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:

@@ -6,6 +6,7 @@ Everything the user has set in the environment is left alone. Standard library o
 import ctypes
 import hashlib
 import os
+import signal
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,16 @@ def prepare() -> None:
     # A cached program holds machine code for the processor that it was compiled on. Home may be shared by several.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "xla" / processor()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def die_on_ctrl_c() -> None:
+    """Until a stage takes Ctrl-C over (`interrupt.py`), let it end the process at once.
+
+    Nothing is under way before that; and an exception in the middle of an import becomes a traceback, or is swallowed
+    by the library that is being imported. Where Ctrl-C is ignored, as in the background of a script, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def keep_freed_memory() -> bool:

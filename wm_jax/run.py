@@ -32,6 +32,8 @@ from wm_jax.errors import UserError
 from wm_jax.files import lock, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, say
 
+BARE = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
+"""What a stage's folder holds before its first checkpoint."""
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
 
@@ -94,7 +96,7 @@ class Stage:
         Raises:
           UserError: the first difference, with both values and the remedy.
         """
-        if self.name in self.run.anew:
+        if self.name in self.run.anew or self._is_bare():
             return
         found = self.manifest()
         if found is None:
@@ -130,9 +132,13 @@ class Stage:
         """
         self.check(settings, parents)
         self.start_anew()
-        if self.manifest() is None:
+        if self.manifest() is None or self._is_bare():
             record = {"stage": self.name, **_identity(settings, parents), "config": _plain(config)}
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
+
+    def _is_bare(self) -> bool:
+        """Was the stage begun, and stopped before there was anything to keep? Then other settings do no harm."""
+        return (self.path / "stage.json").exists() and {path.name for path in self.path.iterdir()} <= BARE
 
     def start_anew(self) -> None:
         """If this stage is to start anew: move aside everything that the command makes anew."""

@@ -28,7 +28,7 @@ def main() -> int:
     failed = 0
     for stage, games in (("pipeline", PIPELINES), ("train_vae", VAES)):
         for game in games:
-            words = [sys.executable, "-m", "wm_jax.cli", stage, "--game", game, "--preset", "smoke", "--json"]
+            words = [sys.executable, "-m", "wm_jax", stage, "--game", game, "--preset", "smoke", "--json"]
             began = time.monotonic()
             done = subprocess.run([*words, "--run", str(folder / game)], capture_output=True, text=True)
             failed += done.returncode != 0

@@ -31,7 +31,7 @@ ARTEFACTS = {"collect": "replays", "train_vae": "vae", "train_memory": "memory",
 
 def command(stage: str, game: str, run: Path) -> list[str]:
     """The stage's command line."""
-    return [sys.executable, "-m", "wm_jax.cli", stage, "--game", game, "--run", str(run), *COMMON, *STAGES[stage]]
+    return [sys.executable, "-m", "wm_jax", stage, "--game", game, "--run", str(run), *COMMON, *STAGES[stage]]
 
 
 def finish(words: list[str]) -> float:

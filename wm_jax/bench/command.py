@@ -138,7 +138,7 @@ def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> f
     words = ["--stage", stage, "--memory-of", name]
     words += ["--batch", str(batch)] if batch else []
     words += ["--small"] if options.small else []
-    command = [sys.executable, "-P", "-m", "wm_jax.cli", "benchmark", *words]
+    command = [sys.executable, "-P", "-m", "wm_jax", "benchmark", *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None
 

@@ -57,6 +57,11 @@ _PROCGEN_KEYS: dict[str, int] = {
     "ninja": 4,
 }
 
+_OF_ONE_FAMILY = {
+    "atari": ("sticky", "frame_skip"),
+    "procgen": ("difficulty", "levels", "first_level", "test_first_level"),
+}
+
 _ATARI_FRAMES = 108_000
 """Emulator frames of the longest Atari episode: half an hour (Machado et al. 2018)."""
 
@@ -127,6 +132,7 @@ def find(name: str, env: EnvConfig) -> Game:
       UsageError: an unknown game, or settings that don't fit it.
     """
     name = canonical_name(name)
+    _refuse_foreign(name, env)
     makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium}
     game = makers[family_of(name)](name, env)
     _check_crop(game)
@@ -248,6 +254,17 @@ def _choose(everything: Discrete, env: EnvConfig, default: tuple[str, ...]) -> D
     if not chosen or len(set(chosen)) != len(chosen):
         raise UsageError(f"--env.actions {' '.join(chosen)}: name at least one action, and each only once")
     return Discrete(tuple(chosen), tuple(positions[action] for action in chosen))
+
+
+def _refuse_foreign(name: str, env: EnvConfig) -> None:
+    """Settings of another family would be passed over in silence."""
+    for family, settings in _OF_ONE_FAMILY.items():
+        for setting in settings if family_of(name) != family else ():
+            value = getattr(env, setting)
+            if value != EnvConfig.model_fields[setting].default:
+                raise UsageError(
+                    f"--env.{setting} {value}: only {family} games have that, {name} has not; leave it out"
+                )
 
 
 def _refuse_action_names(name: str, env: EnvConfig) -> None:

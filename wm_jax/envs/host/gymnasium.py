@@ -139,6 +139,7 @@ class GymnasiumEngine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=complaints,
+            start_new_session=True,  # Ctrl-C is the parent's alone; workers end when their pipe does
         )
         theirs.close()
         return _Worker(process, ours, complaints)

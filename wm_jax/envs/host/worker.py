@@ -9,7 +9,6 @@ It must start fast, so it imports no JAX. Orders and answers go through one pipe
 
 import contextlib
 import os
-import signal
 import sys
 import warnings
 from multiprocessing.connection import Connection
@@ -63,8 +62,6 @@ def serve(orders: Connection) -> None:
 
 def main() -> None:
     """Entry of the process; its one argument is the file descriptor of the pipe."""
-    # Ctrl-C reaches the whole group; the parent decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     orders = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
