@@ -275,8 +275,12 @@ def test_lost_records_are_not_passed_over(chased: Path, tmp_path: Path, capsys: 
     (path / "replays" / "manifest.json").unlink()
     assert cli.main(["collect", *words]) == 1
     assert "its manifest.json is lost: restore it, or" in capsys.readouterr().err
-    (path / "vae" / "stage.json").unlink()
+    record = path / "vae" / "stage.json"
+    record.rename(path / "kept")
     assert cli.main(["train_vae", *words]) == 1
+    assert cli.main(["train_controller", *words]) == 1
+    assert "vae has lost its stage.json" in capsys.readouterr().err.split("\n")[-2]
+    (path / "kept").rename(record)
     (path / "controller" / "stage.json").unlink()
     assert cli.main(["train_controller", *words]) == 1
     assert "controller has lost its stage.json" in capsys.readouterr().err

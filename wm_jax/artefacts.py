@@ -228,8 +228,10 @@ def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:
     """The record of the weights that the finished stage's summary names: of no older ones."""
     summary = run.stage(stage).summary()
-    if summary is None or run.stage(stage).manifest() is None:
+    if summary is None:
         raise missing(run, stage)
+    if run.stage(stage).manifest() is None:
+        raise run.stage(stage).lost_record()
     try:
         about = run.stage(stage).weights.about()
     except DamagedCheckpoints:

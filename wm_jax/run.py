@@ -101,10 +101,7 @@ class Stage:
         found = self.manifest()
         if found is None:
             if self.path.is_dir() and any(self.path.iterdir()):
-                raise UserError(
-                    f"{self.path} has lost its stage.json, which says how it was made: restore that file, "
-                    f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
-                )
+                raise self.lost_record()
             return
         current = _identity(settings, parents)
         for kind in ("settings", "parents"):
@@ -117,6 +114,13 @@ class Stage:
                         f"{self.path} was made with {what}, but now it is {instead}: "
                         f"give another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and start anew"
                     )
+
+    def lost_record(self) -> UserError:
+        """The error for a stage whose folder holds something, but no `stage.json`."""
+        return UserError(
+            f"{self.path} has lost its stage.json, which says how it was made: restore that file, "
+            f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
+        )
 
     def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Start the stage's artefact, or go on with what is there; to be called after whatever else may be refused.
