@@ -22,7 +22,18 @@ from typing import Any
 from wm_jax import process
 from wm_jax.arguments import Parser
 from wm_jax.chain import CHAIN, upstream
-from wm_jax.config import Config, Section, choices, field_names, file_name, is_section, load, nearest, presets
+from wm_jax.config import (
+    Config,
+    Section,
+    choices,
+    field_names,
+    file_name,
+    is_section,
+    load,
+    nearest,
+    presets,
+    takes_several,
+)
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.errors import UsageError, UserError
 
@@ -163,7 +174,7 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
     for key, field in type(values).model_fields.items():
         value = getattr(values, key)
         extra: dict[str, Any] = {}
-        if "tuple" in str(field.annotation):
+        if takes_several(field.annotation):
             extra["nargs"] = "+"
         elif field.annotation is bool:
             extra |= {"nargs": "?", "const": "true"}

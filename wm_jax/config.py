@@ -23,6 +23,8 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+FREE = "free"
+"""Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
 # (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
 # fmt: off
@@ -39,6 +41,11 @@ class Section(BaseModel):
     """A frozen group of settings; unknown keys raise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that must stay the same while what they made is gone on with."""
+        free = {name for name, field in type(self).model_fields.items() if FREE in field.metadata}
+        return self.model_dump(exclude=free)
 
 
 class EnvConfig(Section):
@@ -65,24 +72,32 @@ class EnvConfig(Section):
     )
     sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
     frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
-    threads: Threads = Field(default=0, description="threads of the environment pool (0: one per core)")
+    threads: Annotated[Threads, FREE] = Field(
+        default=0, description="threads of the environment pool (0: one per core)"
+    )
 
 
 class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
-    episodes: Crowd = Field(default=10_000, description="episodes in the store, train and test together")
-    policy: Literal["held", "brownian", "uniform", "agent"] = Field(
+    episodes: Annotated[Crowd, FREE] = Field(
+        default=10_000, description="episodes in the store, train and test together"
+    )
+    policy: Annotated[Literal["held", "brownian", "uniform", "agent"], FREE] = Field(
         default="held",
         description="held: random action kept for a random while; brownian: wandering, for discrete actions as held; "
         "agent: the run's trained agent",
     )
-    hold: Positive = Field(default=8.0, description="mean steps for which `held` keeps an action")
+    hold: Annotated[Positive, FREE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
     episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
-    slots: Size = Field(default=64, description="episodes played side by side; they make one shard")
+    slots: Annotated[Size, FREE] = Field(default=64, description="episodes played side by side; they make one shard")
+    replace_lost: Annotated[bool, FREE] = Field(
+        default=False,
+        description="let the policy play others in place of lost episodes whose agent is no longer there",
+    )
 
 
 class DataConfig(Section):
@@ -111,15 +126,17 @@ class VaeConfig(Section):
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
     )
     batch: Size = Field(default=100, description="frames per update")
-    steps: Count = Field(default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)")
+    steps: Annotated[Count, FREE] = Field(
+        default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
+    )
     learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
-    steps_per_dispatch: Count = Field(default=20, description="updates fused into one device call")
-    save_every: Count = Field(default=1000, description="updates between checkpoints")
-    report_every: Count = Field(
+    steps_per_dispatch: Annotated[Count, FREE] = Field(default=20, description="updates fused into one device call")
+    save_every: Annotated[Count, FREE] = Field(default=1000, description="updates between checkpoints")
+    report_every: Annotated[Count, FREE] = Field(
         default=1000, description="updates between held-out evaluations and reconstruction sheets"
     )
-    fast_kernels: bool = Field(default=True, description="our convolutions on CPU instead of XLA's")
+    fast_kernels: Annotated[bool, FREE] = Field(default=True, description="our convolutions on CPU instead of XLA's")
 
 
 class EncodeConfig(Section):
@@ -142,14 +159,14 @@ class MemoryConfig(Section):
         default=False, description="carry the state over consecutive windows instead of starting from zero"
     )
     batch: Size = Field(default=100, description="sequences per update")
-    steps: Count = Field(default=4000, description="updates")
+    steps: Annotated[Count, FREE] = Field(default=4000, description="updates")
     learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
     clip: Positive = Field(default=1.0, description="gradients are clipped to this absolute value")
-    steps_per_dispatch: Count = Field(default=5, description="updates fused into one device call")
-    save_every: Count = Field(default=200, description="updates between checkpoints")
-    report_every: Count = Field(default=200, description="updates between held-out evaluations")
-    fast_kernels: bool = Field(
+    steps_per_dispatch: Annotated[Count, FREE] = Field(default=5, description="updates fused into one device call")
+    save_every: Annotated[Count, FREE] = Field(default=200, description="updates between checkpoints")
+    report_every: Annotated[Count, FREE] = Field(default=200, description="updates between held-out evaluations")
+    fast_kernels: Annotated[bool, FREE] = Field(
         default=True, description="our LSTM with its hand-derived gradient instead of autodiff's"
     )
 
@@ -172,15 +189,17 @@ class ControllerConfig(Section):
     population: Annotated[int, Field(ge=2, le=65_536)] = Field(default=64, description="candidates per generation")
     episodes: Size = Field(default=16, description="episodes per candidate; all candidates play the same ones")
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
-    generations: Count = Field(default=1800, description="generations")
+    generations: Annotated[Count, FREE] = Field(default=1800, description="generations")
     episode_steps: Count | None = Field(default=None, description="longest episode in training (default: the game's)")
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )
-    slots: Size = Field(default=1024, description="most environments stepped side by side")
-    evaluate_every: Count = Field(default=25, description="generations between evaluations of the distribution's mean")
+    slots: Annotated[Size, FREE] = Field(default=1024, description="most environments stepped side by side")
+    evaluate_every: Annotated[Count, FREE] = Field(
+        default=25, description="generations between evaluations of the distribution's mean"
+    )
     evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation")
-    save_every: Count = Field(default=1, description="generations between checkpoints")
+    save_every: Annotated[Count, FREE] = Field(default=1, description="generations between checkpoints")
 
 
 class EvaluateConfig(Section):
@@ -297,6 +316,11 @@ def is_section(annotation: Any) -> TypeGuard[type[Section]]:
 def choices(annotation: Any) -> tuple[str, ...]:
     """The values of an enumerated setting, given its type; of any other, none."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def takes_several(annotation: Any) -> bool:
+    """Is a setting of this type a row of values?"""
+    return any(get_origin(part) is tuple for part in (annotation, *get_args(annotation)))
 
 
 def field_names() -> tuple[str, ...]:

@@ -28,10 +28,6 @@ from wm_jax.run import Stage
 
 Scalars = dict[str, jax.Array]
 
-PACING = {"steps", "steps_per_dispatch", "save_every", "report_every", "fast_kernels"}
-"""Settings that say how far and how fast, not what is trained."""
-
-
 Report = Callable[[Any, int], dict[str, float]]
 """(parameters, step) to figures on held-out data."""
 
@@ -127,8 +123,8 @@ def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str,
     """
     settings, count = recipe.settings, recipe.store.count().episodes
     # A decaying learning rate depends on how many steps there are.
-    pacing = PACING - {"steps"} if settings.final_learning_rate else PACING
-    identity = {"seed": config.seed, stage.name: settings.model_dump(exclude=pacing), "episodes": count}
+    length = {"steps": settings.steps} if settings.final_learning_rate else {}
+    identity = {"seed": config.seed, stage.name: settings.fixed() | length, "episodes": count}
     with stage.lock():
         stage.check(identity, recipe.parents)
         if (done := stage.finished("steps", settings.steps, recipe.params)) is not None:

@@ -25,9 +25,6 @@ from wm_jax.rollout import AgentPolicy, Played, play
 from wm_jax.run import Run
 from wm_jax.training import resume
 
-PACING = {"generations", "slots", "evaluate_every", "save_every"}
-"""Settings that say how far and how fast, not what is evolved."""
-
 
 class Search(NamedTuple):
     """Everything that the next generation depends on.
@@ -50,8 +47,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     identity = {
         "seed": config.seed,
         "game": config.game,
-        "env": config.env.model_dump(exclude={"threads"}),
-        "controller": settings.model_dump(exclude=PACING),
+        "env": config.env.fixed(),
+        "controller": settings.fixed(),
     }
     with stage.lock():
         stage.check(identity, world.parents)
