@@ -1,5 +1,6 @@
 """The whole chain on real games, at its smallest; and that each stage reuses what is there."""
 
+import importlib
 import json
 import math
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_training import StopAt
 
 from wm_jax import cli
 from wm_jax.data.replay import ReplayStore
@@ -235,37 +237,55 @@ def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(
     )
 
 
-def test_grown_replays_are_mended_to_the_last_episode(
+def lose(path: Path, *shards: str) -> None:
+    """Let these shards of a run's replays be gone, and repair the store."""
+    for shard in shards:
+        shutil.rmtree(path / "replays" / "shards" / shard)
+    assert cli.main(["collect", "repair", *CHASED, "--run", str(path)]) == 0
+
+
+@pytest.mark.parametrize("stage", ["vae", "memory"])
+def test_training_goes_on_over_repaired_replays_as_if_nothing_had_been(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*CHASED, "--collect.slots", "2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    straight, _ = run([f"train_{stage}", *words, "--run", str(whole)], capsys)
+    shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(stage))
+    _, config = cli.parse(f"train_{stage}", words)
+    with pytest.raises(Interrupted):
+        importlib.import_module(f"wm_jax.stages.train_{stage}").run(config, Run(broken), StopAt(1))
+    assert Run(broken).stage(stage).checkpoints.steps() == [5]
+    lose(broken, "000000", "000001")
+    run(["collect", *words, "--run", str(broken)], capsys)
+    run(["encode", *words, "--run", str(broken)], capsys) if stage == "memory" else None
+    resumed, said = run([f"train_{stage}", *words, "--run", str(broken)], capsys)
+    assert "going on from step 5" in said and resumed["weights"] == straight["weights"]
+
+
+def test_lost_episodes_are_played_again_by_who_played_them(
     chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run"
-    words = [*CHASED, "--run", str(path), "--collect.slots", "2"]
-    run(["train_vae", *words], capsys)
+    shutil.copytree(chased, path)
+    words = ["collect", *CHASED, "--run", str(path), "--collect.slots", "2"]
+    run([*words, "--collect.episodes", "8", "--collect.policy", "uniform"], capsys)
+    run([*words, "--collect.episodes", "12", "--collect.policy", "agent"], capsys)
     digest = ReplayStore.open(path / "replays").digest
-    run(["collect", *words, "--collect.episodes", "10"], capsys)
-    shutil.rmtree(path / "replays" / "shards" / "000000")
-    run(["collect", "repair", *words], capsys)
-    assert ReplayStore.open(path / "replays").count().episodes == 8
-    mended, _ = run(["collect", *words], capsys)
-    assert mended["episodes_added"] == 2 and mended["episodes"] == 10
-    # The first six are others now: a V that goes on with them would not be the one that was begun.
-    assert ReplayStore.open(path / "replays", episodes=6).digest != digest
-    assert cli.main(["train_vae", *words]) == 1
-    assert "made with another replays" in capsys.readouterr().err
+    lose(path, "000000", "000001", "000003")  # 0 to 5 held, 6 and 7 uniform, 10 and 11 by the agent
+    mended, _ = run(words, capsys)
+    assert (mended["episodes"], mended["episodes_added"]) == (12, 10)
+    assert ReplayStore.open(path / "replays").digest == digest
+    _, said = run(["train_vae", *CHASED, "--run", str(path)], capsys)
+    assert "trained already (20 steps) on the first 6 of 12 episodes" in said
 
-
-def test_replays_that_were_repaired_are_the_same(
-    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "run"
-    words = [*CHASED, "--run", str(path), "--collect.slots", "2"]
-    before, _ = run(["train_memory", *words], capsys)
-    shutil.rmtree(path / "replays" / "shards" / "000001")
-    run(["collect", "repair", *words], capsys)
-    run(["collect", *words], capsys)
-    for command in ("train_vae", "encode", "train_memory"):
-        summary, _ = run([command, *words], capsys)
-    assert summary == before
+    lose(path, "000002")
+    run(["train_controller", *CHASED, "--run", str(path), "--fresh", "--controller.sigma", "0.3"], capsys)
+    assert cli.main(words) == 1
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert "has lost 2 episodes from 8 to 9, played by the agent" in said and "--collect.replace_lost" in said
+    replaced, _ = run([*words, "--collect.replace_lost"], capsys)
+    assert replaced["episodes"] == 12 and ReplayStore.open(path / "replays").digest != digest
 
 
 def test_lost_records_are_not_passed_over(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

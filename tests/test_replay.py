@@ -130,7 +130,7 @@ def test_a_reader_sees_the_store_as_it_was(tmp_path):
     assert view.id == grown.id
     inside = ReplayStore.open(tmp_path, episodes=6)  # ends in the middle of a shard
     np.testing.assert_array_equal(inside.frames(), np.concatenate([make_episode(seed).frames for seed in range(6)]))
-    with pytest.raises(UserError, match=r"holds 14 episodes, 15 are needed.*bin/collect"):
+    with pytest.raises(UserError, match=r"holds 14 of the 15 episodes that are needed.*bin/collect"):
         ReplayStore.open(tmp_path, episodes=15)
     with pytest.raises(ValueError, match="for reading"):
         view.append([make_episode(0)], ["train"])
@@ -291,6 +291,47 @@ def test_quarantine_sets_a_shard_aside_and_collection_refills(tmp_path):
     with pytest.raises(UserError, match="no shard 000001"):
         store.quarantine("000001")
     store.close()
+
+
+def test_what_is_played_again_comes_back_to_where_it_was(tmp_path):
+    fill(tmp_path, range(12), shard=4)
+    before = ReplayStore.open(tmp_path)
+    wanted: dict[episodes.Split | None, np.ndarray] = {split: before.frames(split) for split in ("train", "test", None)}
+    store = ReplayStore.open(tmp_path)
+    for name in ("000000", "000001"):
+        store.quarantine(name)
+    assert [lost.number for lost in store.lost] == list(range(8))
+    with pytest.raises(UserError, match="holds 0 of the 6 episodes"):
+        ReplayStore.open(tmp_path, episodes=6)
+    # In other shards than before, out of order, after new ones.
+    store.append([make_episode(12)], [split_of(12)])
+    for numbers in ((5, 6, 7, 0), (1, 2), (4, 3)):
+        store.append((make_episode(i) for i in numbers), map(split_of, numbers), numbers, {"policy": "held"})
+    store.close()
+    contents(tmp_path, range(13))
+    after = ReplayStore.open(tmp_path, episodes=12)
+    assert after.digest == before.digest and after.lost == ()
+    for split, frames in wanted.items():
+        np.testing.assert_array_equal(after.frames(split), frames)
+        places = np.random.default_rng(0).integers(0, len(frames), 100)
+        np.testing.assert_array_equal(after.read(split, places), frames[places])
+    for count in range(1, 13):
+        view = ReplayStore.open(tmp_path, episodes=count)
+        np.testing.assert_array_equal(view.frames(), np.concatenate([make_episode(i).frames for i in range(count)]))
+        np.testing.assert_array_equal(view.steps(count - 1).rewards, make_episode(count - 1).rewards)
+
+
+def test_who_played_lost_episodes_is_remembered(tmp_path):
+    store = fill(tmp_path, range(4))
+    store.append([make_episode(4)], ["train"], player={"policy": "agent"})
+    store.quarantine("000001")
+    store.close()
+    assert [(lost.number, lost.player) for lost in ReplayStore.open(tmp_path).lost] == [(4, {"policy": "agent"})]
+    store = fill(tmp_path, range(5, 6))  # a new one takes no lost one's place
+    assert [record.number for record in store.records] == [0, 1, 2, 3, 5]
+    store.append([make_episode(4)], ["train"], [4])
+    store.close()
+    assert ReplayStore.open(tmp_path).lost == ()
 
 
 def test_a_damaged_manifest_is_one_clear_error(tmp_path):

@@ -43,6 +43,7 @@ class Episode:
 class Record:
     """What the manifest says of one episode.
 
+    number: its place among all that are collected; the store shows them in this order.
     shard: name of its shard.
     first: its first frame in the shard.
     first_step: its first step in the shard.
@@ -50,6 +51,7 @@ class Record:
     steps, seed, split, score: length, seed, "train" or "test", sum of the rewards.
     """
 
+    number: int
     shard: str
     first: int
     first_step: int
@@ -71,12 +73,14 @@ class Shard:
 
     frames: how many.
     stamps: SHA-256 and size of every file, by its path in the shard.
+    player: who played its episodes, JSON-able: whoever plays a lost shard again has to be the same.
     records: its episodes.
     """
 
     name: str
     frames: int
     stamps: Mapping[str, Stamp]
+    player: Mapping[str, Any]
     records: tuple[Record, ...]
 
     @property
@@ -86,8 +90,9 @@ class Shard:
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
-        episodes = [[r.first, r.steps, r.seed, r.split, r.score] for r in self.records]
-        return {"name": self.name, "frames": self.frames, "files": self.stamps, "episodes": episodes}
+        episodes = [[r.number, r.first, r.steps, r.seed, r.split, r.score] for r in self.records]
+        about = {"name": self.name, "frames": self.frames, "player": self.player}
+        return {**about, "files": self.stamps, "episodes": episodes}
 
     @staticmethod
     def from_json(entry: Mapping[str, Any], start: int) -> "Shard":
@@ -99,30 +104,37 @@ class Shard:
         """
         stamps = {name: Stamp(*stamp) for name, stamp in entry["files"].items()}
         records, first_step = [], 0
-        for first, steps, seed, split, score in entry["episodes"]:
-            records.append(Record(entry["name"], first, first_step, start + first, steps, seed, split, score))
+        for number, first, steps, seed, split, score in entry["episodes"]:
+            records.append(Record(number, entry["name"], first, first_step, start + first, steps, seed, split, score))
             first_step += steps
-        return Shard(entry["name"], entry["frames"], stamps, tuple(records))
+        return Shard(entry["name"], entry["frames"], stamps, entry["player"], tuple(records))
 
 
 class ShardWriter:
     """Writes episodes, one by one, into a temporary folder that `finish` renames.
+
+    Args:
+      folder, name: of the shard.
+      action: see below.
+      player: who plays the episodes.
+      number: of the first episode, unless `add` says otherwise.
 
     Attributes:
       action: type and shape of one action, the same for all episodes: None until the first.
       records: of the episodes so far (their `start` counts from this shard's first frame).
     """
 
-    def __init__(self, folder: Path, name: str, action: list[Any] | None):
+    def __init__(self, folder: Path, name: str, action: list[Any] | None, player: Mapping[str, Any], number: int):
         self.action = action
         self.records: list[Record] = []
+        self._player, self._number = player, number
         self._target, self._temporary = folder / name, folder / f"{name}.tmp"
         self._frames: FrameWriter | None = None
         self._steps: list[Steps] = []
         self._step_count = 0
 
-    def add(self, episode: Episode, split: Split) -> None:
-        """Write one episode.
+    def add(self, episode: Episode, split: Split, number: int | None = None) -> None:
+        """Write one episode: `number`, or that after the one before.
 
         Raises:
           ValueError: arrays of wrong shapes or types, or numbers that are not finite.
@@ -133,8 +145,10 @@ class ShardWriter:
             self._frames = FrameWriter(self._temporary)
         first, steps = self._frames.count, len(episode.rewards)
         score = float(episode.rewards.sum(dtype=np.float64))
-        name = self._target.name
-        self.records.append(Record(name, first, self._step_count, first, steps, int(episode.seed), split, score))
+        number = self._number if number is None else number
+        seed, name = int(episode.seed), self._target.name
+        self.records.append(Record(number, name, first, self._step_count, first, steps, seed, split, score))
+        self._number = number + 1
         self._frames.add(episode.frames)
         self._steps.append(episode.steps())
         self._step_count += steps
@@ -151,7 +165,7 @@ class ShardWriter:
         stamps = {str(path.relative_to(self._temporary)): files.stamp_of(path) for path in paths}
         self._temporary.rename(self._target)
         files.sync(self._target.parent)
-        return Shard(self._target.name, self._frames.count, stamps, tuple(self.records))
+        return Shard(self._target.name, self._frames.count, stamps, self._player, tuple(self.records))
 
     def discard(self) -> None:
         """Remove what was not finished."""

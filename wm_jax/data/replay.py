@@ -2,14 +2,16 @@
 
     manifest.json    what the store holds, with a checksum of itself; nothing that it does not name is ever read
     shards/          one folder per shard
-    damaged/         shards that `quarantine` set aside
+    damaged/         shards that `quarantine` set aside; the manifest remembers what was in them, and who played it
 
 A shard is written into a temporary folder, made durable, renamed, and only then named by the manifest, so that a crash
 at any moment leaves the store as it was. Frames are protected by a crc32c each, all other files by their SHA-256.
-Frames are numbered through the store in the order of its episodes; an episode of n steps has n + 1 frames.
+Episodes have numbers, and show in their order: what is played again in place of a damaged shard comes back to where it
+was. Frames are numbered through the store in the order of its shards; an episode of n steps has n + 1 frames.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -28,8 +30,19 @@ from wm_jax.data.reader import Damage, FrameReader, damaged, damages_of, read_fi
 from wm_jax.data.shards import FRAME, Steps
 from wm_jax.errors import UserError
 
-FORMAT = "wm_jax replays 1"
+FORMAT = "wm_jax replays 2"
 START_ANEW = "start the replays anew with bin/collect --fresh"
+
+
+class Lost(NamedTuple):
+    """An episode that lay in a shard which was set aside.
+
+    number: its own.
+    player: who played it.
+    """
+
+    number: int
+    player: Mapping[str, Any]
 
 
 class Counts(NamedTuple):
@@ -47,8 +60,9 @@ class ReplayStore:
 
     Attributes:
       about: the settings that made the store.
-      shards: its shards, oldest first (with `episodes=N`: those that hold the first N episodes, the last one whole).
-      records: its episodes, in order.
+      shards: its shards, in the order of their first episodes (with `episodes=N`: those that hold the first N ones).
+      records: its episodes, in the order of their numbers.
+      lost: the episodes that were set aside and not played again since, likewise.
     """
 
     def __init__(self, path: Path, episodes: int | None = None):
@@ -72,8 +86,8 @@ class ReplayStore:
         if (path / "manifest.json").exists():
             raise UserError(f"{path} holds replays already: open them, or give another --run")
         (path / "shards").mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "about": json.loads(json.dumps(about)), "action": None, "next": 0, "shards": []}
-        files.write_manifest(path / "manifest.json", content)
+        content = {"format": FORMAT, "about": json.loads(json.dumps(about)), "action": None, "next": 0}
+        files.write_manifest(path / "manifest.json", {**content, "shards": [], "set_aside": []})
         return cls(path)
 
     @classmethod
@@ -115,8 +129,8 @@ class ReplayStore:
 
     @property
     def digest(self) -> str:
-        """Identity of the episodes that are seen here, in whichever order: a repaired store has that of before."""
-        episodes = sorted([record.seed, record.steps, record.split, record.score] for record in self.records)
+        """Identity of the episodes that are seen here: a repaired store has that of before."""
+        episodes = [[record.number, record.seed, record.steps, record.split, record.score] for record in self.records]
         return files.identity([self.about, episodes])
 
     @property
@@ -202,26 +216,42 @@ class ReplayStore:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def append(self, episodes: Iterable[Episode], splits: Iterable[Split]) -> None:
+    def append(
+        self,
+        episodes: Iterable[Episode],
+        splits: Iterable[Split],
+        numbers: Iterable[int] | None = None,
+        player: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write one shard of these episodes, which are drawn one by one: memory stays at a few blocks of frames.
+
+        Args:
+          numbers: of the episodes (None: those that follow the last one).
+          player: see `new_shard`.
 
         Raises:
           UserError: another process is writing.
           ValueError: arrays of wrong shapes or types.
         """
-        with self.new_shard() as shard:
+        with self.new_shard(player) as shard:
+            places = itertools.repeat(None) if numbers is None else iter(numbers)
             for episode, split in zip(episodes, splits, strict=True):
-                shard.add(episode, split)
+                shard.add(episode, split, next(places))
 
     @contextlib.contextmanager
-    def new_shard(self) -> "Iterator[ShardWriter]":
+    def new_shard(self, player: Mapping[str, Any] | None = None) -> "Iterator[ShardWriter]":
         """A shard to add episodes to; it joins the store when the block ends without an error.
+
+        Args:
+          player: who plays them, JSON-able.
 
         Raises:
           UserError: another process is writing.
         """
         self._begin_writing()
-        writer = ShardWriter(self.path / "shards", f"{self.next_shard:06d}", self._manifest["action"])
+        following = max((each.number for each in (*self.records, *self.lost)), default=-1) + 1
+        name, action = f"{self.next_shard:06d}", self._manifest["action"]
+        writer = ShardWriter(self.path / "shards", name, action, player or {}, following)
         try:
             yield writer
             if writer.records:
@@ -230,7 +260,7 @@ class ReplayStore:
             writer.discard()
 
     def quarantine(self, name: str) -> Path | None:
-        """Set a shard aside in `damaged/` and drop it from the manifest, so that collection can refill.
+        """Set a shard aside in `damaged/`, so that collection can refill: its episodes are `lost` until then.
 
         Returns:
           Where it lies now, or None when nothing of it was left.
@@ -239,8 +269,8 @@ class ReplayStore:
           UserError: no such shard, or another process is writing.
         """
         self._take_lock()
-        kept = [entry for entry in self._manifest["shards"] if entry["name"] != name]
-        if len(kept) == len(self._manifest["shards"]):
+        gone = [entry for entry in self._manifest["shards"] if entry["name"] == name]
+        if not gone:
             raise UserError(f"{self.path} has no shard {name}: bin/collect verify names the damaged ones")
         source, target = self.path / "shards" / name, self.path / "damaged" / name
         # Moved first: a crash between the two leaves a shard that is reported missing, not one that is cleaned away.
@@ -249,7 +279,9 @@ class ReplayStore:
             source.rename(target)
             files.sync(target.parent)
             files.sync(source.parent)
-        files.write_manifest(self.path / "manifest.json", {**self._manifest, "shards": kept})
+        kept = [entry for entry in self._manifest["shards"] if entry["name"] != name]
+        content = {**self._manifest, "shards": kept, "set_aside": self._manifest["set_aside"] + gone}
+        files.write_manifest(self.path / "manifest.json", content)
         self._load()
         return target if target.exists() else None
 
@@ -277,18 +309,24 @@ class ReplayStore:
         if content.get("format") != FORMAT:
             raise UserError(f"{self.path} holds {content.get('format')}, this program reads {FORMAT}: {START_ANEW}")
         entries, start = [], 0
-        for entry in content["shards"]:
+        for entry in sorted(content["shards"], key=_first_episode):
             entries.append(Shard.from_json(entry, start))
             start += entry["frames"]
+        records = sorted((record for shard in entries for record in shard.records), key=lambda record: record.number)
+        there = {record.number for record in records}
+        gone = [Shard.from_json(entry, 0) for entry in content["set_aside"]]
+        lost = {each.number: Lost(each.number, shard.player) for shard in gone for each in shard.records}
         self._manifest = content
         self.about: dict[str, Any] = content["about"]
-        self.records = tuple(record for shard in entries for record in shard.records)[: self._limit]
+        self.lost = tuple(lost[number] for number in sorted(lost) if number not in there)
+        self.records = tuple(record for record in records if self._limit is None or record.number < self._limit)
         if self._limit is not None and len(self.records) < self._limit:
             raise UserError(
-                f"{self.path} holds {len(self.records)} episodes, {self._limit} are needed: "
+                f"{self.path} holds {len(self.records)} of the {self._limit} episodes that are needed: "
                 f"run bin/collect --collect.episodes {self._limit}"
             )
         seen = {record.shard for record in self.records}
+        # Sorted as they are, the shards of the first episodes come first: `start` stays right without the others.
         self.shards = tuple(shard for shard in entries if shard.name in seen)
         self._reader = FrameReader(self.path, self.shards)
         self._split_places: dict[Split | None, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -342,3 +380,8 @@ class ReplayStore:
         content = {**self._manifest, "action": action, "next": self.next_shard + 1, "shards": entries}
         files.write_manifest(self.path / "manifest.json", content)
         self._load()
+
+
+def _first_episode(entry: Mapping[str, Any]) -> int:
+    """The lowest number in a shard, given its entry in the manifest."""
+    return min(number for number, *_ in entry["episodes"])

@@ -1,14 +1,14 @@
 """collect: episodes of an exploring policy into the run's replay store.
 
-Shard by shard; what is in the store stays, so more episodes can be added at any time. Episode i depends on the seed
-and on i alone, wherever collection was stopped and resumed.
+Shard by shard; what is in the store stays, so more episodes can be added at any time. Episode i depends on the seed,
+on i and on who plays it, wherever collection was stopped and resumed: what was lost is played again, the same.
 """
 
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,23 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.host.pool import Step, open_pool
-from wm_jax.errors import UsageError
+from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
-GROWING = {"episodes", "slots", "policy", "hold"}
-"""Settings that may differ between two collections into one store."""
 
-Policies = Callable[[list[int], int], Policy]
-"""What makes the policy for the episodes of given seeds, so many of them side by side."""
+@dataclass(frozen=True)
+class Player:
+    """Who plays.
+
+    about: what the store remembers of it: enough to know whether it can play a lost episode again.
+    policy: makes the policy for the episodes of given seeds, so many of them side by side.
+    """
+
+    about: dict[str, Any]
+    policy: Callable[[list[int], int], Policy]
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -40,23 +46,23 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     settings = {
         "game": config.game,
         "seed": config.seed,
-        "env": config.env.model_dump(exclude={"threads"}),
-        "collect": config.collect.model_dump(exclude=GROWING),
+        "env": config.env.fixed(),
+        "collect": config.collect.fixed(),
     }
     if config.collect.episodes < 2:
         raise UsageError("--collect.episodes 1: one episode can't be split into train and test; give 2 or more")
     game = collected_game(config)
-    policies = _policies(config, run, game)
+    player = _player(config, run, game)
     with stage.lock():
         stage.claim(settings, {}, config.model_dump())
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
-        lacking = _lacking(config, store)
-        if not lacking and stage.summary() is not None:
+        rounds = _rounds(config, run, game, player, store)
+        if not rounds and stage.summary() is not None:
             say(f"replays: {before.episodes:,} episodes are there already")
             return {**describe(store), "episodes_added": 0}
         with stage.timed() as watch:
-            _fill(config, game, policies, store, lacking, stop)
+            _fill(config, game, rounds, store, stop)
         steps = store.count().steps - before.steps
         summary = {
             **describe(store),
@@ -81,47 +87,79 @@ def describe(store: ReplayStore) -> dict[str, Any]:
     }
 
 
-def _lacking(config: Config, store: ReplayStore) -> dict[int, int]:
-    """The episodes that the store lacks, by number, and their seeds.
+def _rounds(config: Config, run: Run, game: Game, player: Player, store: ReplayStore) -> list[tuple[Player, list[int]]]:
+    """The numbers of the episodes that the store lacks, with who plays them: lost ones, whoever played them then.
 
-    By number, not from the end: shards that were damaged and set aside are filled again.
+    Raises:
+      UserError: lost episodes can't be played again.
     """
-    present = {record.seed for record in store.records}
-    seeds = episode_seeds(config.seed, config.collect.episodes)
-    return {i: seed for i, seed in enumerate(seeds) if seed not in present}
+    there = {record.number for record in store.records}
+    plan = {number: player.about for number in range(config.collect.episodes) if number not in there}
+    plan |= {number: dict(about) for number, about in store.lost}
+    rounds = []
+    for about, group in itertools.groupby(sorted(plan), key=plan.__getitem__):
+        numbers = list(group)
+        rounds.append((player if about == player.about else _again(config, run, game, player, about, numbers), numbers))
+    return rounds
 
 
-def _fill(
-    config: Config, game: Game, policies: Policies, store: ReplayStore, lacking: dict[int, int], stop: Stop
-) -> None:
+def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
+    """The player of lost episodes; if that is gone and others may take their place, `player`."""
+    settings = config.collect.model_copy(update={name: about[name] for name in about if name != "weights"})
+    try:
+        then = _player(config.model_copy(update={"collect": settings}), run, game)
+        reason = f"{run.path / 'controller'} is {then.about.get('weights', '')[:12]} now"
+    except UserError as error:
+        then, reason = None, str(error)
+    if then is not None and then.about == about:
+        return then
+    if config.collect.replace_lost:
+        return player
+    raise UserError(
+        f"{run.path / 'replays'} has lost {len(numbers)} episodes from {numbers[0]} to {numbers[-1]}, played by the "
+        f"agent {about['weights'][:12]}, which can't play them again ({reason}): put its folders back, or give "
+        "--collect.replace_lost to have others played in their place"
+    )
+
+
+def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], store: ReplayStore, stop: Stop) -> None:
     """Play the episodes that the store lacks, one shard after another."""
-    settings, numbers = config.collect, list(lacking)
-    if not numbers:
+    if not rounds:
         return
-    slots = min(settings.slots, len(numbers))
-    done = settings.episodes - len(numbers)
+    settings, done = config.collect, store.count().episodes
+    lacking = [number for _, numbers in rounds for number in numbers]
+    seeds = episode_seeds(config.seed, max(lacking) + 1)
+    slots = min(settings.slots, len(lacking))
     pool = open_pool(game, slots)
     try:
-        with Progress(f"collect {config.game}", settings.episodes, "episode", done=done) as progress:
-            for start in range(0, len(numbers), slots):
-                stop.check()
-                shard = numbers[start : start + slots]
-                playing = [lacking[i] for i in shard]
-                recorder = Recorder(policies(playing, slots))
-                play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
-                store.append(recorder.episodes(playing), [split_of(i, settings.test_fraction) for i in shard])
+        with Progress(f"collect {config.game}", done + len(lacking), "episode", done=done) as progress:
+            for player, numbers in rounds:
+                for start in range(0, len(numbers), slots):
+                    stop.check()
+                    shard = numbers[start : start + slots]
+                    playing = [seeds[number] for number in shard]
+                    recorder = Recorder(player.policy(playing, slots))
+                    play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
+                    splits: list[Split] = [split_of(number, settings.test_fraction) for number in shard]
+                    store.append(recorder.episodes(playing), splits, shard, player.about)
     finally:
         pool.close()
         store.close()
 
 
-def _policies(config: Config, run: Run, game: Game) -> Policies:
+def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
     if settings.policy == "agent":
-        world, controller, _ = load_agent(run, config)
+        world, controller, record = load_agent(run, config)
         params = world.params(controller)
-        return lambda seeds, slots: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
-    return lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold)
+        return Player(
+            {"policy": "agent", "weights": record["digest"]},
+            lambda seeds, slots: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots),
+        )
+    return Player(
+        {"policy": settings.policy, "hold": settings.hold},
+        lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold),
+    )
 
 
 def collected_game(config: Config) -> Game:
