@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,46 @@ def test_enduro_has_the_minimal_action_set():
 def test_frame_skip_sets_limit_and_pace():
     game = games.find("breakout", EnvConfig.model_validate({"frame_skip": 2}))
     assert (game.episode_steps, game.fps, game.crop) == (54_000, 30, None)
+
+
+def find(name: str, **settings: Any) -> games.Game:
+    return games.find(name, EnvConfig.model_validate(settings))
+
+
+def test_the_official_game_is_the_published_one_whatever_the_settings():
+    twisted = find("enduro", frame_skip=2, sticky=0.0, episode_steps=100, crop=(0, 84, 0, 96), actions=("NOOP", "FIRE"))
+    game = games.official(twisted)
+    assert (game.episode_steps, game.fps, game.env.frame_skip, game.env.sticky) == (27_000, 15, 4, 0.25)
+    assert (game.crop, game.actions) == (twisted.crop, twisted.actions)
+    assert games.official(find("carracing", episode_steps=100)).episode_steps == 1000
+    assert games.official(find("chaser", difficulty="hard", episode_steps=9)).envpool_id == "ChaserHard-v0"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "transfer", "same"),
+    [
+        ("carracing", {}, True, False),
+        ("carracing", {"backend": "gymnasium"}, False, True),
+        ("carracing", {"backend": "gymnasium", "episode_steps": 100}, False, False),
+        ("enduro", {}, True, False),
+        ("enduro", {"backend": "gymnasium"}, False, True),
+        ("enduro", {"backend": "gymnasium", "sticky": 0.0}, True, False),
+        ("enduro", {"backend": "gymnasium", "frame_skip": 2}, True, False),
+        ("chaser", {}, False, False),
+        ("chaser", {"levels": 10}, True, False),
+        ("chaser", {"difficulty": "hard"}, True, False),
+        ("chaser", {"difficulty": "hard", "levels": 500}, False, False),
+        ("gymnasium:probe_games:Probe-v0", {}, False, True),
+    ],
+)
+def test_a_transfer_is_called_one(name: str, settings: dict[str, Any], transfer: bool, same: bool):
+    game = find(name, **settings)
+    assert (games.is_transfer(game), games.is_official(game)) == (transfer, same)
+
+
+def test_episodes_can_be_cut_short_but_not_drawn_out():
+    game = find("chaser", episode_steps=50)
+    assert [game.up_to(steps).episode_steps for steps in (20, 100, None)] == [20, 50, 50]
 
 
 def test_procgen_keeps_the_moves_and_the_keys_that_matter():

@@ -17,7 +17,7 @@ from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.render.video import extract_frames
 from wm_jax.run import Run
-from wm_jax.stages import train_controller
+from wm_jax.stages import evaluate, report, train_controller
 from wm_jax.stages.collect import episode_seeds, split_of
 
 CHASED = ["--game", "chaser", "--preset", "smoke"]
@@ -173,26 +173,130 @@ def test_a_finished_stage_of_another_game_is_not_taken_for_this_one(
     assert "replays were collected with --env.levels 200, not 7" in capsys.readouterr().err
 
 
-def test_evaluations_that_are_there_are_reused(
+def test_nothing_is_played_twice(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    words = ["evaluate", *CHASED, "--run", str(path)]
+    before = Run(path).stage("evaluation").summary()
+    assert before is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "open_pool", None)
+        # The pipeline asked for both games and a film: asking for less loses nothing of it.
+        for less in ([], ["--evaluate.video"], ["--evaluate.on", "training"]):
+            again, said = run([*words, *less], capsys)
+            assert "game already" in said and {**again, "seconds": None} == {**before, "seconds": None}
+    assert not (path / "discarded").exists()
+
+    (path / "evaluation" / "official.mp4").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "play", None)  # the film alone is made again
+        run([*words, "--evaluate.video"], capsys)
+    assert (path / "evaluation" / "official.mp4").exists()
+
+    # Of more episodes, those that are new are played.
+    seeds: list[int] = []
+    play = evaluate.play
+
+    def counted(pool: Any, playing: list[int], *more: Any, **named: Any) -> Any:
+        seeds.extend(playing)
+        return play(pool, playing, *more, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "play", counted)
+        more, _ = run([*words, "--evaluate.episodes", "4"], capsys)
+    assert seeds == 2 * [evaluate.FIRST_SEED + 2, evaluate.FIRST_SEED + 3]
+    straight, _ = run([*words, "--evaluate.episodes", "4", "--fresh"], capsys)
+    assert more["official_mean"] == straight["official_mean"] and more["official_episodes"] == 4
+    assert more["training_mean"] == before["training_mean"] and "training_mean" not in straight
+
+
+def test_the_report_shows_this_runs_chain_and_no_more(
     chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(chased, path)
-    words = ["evaluate", *CHASED, "--run", str(path), "--evaluate.video"]
-    _, said = run(words, capsys)
-    assert "evaluation: on the official game already" in said
-    for more in (["--evaluate.episodes", "3"], ["--fresh"]):
-        again, said = run([*words, *more], capsys)
-        assert "already" not in said
-        assert again["official_episodes"] == (3 if "--fresh" not in more else 2)
-    # Each time the score that was there, with its plot and its video, was moved aside.
-    for folder in (path / "discarded").iterdir():
-        assert {"official.json", "official.mp4", "official.png"} <= {file.name for file in folder.iterdir()}
-    result = path / "evaluation" / "official.json"
-    result.write_text(result.read_text().replace('"mean": ', '"mean": 9'))
-    again, said = run(words, capsys)
-    assert "official.json is damaged" in said and "playing again" in said
-    assert again["official_mean"] == json.loads((chased / "evaluation" / "official.json").read_text())["mean"]
+    assert all(title in (path / "report.html").read_text() for title in report.TITLES.values())
+    words = [*CHASED, "--run", str(path), "--controller.inputs", "z"]
+    run(["train_controller", *words, "--fresh"], capsys)
+    run(["evaluate", *words], capsys)  # of the agent before, there is a score on the game of training, and a film
+    _, config = cli.parse("pipeline", words)
+    summary = report.run(config, Run(path), Stop())
+    shown = (path / "report.html").read_text()
+    assert report.TITLES["memory"] not in shown and report.TITLES["latents"] not in shown
+    assert report.TITLES["vae"] in shown and "official episodes" in shown
+    assert "official_mean" in summary and "training_mean" not in summary and "data:video/mp4" not in shown
+
+
+def test_damaged_scores_are_played_again(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    before = json.loads((path / "evaluation" / "official.json").read_text())
+    for name in ("official.json", "official-agent.json"):
+        result = path / "evaluation" / name
+        result.write_text(
+            result.read_text().replace('"date": "2', '"date": "9').replace('"lengths": [', '"lengths": [9')
+        )
+    again, said = run(["evaluate", *CHASED, "--run", str(path)], capsys)
+    assert "official-agent.json is damaged" in said and "official.json is damaged" in said
+    assert again["official_mean"] == before["mean"] and again["official_mean_length"] == before["mean_length"]
+
+
+def test_an_evaluation_that_was_stopped_goes_on(chased: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
+    _, config = cli.parse("evaluate", [*CHASED, "--evaluate.episodes", "5", "--evaluate.workers", "1"])
+    stop, finished = Stop(), []
+    play = evaluate.play
+
+    def stopped(pool: Any, seeds: list[int], *more: Any, **named: Any) -> Any:
+        finished.append(seeds)
+        stop.requested = len(finished) == 2
+        return play(pool, seeds, *more, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "play", stopped)
+        with pytest.raises(Interrupted):
+            evaluate.run(config, Run(path), stop)
+        assert finished == [[evaluate.FIRST_SEED + i for i in range(4)], [evaluate.FIRST_SEED + 4]]
+        finished[:] = [[], []]
+        stop.requested = False
+        resumed = evaluate.run(config, Run(path), stop)
+    assert finished[2] == [evaluate.FIRST_SEED + 4], "what was finished is kept"
+    shutil.rmtree(path / "evaluation")
+    straight = evaluate.run(config, Run(path), stop)
+    assert {**resumed, "seconds": None} == {**straight, "seconds": None}
+
+
+def test_a_film_can_be_stopped_and_the_score_stays(chased: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
+    _, config = cli.parse("evaluate", [*CHASED, "--evaluate.video"])
+    stop = Stop()
+    film = evaluate.record_game
+
+    def stopped(*arguments: Any) -> None:
+        stop.requested = True
+        film(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "record_game", stopped)
+        with pytest.raises(Interrupted):
+            evaluate.run(config, Run(path), stop)
+    assert {file.name for file in (path / "evaluation").iterdir() if "mp4" in file.name} == set()
+    assert (path / "evaluation" / "official.json").exists()
+
+
+def test_the_official_game_is_played_once_where_training_was_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--game", "enduro", "--preset", "smoke", "--run", str(tmp_path), "--env.backend", "gymnasium"]
+    words += ["--env.episode_steps", "none", "--controller.episode_steps", "20", "--controller.world", "random"]
+    words += ["--evaluate.on", "both", "--evaluate.episode_steps", "20"]
+    run(["train_controller", *words], capsys)
+    summary, said = run(["evaluate", *words], capsys)
+    assert "was trained on the official game itself: it is played once" in said
+    assert "official_mean" in summary and "training_mean" not in summary
+    assert summary["official_cut_short"] and not summary["official_transfer"]
 
 
 @pytest.mark.parametrize("how", ["lost", "damaged"])

@@ -55,14 +55,7 @@ def open_replays(run: Run, config: Config, begun: Stage | None = None) -> Replay
         raise missing(run, "replays")
     manifest = begun.manifest() if begun else None
     store = ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"] if manifest else None)
-    ignored = {"threads", "episode_steps"}
-    was = {name: value for name, value in store.about["env"].items() if name not in ignored}
-    _require_same(
-        store.path,
-        "were collected",
-        {"game": store.about["game"], **was},
-        {"game": config.game, **config.env.model_dump(mode="json", exclude=ignored)},
-    )
+    _require_game(store.path, "were collected", store.about, config)
     return store
 
 
@@ -173,9 +166,7 @@ def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, An
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
-    manifest = run.stage("controller").manifest()
-    if manifest is not None:
-        _require_same(run.path / "controller", "was evolved", manifest["settings"], {"game": config.game})
+    _require_game(run.path / "controller", "was evolved", about["config"], config)
     game = find(config.game, config.env)
     _check_actions(run, "controller", about["actions"], game)
     world = load_world(run, config, game, ControllerConfig(**about["settings"]))
@@ -218,6 +209,12 @@ def misfit(run: Run, stage: str, parent: str, wanted: str, found: str) -> UserEr
     )
 
 
+def _require_game(path: Path, made: str, was: dict[str, Any], config: Config) -> None:
+    """Refuse another game, or other rules of it. How long its episodes may be is no matter."""
+    now = {name: value for name, value in config.env.fixed().items() if name != "episode_steps"}
+    _require_same(path, made, {"game": was["game"], **was["env"]}, {"game": config.game, **now})
+
+
 def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if was[name] != value:
@@ -226,11 +223,12 @@ def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any
 
 
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:
-    """The record of the weights that the finished stage's summary names: of no older ones."""
+    """The record of the weights that the finished stage's summary names, and of no older ones, with all settings."""
     summary = run.stage(stage).summary()
     if summary is None:
         raise missing(run, stage)
-    if run.stage(stage).manifest() is None:
+    manifest = run.stage(stage).manifest()
+    if manifest is None:
         raise run.stage(stage).lost_record()
     try:
         about = run.stage(stage).weights.about()
@@ -238,7 +236,7 @@ def _weights_record(run: Run, stage: str) -> dict[str, Any]:
         about = None
     if about is None or about["digest"] != summary["weights"]:
         raise _damaged_weights(run, stage)
-    return about
+    return {**about, "config": manifest["config"]}
 
 
 def _damaged_weights(run: Run, stage: str) -> UserError:

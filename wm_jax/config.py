@@ -45,7 +45,7 @@ class Section(BaseModel):
     def fixed(self) -> dict[str, Any]:
         """The settings that must stay the same while what they made is gone on with."""
         free = {name for name, field in type(self).model_fields.items() if FREE in field.metadata}
-        return self.model_dump(exclude=free)
+        return self.model_dump(mode="json", exclude=free)
 
 
 class EnvConfig(Section):
@@ -190,7 +190,9 @@ class ControllerConfig(Section):
     episodes: Size = Field(default=16, description="episodes per candidate; all candidates play the same ones")
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
     generations: Annotated[Count, FREE] = Field(default=1800, description="generations")
-    episode_steps: Count | None = Field(default=None, description="longest episode in training (default: the game's)")
+    episode_steps: Count | None = Field(
+        default=None, description="longest episode in training, unless the game's is shorter"
+    )
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )
@@ -208,6 +210,9 @@ class EvaluateConfig(Section):
     episodes: Crowd = Field(default=100, description="episodes, with the published seeds")
     on: Literal["official", "training", "both"] = Field(
         default="official", description="the official game, or the one that the agent was trained on"
+    )
+    episode_steps: Count | None = Field(
+        default=None, description="longest episode, unless the game's is shorter: then it is no published score"
     )
     workers: Threads = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")

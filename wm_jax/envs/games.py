@@ -4,7 +4,7 @@ Nothing is imported or opened to read the catalogue. `find` asks the emulator (A
 for what only they know: the action set and the size of the screen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from wm_jax.config import EnvConfig, nearest
@@ -66,6 +66,13 @@ _ATARI_FRAMES = 108_000
 """Emulator frames of the longest Atari episode: half an hour (Machado et al. 2018)."""
 
 
+_ATARI_RULES = {"sticky": 0.25, "frame_skip": 4}
+"""Of ALE/NAME-v5 (Machado et al. 2018)."""
+
+_PROCGEN_LEVELS = {"easy": 200, "hard": 500}
+"""Training levels of the published scores (Cobbe et al. 2020)."""
+
+
 @dataclass(frozen=True)
 class Game:
     """One game, resolved with its settings."""
@@ -92,6 +99,10 @@ class Game:
     """What the score counts."""
     solved: float | None = None
     """The mean score at which the game counts as solved."""
+
+    def up_to(self, steps: int | None) -> "Game":
+        """The game with episodes of at most so many steps, where it does not end them earlier itself."""
+        return self if steps is None else replace(self, episode_steps=min(steps, self.episode_steps))
 
 
 @cache
@@ -288,10 +299,28 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def draws_differently(game: Game) -> bool:
-    """Whether the official game draws its pictures otherwise than the one that replays and training come from.
+def official(game: Game) -> Game:
+    """The game that scores are published for, seen with the same crop and played with the same actions.
 
-    EnvPool has a CarRacing of its own, and of Atari it shows, pixel by pixel, the brighter one of the
-    last two emulator frames.
+    Procgen has two published difficulties, of which it stays the one trained on; its levels stay too, for they say
+    which ones training never saw.
     """
-    return game.family in ("carracing", "atari") and game.env.backend == "envpool"
+    return find(game.name, game.env.model_copy(update={"episode_steps": None, **_ATARI_RULES}))
+
+
+def is_official(game: Game) -> bool:
+    """Whether the game that replays and training come from is the official one itself."""
+    return game == official(game) and (game.family == "gymnasium" or game.env.backend == "gymnasium")
+
+
+def is_transfer(game: Game) -> bool:
+    """Whether an agent trained on this game meets other pictures or rules in the official one, or other levels were
+    to be trained on. The length of episodes does not count: that of training has settings of its own anyway.
+
+    EnvPool has a CarRacing of its own, and of Atari it shows, pixel by pixel, the brighter one of the last two emulator
+    frames.
+    """
+    if game.family in ("carracing", "atari") and game.env.backend == "envpool":
+        return True
+    published = {**_ATARI_RULES, "first_level": 0, "levels": _PROCGEN_LEVELS[game.env.difficulty]}
+    return any(getattr(game.env, name) != value for name, value in published.items())

@@ -1,5 +1,6 @@
 """A game as V sees it: an episode on video, each frame beside its reconstruction."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 
 from wm_jax.artefacts import World
 from wm_jax.envs.host.pool import HostPool, Step
+from wm_jax.interrupt import Stop
 from wm_jax.models.frames import to_float
 from wm_jax.render.video import side_by_side, write_video
 from wm_jax.rollout import AgentPolicy, play
@@ -17,13 +19,16 @@ SCALE = 5
 DECODE_BATCH = 64
 
 
-def record_game(pool: HostPool, seed: int, world: World, controller: jax.Array, path: Path, fps: float) -> None:
+def record_game(
+    pool: HostPool, seed: int, world: World, controller: jax.Array, path: Path, fps: float, stop: Stop
+) -> None:
     """Play one episode and write it as MP4.
 
     Args:
       pool: one slot is enough.
       controller: float32[n_params].
       fps: agent frames per second of the game.
+      stop: checked now and then; an interrupted film leaves nothing behind.
     """
     frames: list[np.ndarray] = []
     scores: list[float] = []
@@ -33,16 +38,15 @@ def record_game(pool: HostPool, seed: int, world: World, controller: jax.Array, 
         scores.append((scores[-1] if scores else 0.0) + float(step.reward[0]))
 
     policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), [seed], pool.slots)
-    play(pool, [seed], policy, watch=watch)
+    play(pool, [seed], policy, watch=watch, stop=stop)
     decoded = reconstruct(world, np.stack(frames))
-    write_video(
-        path,
-        (
-            side_by_side(real, dream, SCALE, f"score {score:,.2f}".removesuffix(".00"))
-            for real, dream, score in zip(frames, decoded, scores, strict=True)
-        ),
-        fps,
-    )
+
+    def pictures() -> Iterator[np.ndarray]:
+        for real, dream, score in zip(frames, decoded, scores, strict=True):
+            stop.check()
+            yield side_by_side(real, dream, SCALE, f"score {score:,.2f}".removesuffix(".00"))
+
+    write_video(path, pictures(), fps)
 
 
 def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -164,9 +164,7 @@ def _player(config: Config, run: Run, game: Game) -> Player:
 
 def collected_game(config: Config) -> Game:
     """The game with the recorded episodes' length."""
-    steps = config.collect.episode_steps
-    game = find(config.game, config.env)
-    return game if steps is None or steps > game.episode_steps else replace(game, episode_steps=steps)
+    return find(config.game, config.env).up_to(config.collect.episode_steps)
 
 
 def episode_seeds(seed: int, count: int) -> list[int]:

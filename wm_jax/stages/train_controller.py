@@ -78,10 +78,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
 
 def training_game(config: Config) -> Game:
-    """The game with the controller's own episode length."""
-    if config.controller.episode_steps is None:
-        return find(config.game, config.env)
-    return find(config.game, config.env.model_copy(update={"episode_steps": config.controller.episode_steps}))
+    """The game with episodes as long as in training."""
+    return find(config.game, config.env).up_to(config.controller.episode_steps)
 
 
 def _evolution(config: Config, world: World) -> Evolution:
@@ -157,7 +155,7 @@ class Arena:
         """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
         mean = self.evolution.mean(search.evolution)
         seeds = self._seeds("evaluation", self.config.controller.evaluate_episodes)
-        # Whole episodes, without patience; and without `stop`: it is short, and the generation before it is done.
+        # As long as in training, but without patience; and without `stop`: the generation before it is done.
         returns = play(self.pool, seeds, self._policy(mean, np.zeros(len(seeds), np.int32), seeds)).returns
         score = jnp.float32(returns.mean())
         if score > search.best_score:
