@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from wm_jax.chain import upstream
 from wm_jax.config import Config
 from wm_jax.envs.games import find
 from wm_jax.interrupt import Stop
@@ -28,7 +29,7 @@ FACTS = {
     "latents": ("frames",),
     "memory": ("steps", "test_nll"),
     "controller": ("generations", "parameters", "best_score"),
-    "evaluation": ("episodes",),
+    "evaluation": ("official_episodes", "official_mean", "training_episodes", "training_mean"),
 }
 """What the report says of each stage, from its summary."""
 
@@ -36,7 +37,9 @@ FACTS = {
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Write `report.html` into the run's folder; returns the scores and where it is."""
     game = find(config.game, config.env)
-    evaluations = {on: run.stage("evaluation").record(f"{on}.json") for on in ("official", "training")}
+    chain = [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]
+    weights = {name: (run.stage(name).summary() or {}).get("weights") for name in chain}
+    evaluations = {on: _evaluation(run, on, weights["controller"]) for on in ("official", "training")}
     headline = evaluations["official"] or evaluations["training"] or {}
     path = write_report(
         run.path / "report.html",
@@ -46,25 +49,23 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         random_score=_score(headline.get("random", {})),
         references={"solved": game.solved} if game.solved is not None else {},
         unit=game.unit,
-        stages=[_row(run, name) for name in TITLES],
+        stages=[_row(run, name) for name in chain],
         scores=[*_history(run, headline, game.unit), *_histograms(run, evaluations)],
         video=_media(
-            _first(run.path / "evaluation", "official.mp4", "training.mp4"),
+            _film(run, weights["controller"]),
             "One game played by the agent, each frame beside V's reconstruction of it",
         ),
         reconstructions=_media(
-            run.path / "vae" / "reconstructions.png",
+            run.path / "vae" / "reconstructions.png" if "vae" in chain else None,
             "Held-out frames above their reconstructions",
             "Real above decoded.",
         ),
-        losses=[curve for name in ("vae", "memory") for curve in _losses(run, name)],
+        losses=[curve for name in ("vae", "memory") if name in chain for curve in _losses(run, name)],
         settings=config.model_dump(),
         provenance={
             "made with": made_with(),
             "machine": {"system": platform.platform(), "devices": ", ".join(map(str, jax.devices()))},
-            "weights": {
-                name: (run.stage(name).summary() or {}).get("weights") for name in ("vae", "memory", "controller")
-            },
+            "weights": {name: digest for name, digest in weights.items() if digest is not None},
         },
     )
     summary: dict[str, Any] = {"report": str(path)}
@@ -72,8 +73,23 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if result is not None:
             summary |= {f"{on}_mean": result["mean"], f"{on}_std": result["std"], f"{on}_episodes": result["episodes"]}
             summary |= {f"{on}_random_mean": result["random"]["mean"]} if "random" in result else {}
-    summary["seconds"] = round(sum((run.stage(name).summary() or {}).get("seconds") or 0 for name in TITLES), 1)
+    summary["seconds"] = round(sum((run.stage(name).summary() or {}).get("seconds") or 0 for name in chain), 1)
     return summary
+
+
+def _evaluation(run: Run, on: str, weights: str | None) -> dict[str, Any] | None:
+    """The score on that game, if it is this agent's."""
+    result = run.stage("evaluation").record(f"{on}.json")
+    return result if result is not None and result["weights"] == weights else None
+
+
+def _film(run: Run, weights: str | None) -> Path | None:
+    """A video of this agent, on the official game if there is one."""
+    for on in ("official", "training"):
+        record = run.stage("evaluation").record(f"{on}-film.json")
+        if record is not None and record["made"]["weights"] == weights:
+            return run.path / "evaluation" / f"{on}.mp4"
+    return None
 
 
 def _score(result: dict[str, Any]) -> Score | None:
@@ -92,10 +108,6 @@ def _row(run: Run, name: str) -> StageRow:
 
 def _media(path: Path | None, alt: str, caption: str = "") -> Media | None:
     return Media(path, alt, caption) if path is not None and path.exists() else None
-
-
-def _first(folder: Path, *names: str) -> Path | None:
-    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _losses(run: Run, name: str) -> list[Media]:
@@ -132,6 +144,8 @@ def _histograms(run: Run, evaluations: dict[str, Any]) -> list[Media]:
     for on, result in evaluations.items():
         path = run.path / "evaluation" / f"{on}.png"
         if result is not None and path.exists():
-            transfer = " (another renderer than it was trained on)" if result.get("transfer") else ""
-            found.append(Media(path, f"Scores of single episodes on {names[on]}", f"On {names[on]}{transfer}."))
+            notes = ["which is not quite the one it was trained on"] if result["transfer"] else []
+            notes += [f"episodes cut short at {result['episode_steps']:,} steps"] if result["cut_short"] else []
+            caption = ", ".join([f"On {names[on]}", *notes]) + "."
+            found.append(Media(path, f"Scores of single episodes on {names[on]}", caption))
     return found
