@@ -20,7 +20,7 @@ FLOORS = (
     "checkpoints interrupt",
     "run",
     "models envs data",  # floor 1
-    "training rollout evolution artefacts",  # floor 2
+    "training rollout evolution artefacts lineage",  # floor 2
     "render",  # floor 3, in two steps
     "stages bench",
     "cli",  # floor 4

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_training import StopAt
 
-from wm_jax import cli
+from wm_jax import cli, lineage
 from wm_jax.data.replay import ReplayStore
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
@@ -297,6 +297,50 @@ def test_the_official_game_is_played_once_where_training_was_on_it(
     assert "was trained on the official game itself: it is played once" in said
     assert "official_mean" in summary and "training_mean" not in summary
     assert summary["official_cut_short"] and not summary["official_transfer"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train_memory", "--vae.latent", "64"], "--vae.latent 64: {run}/vae was made with 32"),
+        (["train_memory", "--vae.steps", "50"], "--vae.steps 50: {run}/vae was made with 20"),
+        (["train_vae", "--collect.episodes", "256"], "--collect.episodes 256: {run}/replays was made with 6"),
+        (["train_vae", "--collect.policy", "uniform"], "--collect.policy uniform: {run}/replays was made with held"),
+        (["train_controller", "--memory.cell", "gru"], "--memory.cell gru: {run}/memory was made with lstm"),
+        (["evaluate", "--controller.inputs", "z"], "--controller.inputs z: {run}/controller was made with zh"),
+        (["evaluate", "--vae.beta", "2", "--fresh"], "--vae.beta 2.0: {run}/vae was made with 1.0"),
+        (["evaluate", "--evaluate.on", "training", "--env.difficulty", "hard"], "with --env.difficulty easy, not hard"),
+    ],
+)
+def test_settings_that_contradict_what_is_there_are_refused(
+    words: list[str], sentence: str, chased: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in chased.rglob("*") if path.is_file()}
+    assert cli.main([*words, *CHASED, "--run", str(chased)]) == 1
+    said = capsys.readouterr().err.strip()
+    assert sentence.format(run=chased) in said and "\n" not in said
+    assert {path: path.stat().st_mtime_ns for path in chased.rglob("*.json")} == {
+        path: time for path, time in before.items() if path.suffix == ".json"
+    }
+
+
+def test_settings_of_what_is_there_are_recorded_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*CHASED, "--run", str(tmp_path)]
+    run(["train_vae", *words, "--vae.latent", "8", "--collect.policy", "uniform"], capsys)
+    run(["train_vae", *words, "--vae.latent", "8", "--vae.steps", "25"], capsys)
+    run(["collect", *words, "--collect.episodes", "8", "--collect.policy", "brownian"], capsys)
+    run(["collect", *words], capsys)
+    run(["train_controller", *words, "--controller.inputs", "z"], capsys)
+    for stage, steps in (("vae", 25), ("controller", 25)):
+        manifest = Run(tmp_path).stage(stage).manifest()
+        assert manifest is not None
+        assert (manifest["config"]["vae"]["latent"], manifest["config"]["vae"]["steps"]) == (8, steps)
+    # What is repeated, or agrees with what is there, is welcome.
+    agreeing = ["--vae.latent", "8", "--vae.steps", "25", "--collect.episodes", "8", "--collect.policy", "brownian"]
+    run(["evaluate", *words, *agreeing], capsys)
+    _, config = cli.parse("evaluate", words)
+    settled = lineage.settle(config, Run(tmp_path), "evaluation")
+    assert (settled.controller.inputs, settled.vae.latent, settled.collect.episodes) == ("z", 8, 8)
 
 
 @pytest.mark.parametrize("how", ["lost", "damaged"])

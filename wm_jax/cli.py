@@ -52,6 +52,8 @@ STANDALONE = {"benchmark": "wm_jax.bench.command", "doctor": "wm_jax.stages.doct
 """Commands without a game, and the modules that have a `main` of their own for them."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
+MAKES = {command: artefact for artefact, command in CHAIN.items()}
+"""What a command makes."""
 UPKEEP = {
     "verify": "reads every stored byte and names what is damaged",
     "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
@@ -204,9 +206,13 @@ def _value(text: str | list[str]) -> Any:
 
 def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     from wm_jax.interrupt import Interrupted, graceful_stop
+    from wm_jax.lineage import settle
     from wm_jax.metrics import say
 
     run = _run(command, options, config)
+    if command in MAKES:
+        given = {name for name, value in vars(options).items() if value is not None}
+        config = settle(config, run, MAKES[command], given)
     if not options.debug:
         # What goes wrong in Orbax's threads reaches us as an exception; its logged tracebacks only repeat it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -217,7 +223,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
                 say(
                     f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it")
                 )
-                _stage(needed).run(config, run, stop)
+                _stage(needed).run(settle(config, run, MAKES[needed]), run, stop)
             summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
         except Interrupted:
             again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
@@ -241,11 +247,7 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
         raise UserError(f"--run {path}: this is a file; give a folder")
     if options.fresh and command in UPKEEP:
         raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
-    anew = (
-        _everything(config)
-        if command == "pipeline"
-        else [name for name, made_by in CHAIN.items() if made_by == command]
-    )
+    anew = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
     return Run(path, anew if options.fresh else [])
 
 
@@ -264,9 +266,8 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
         return []
     if command == "pipeline":
         return [CHAIN[artefact] for artefact in _everything(config)]
-    made = next(artefact for artefact, made_by in CHAIN.items() if made_by == command)
-    controller = config.controller
-    needed = upstream(made, controller.inputs, controller.world, lambda name: run.stage(name).summary() is not None)
+    inputs, world = config.controller.inputs, config.controller.world
+    needed = upstream(MAKES[command], inputs, world, lambda name: run.stage(name).summary() is not None)
     return [CHAIN[artefact] for artefact in needed]
 
 

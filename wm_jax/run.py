@@ -140,6 +140,12 @@ class Stage:
             record = {"stage": self.name, **_identity(settings, parents), "config": _plain(config)}
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
+    def note(self, config: Mapping[str, Any]) -> None:
+        """Record the settings that the artefact is gone on with, for those that may change."""
+        record = self.manifest()
+        if record is not None and record["config"] != _plain(config):
+            self.write_record("stage.json", {**record, "config": _plain(config)})
+
     def _is_bare(self) -> bool:
         """Was the stage begun, and stopped before there was anything to keep? Then other settings do no harm."""
         return (self.path / "stage.json").exists() and {path.name for path in self.path.iterdir()} <= BARE

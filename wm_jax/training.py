@@ -133,6 +133,7 @@ def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str,
         seed = streams.integer(config.seed, stage.name, "train")
         task, report = recipe.prepare(seed)
         stage.claim(identity, recipe.parents, config.model_dump())
+        stage.note(config.model_dump())
         params, figures = fit(
             task,
             recipe.params,

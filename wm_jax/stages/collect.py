@@ -61,6 +61,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if not rounds and stage.summary() is not None:
             say(f"replays: {before.episodes:,} episodes are there already")
             return {**describe(store), "episodes_added": 0}
+        stage.note(config.model_dump())
         with stage.timed() as watch:
             _fill(config, game, rounds, store, stop)
         steps = store.count().steps - before.steps

@@ -10,6 +10,7 @@ from wm_jax.chain import upstream
 from wm_jax.config import Config
 from wm_jax.envs.games import find
 from wm_jax.interrupt import Stop
+from wm_jax.lineage import settle
 from wm_jax.metrics import read_metrics
 from wm_jax.render.plots import loss_curves, score_history
 from wm_jax.render.report import Media, Score, StageRow, write_report
@@ -61,7 +62,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "Real above decoded.",
         ),
         losses=[curve for name in ("vae", "memory") if name in chain for curve in _losses(run, name)],
-        settings=config.model_dump(),
+        settings=settle(config, run, "evaluation").model_dump(),
         provenance={
             "made with": made_with(),
             "machine": {"system": platform.platform(), "devices": ", ".join(map(str, jax.devices()))},

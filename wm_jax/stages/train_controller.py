@@ -57,6 +57,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             return done
         evolution = _evolution(config, world)
         stage.claim(identity, world.parents, config.model_dump())
+        stage.note(config.model_dump())
         search, latest, figures = _evolve(config, run, game, world, evolution, stop)
         tree = {"best": search.best, "latest": latest}
         record = {
