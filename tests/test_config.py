@@ -1,9 +1,11 @@
 """Settings: layers, types, and what is said about mistakes."""
 
-import pytest
-import yaml
+from pathlib import Path
 
-from wm_jax.config import Config, config_folder, field_names, load, presets, validate
+import pytest
+
+from wm_jax import config
+from wm_jax.config import Config, VaeConfig, config_folder, field_names, load, presets, validate
 from wm_jax.envs.games import PROCGEN, family_of
 from wm_jax.errors import UsageError
 
@@ -35,13 +37,60 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     assert (config.controller.population, config.controller.episodes, config.controller.sigma) == (64, 16, 0.1)
 
 
-def test_layers_lie_over_each_other_in_order() -> None:
-    assert (
-        load("enduro", "atari", "smoke").collect.hold
-        == yaml.safe_load((config_folder() / "enduro.yaml").read_text())["collect"]["hold"]
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of settings of our own, with the preset quick alone."""
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "quick.yaml").write_text("{}")
+    monkeypatch.setattr(config, "config_folder", lambda: tmp_path)
+    monkeypatch.setattr(config, "presets", lambda: ("quick",))
+    return tmp_path
+
+
+def test_layers_lie_over_each_other_in_order(layers: Path) -> None:
+    # Every layer sets what those above it set too, and one thing more, which shows it.
+    for place, (file, content) in enumerate(
+        [
+            ("atari.yaml", "collect: {{hold: {0}, slots: {0}, episodes: {0}, episode_steps: {0}}}"),
+            ("enduro.yaml", "collect: {{slots: {0}, episodes: {0}, episode_steps: {0}}}"),
+            ("presets/quick.yaml", "collect: {{episodes: {0}, episode_steps: {0}}}\nvae: {{steps: {0}, batch: {0}}}"),
+        ],
+        start=1,
+    ):
+        (layers / file).write_text(content.format(place))
+    with (layers / "atari.yaml").open("a") as file:
+        file.write("\npresets: {quick: {vae: {steps: 4, batch: 4, latent: 4}}}")
+    with (layers / "enduro.yaml").open("a") as file:
+        file.write("\npresets: {quick: {collect: {episode_steps: 5}, vae: {batch: 5, latent: 5}}}")
+    found = load("enduro", "atari", "quick", {"vae": {"latent": 6}})
+    assert (found.collect.hold, found.collect.slots, found.collect.episodes, found.collect.episode_steps) == (
+        1,
+        2,
+        3,
+        5,
     )
-    assert load("enduro", "atari", "smoke").vae.steps == 20
-    assert load("enduro", "atari", "smoke", {"vae": {"steps": 3}}).vae.steps == 3
+    assert (found.vae.steps, found.vae.batch, found.vae.latent) == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("presets: {quik: {vae: {steps: 3}}}", r"enduro.yaml: presets.quik: no such preset; did you mean quick"),
+        ("presets: {quick: 3}", r"enduro.yaml: presets.quick: expected a mapping of sections, found int"),
+        ("presets: [quick]", r"enduro.yaml: presets: expected a mapping of sections, found list"),
+        ("presets: {quick: {vae: {stps: 3}}}", r"--vae.stps: no such setting; did you mean vae.steps"),
+    ],
+)
+def test_mistakes_in_a_games_own_presets_are_named(content: str, sentence: str, layers: Path) -> None:
+    (layers / "enduro.yaml").write_text(content)
+    with pytest.raises(UsageError, match=sentence):
+        load("enduro", "atari")
+
+
+@pytest.mark.parametrize("content", ["presets:", "presets:\n  quick:", "vae:\npresets: {quick: {vae: }}"])
+def test_what_is_left_empty_says_nothing(content: str, layers: Path) -> None:
+    (layers / "enduro.yaml").write_text(content)
+    assert load("enduro", "atari").vae == VaeConfig()
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
     late = []
     for name in dict.fromkeys((family, file_name(game))):
         layer = _read_yaml(folder / f"{name}.yaml")
-        late.append((f"{name}.yaml", layer.pop("presets", {}).get(preset, {})))
+        late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
         settings = _merge(settings, layer, f"{name}.yaml")
     settings = _merge(settings, _read_yaml(folder / "presets" / f"{preset}.yaml"), f"presets/{preset}.yaml")
     for source, layer in late:
@@ -357,9 +357,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise UsageError(f"{path.name}: not valid YAML ({' '.join(str(error).split())}); mend or restore it") from None
+    return _mapping(content, path.name)
+
+
+def _own_preset(block: Any, preset: str, source: str) -> dict[str, Any]:
+    """What a game's `presets:` block says of a preset."""
+    block = _mapping(block, f"{source}: presets")
+    for name in block:
+        if name not in presets():
+            raise UsageError(f"{source}: presets.{name}: no such preset{nearest(str(name), presets())}")
+    return _mapping(block.get(preset, {}), f"{source}: presets.{preset}")
+
+
+def _mapping(content: Any, source: str) -> dict[str, Any]:
+    """A YAML mapping without the keys that nothing follows, which YAML reads as null."""
     if not isinstance(content, dict):
-        raise UsageError(f"{path.name}: expected a mapping of sections, found {type(content).__name__}")
-    return content
+        raise UsageError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], source: str) -> dict[str, Any]:
