@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_training import StopAt
 
-from wm_jax import cli, lineage
+from wm_jax import cli, lineage, training
 from wm_jax.data.replay import ReplayStore
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
@@ -136,12 +136,39 @@ def test_lost_weights_are_written_again_from_the_checkpoints(
     said = capsys.readouterr().err.strip().split("\n")[-1]
     assert said.startswith("error: ") and f"bin/train_{stage} writes it again" in said
     before = json.loads((path / stage / "summary.json").read_text())["weights"]
-    summary, said = run([f"train_{stage}", *words], capsys)
+    curves = (path / stage / "metrics.jsonl").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_record", None)  # nothing is trained again
+        patch.setattr(train_controller.Arena, "play_generation", None)
+        summary, said = run([f"train_{stage}", *words], capsys)
     assert "its weights are lost or damaged; writing them again" in said
-    assert summary["weights"] == before
+    assert summary["weights"] == before and (path / stage / "metrics.jsonl").read_bytes() == curves
     evaluated, _ = run(["evaluate", *words], capsys)
     scores = json.loads((chased / "evaluation" / "official.json").read_text())
     assert evaluated["official_mean"] == scores["mean"]
+
+
+@pytest.mark.parametrize("stage", ["vae", "controller"])
+@pytest.mark.parametrize("weights", ["whole", "lost"])
+def test_lost_checkpoints_are_named_and_nothing_is_erased(
+    stage: str, weights: str, chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path)
+    shutil.rmtree(path / stage / "checkpoints")
+    more = ["--vae.steps", "30"] if stage == "vae" else ["--controller.generations", "3"]
+    words = [f"train_{stage}", *CHASED, "--run", str(path)]
+    if weights == "lost":
+        shutil.rmtree(path / stage / "weights")
+        more = []
+    else:
+        run(words, capsys)  # finished, and asked for no more, it needs none
+    before = {file: file.read_bytes() for file in (path / stage).rglob("*") if file.is_file()}
+    assert cli.main([*words, *more]) == 1
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert "behind it, but its checkpoints are lost" in said and f"bin/train_{stage} --fresh" in said
+    assert ("weights are lost or damaged" in said) == (weights == "lost")
+    assert {file: file.read_bytes() for file in (path / stage).rglob("*") if file.is_file()} == before
 
 
 def test_fresh_moves_nothing_when_the_command_is_refused(

@@ -77,13 +77,24 @@ class Stage:
         Args:
           unit: what the summary counts, such as "steps".
           template: a pytree of arrays shaped like the weights.
+
+        Raises:
+          UserError: there is work to do, but nothing to go on from.
         """
         done = self.summary()
-        if done is None or done[unit] < enough:
+        if done is None:
             return None
-        if self.weights.holds(done["weights"], template):
+        whole = self.weights.holds(done["weights"], template)
+        if whole and done[unit] >= enough:
             return done
-        say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
+        if not self.checkpoints.steps():
+            raise UserError(
+                f"{self.path} has {done[unit]:,} {unit} behind it, but its checkpoints are lost"
+                f"{'' if whole else ', and its weights are lost or damaged'}: restore {self.checkpoints.folder.name}/, "
+                f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
+            )
+        if not whole:
+            say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
         return None
 
     def check(self, settings: Mapping[str, Any], parents: Mapping[str, Any]) -> None:
