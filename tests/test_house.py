@@ -29,7 +29,6 @@ FLOORS = (
 """The rooms from the ground up. Imports go down, or stay in the room; a package is one room."""
 
 BESIDE = {
-    "envs.dream": "models",  # the dream is M as an environment
     "data.sequences": "models",  # it makes the batches that M's loss takes
 }
 """The exceptions: which module may import which room of its own floor."""
@@ -111,6 +110,11 @@ def test_imports_go_down(name: str):
             assert room != "stages" or name == "stages", f"{name} imports {imported}: stages meet on disk"
         elif other != BESIDE.get(name):
             assert floor(imported) < floor(name), f"{name} imports {imported}, which is not below it"
+
+
+def test_every_exception_is_needed():
+    for name, room in BESIDE.items():
+        assert any(imported.split(".")[0] == room for imported in ours(modules()[name])), f"{name}: strike it off"
 
 
 def test_every_stage_is_reachable_and_every_command_has_a_launcher():

@@ -4,6 +4,9 @@ import importlib
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from test_training import StopAt
 
 from wm_jax import cli, lineage, training
+from wm_jax.config import Config
 from wm_jax.data.replay import ReplayStore
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
@@ -387,6 +391,20 @@ def test_latents_that_are_lost_or_damaged_are_encoded_again(
     assert victim.read_bytes() == content
 
 
+def search_one_generation(config: Config, run: Run) -> None:
+    """Evolve until somebody asks to stop, which happens at the end of the next generation."""
+    stop, told = Stop(), Evolution.tell
+
+    def told_to_stop(self: Evolution, state: EvolutionState, returns: np.ndarray) -> EvolutionState:
+        stop.requested = True
+        return told(self, state, returns)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evolution, "tell", told_to_stop)
+        with pytest.raises(Interrupted):
+            train_controller.run(config, run, stop)
+
+
 def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(
     chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -394,22 +412,52 @@ def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(
     shutil.copytree(chased, path, ignore=shutil.ignore_patterns("controller", "evaluation"))
     words = ["train_controller", *CHASED, "--run", str(path), "--controller.evaluate_every", "9"]
     _, config = cli.parse(words[0], [*words[1:], "--controller.generations", "3"])
-    stop = Stop()
-
-    def told_to_stop(self: Evolution, state: EvolutionState, returns: np.ndarray) -> EvolutionState:
-        stop.requested = True
-        return told(self, state, returns)
-
-    told = Evolution.tell
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evolution, "tell", told_to_stop)
-        with pytest.raises(Interrupted):
-            train_controller.run(config, Run(path), stop)
+    search_one_generation(config, Run(path))
     summary, said = run([*words, "--controller.generations", "1"], capsys)
     assert "going on from generation 1" in said
     assert math.isfinite(summary["best_score"]) and summary["best_score"] == pytest.approx(
         summary["evaluation_mean"], abs=0.01
     )
+
+
+def test_a_search_that_was_stopped_ends_as_if_it_had_not_been(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train_controller", *CHASED, "--controller.generations", "4"]
+    straight = shutil.copytree(chased, tmp_path / "straight", ignore=shutil.ignore_patterns("controller"))
+    broken = shutil.copytree(straight, tmp_path / "broken")
+    _, config = cli.parse(words[0], words[1:])
+    for done in (1, 2):
+        search_one_generation(config, Run(broken))
+        assert Run(broken).stage("controller").checkpoints.steps()[-1] == done
+    resumed, said = run([*words, "--run", str(broken)], capsys)
+    undisturbed, _ = run([*words, "--run", str(straight)], capsys)
+    assert "going on from generation 2" in said and resumed["weights"] == undisturbed["weights"]
+
+
+def test_a_stage_that_is_told_to_stop_saves_its_state_and_says_130(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ignored = shutil.ignore_patterns("vae", "latents", "memory", "controller", "evaluation")
+    straight = shutil.copytree(chased, tmp_path / "straight", ignore=ignored)
+    broken = shutil.copytree(straight, tmp_path / "broken")
+    # Nothing but the signal makes it save before its end.
+    words = ["train_vae", *CHASED, "--vae.steps", "300", "--vae.save_every", "1000", "--vae.report_every", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "wm_jax", *words, "--run", str(broken)], stderr=subprocess.PIPE, text=True
+    )
+    curves = broken / "vae" / "metrics.jsonl"
+    while process.poll() is None and not (curves.exists() and curves.stat().st_size):
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "interrupted; the same command goes on" in said and "Traceback" not in said
+    (step,) = Run(broken).stage("vae").checkpoints.steps()
+    assert 0 < step < 300
+    resumed, said = run([*words, "--run", str(broken)], capsys)
+    undisturbed, _ = run([*words, "--run", str(straight)], capsys)
+    assert f"going on from step {step}" in said and resumed["weights"] == undisturbed["weights"]
 
 
 def lose(path: Path, *shards: str) -> None:
