@@ -202,8 +202,9 @@ def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params
     if controller.inputs != "z":
         if memory is None:
             raise UserError(f"--controller.inputs {controller.inputs}: it needs a memory; train one, or use z")
-        if controller.inputs == "zhc" and memory.config.cell == "gru":
-            raise UserError("--controller.inputs zhc: a GRU memory has no c; use zh, or --memory.cell lstm")
+        if controller.inputs == "zhc" and len(memory.init_carry(1)) < 2:
+            cell = memory.config.cell
+            raise UserError(f"--controller.inputs zhc: the cell {cell} has no c; use zh, or --memory.cell lstm")
         sizes |= {
             "latents of M": (memory.latent, controller.latent),
             "hidden units of M": (memory.config.hidden, controller.memory_hidden),
