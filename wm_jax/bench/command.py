@@ -52,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     names = (OURS, *(name for against in options.against or ["torch"] for name in AGAINST[against]))
     names = (options.memory_of,) if options.memory_of else names
     if any(name.startswith("torch") for name in names) and importlib.util.find_spec("torch") is None:
-        raise UserError("--against torch: PyTorch is not installed; pip install torch==2.13.0, or --against none")
+        raise UserError(
+            f"--against torch: PyTorch is not installed; {sys.executable} -m pip install torch==2.13.0, "
+            "or give --against none"
+        )
     with tempfile.TemporaryDirectory(prefix="wm_jax-benchmark-") as folder:
         asked = Options(names, Path(folder), options.small)
         if options.memory_of:
