@@ -114,7 +114,6 @@ def test_gradient_reaches_every_parameter():
 
 @pytest.mark.parametrize("batch", [3, 27])
 def test_fast_equals_plain(batch):
-    """27 frames make two chunks of 14, the second one filled up."""
     (plain, _), expected = grad_of(small(), frames(batch))
     (fast, _), got = grad_of(small(fast_kernels=True), frames(batch))
     np.testing.assert_allclose(fast, plain, rtol=1e-5)

@@ -16,7 +16,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from wm_jax.config import MemoryConfig
-from wm_jax.kernels.lstm import LstmParams, lstm, lstm_step
+from wm_jax.kernels import native
+from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.models import mdn
 
 Carry = tuple[Float[Array, "B H"], ...]
@@ -83,7 +84,7 @@ class LSTM(nnx.Module):
 
     def __init__(self, inputs: int, hidden: int, fast: bool, rngs: nnx.Rngs):
         self.hidden = hidden
-        self.fast = fast
+        self.formulation: Formulation = _fastest() if fast else "plain"
         kernel = _glorot(rngs, inputs + hidden, 4 * hidden)
         self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
         self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
@@ -106,7 +107,7 @@ class LSTM(nnx.Module):
     ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
         h, c = carry
-        return lstm(self._params, (h, c), x, first, fast=self.fast)
+        return lstm(self._params, (h, c), x, first, self.formulation)
 
 
 class GRU(nnx.Module):
@@ -168,8 +169,7 @@ class MDNRNN(nnx.Module):
         self.config = config
         self.latent = latent
         self.action = action
-        fast = config.fast_kernels and jax.default_backend() == "cpu"
-        self.cell = CELLS[config.cell](latent + action, config.hidden, fast, rngs)
+        self.cell = CELLS[config.cell](latent + action, config.hidden, config.fast_kernels, rngs)
         outputs = 3 * latent * config.mixtures + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, config.hidden, outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
@@ -271,6 +271,10 @@ def loss_and_grad(
 
     gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
     return metrics, carry, gradients
+
+
+def _fastest() -> Formulation:
+    return "native" if native.available() else "derived"
 
 
 def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> Array:

@@ -10,22 +10,14 @@ from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
-from wm_jax.kernels.chunk import in_chunks
-from wm_jax.kernels.conv import conv2d, conv2d_transpose
+from wm_jax.kernels import native
+from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
 
 SIDE = 64
 ENCODER_CHANNELS = (32, 64, 128, 256)
 ENCODER_KERNEL = 4
 DECODER_CHANNELS = (128, 64, 32)
 DECODER_KERNELS = (5, 5, 6, 6)
-
-CHUNK = 25
-"""Frames whose activations fit a CPU's cache."""
-
-
-def use_fast_kernels(config: VaeConfig) -> bool:
-    """Our convolutions beat XLA's on CPU only."""
-    return config.fast_kernels and jax.default_backend() == "cpu"
 
 
 def scaled(channels: int, config: VaeConfig) -> int:
@@ -61,7 +53,7 @@ class Encoder(nnx.Module):
     """Frames to F = 4 * 256 * width features: four k4 s2 convolutions with ReLU."""
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = use_fast_kernels(config)
+        self.fast = config.fast_kernels and native.available()
         channels = (3, *(scaled(count, config) for count in ENCODER_CHANNELS))
         self.kernels, self.biases = nnx.List(), nnx.List()
         side, k = SIDE, ENCODER_KERNEL
@@ -73,13 +65,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, frames: Float[Array, "B 64 64 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1]."""
-
-        def convolutions(x: Array) -> Array:
-            for kernel, bias in zip(self.kernels, self.biases, strict=True):
-                x = conv2d(x, kernel[...], bias[...], relu=True, fast=self.fast)
-            return x.reshape(x.shape[0], self.features)
-
-        return in_chunks(convolutions, frames, CHUNK) if self.fast else convolutions(frames)
+        return convolutions(frames, _layers(self), fast=self.fast).reshape(frames.shape[0], self.features)
 
 
 class Decoder(nnx.Module):
@@ -89,7 +75,7 @@ class Decoder(nnx.Module):
     """
 
     def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = use_fast_kernels(config)
+        self.fast = config.fast_kernels and native.available()
         hidden = 4 * scaled(256, config)
         channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
         side = DECODER_KERNELS[0]
@@ -108,14 +94,11 @@ class Decoder(nnx.Module):
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:
         """Frames in [0, 1]."""
-
-        def convolutions(x: Array) -> Array:
-            last = len(self.kernels) - 1
-            for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-                x = conv2d_transpose(x, kernel[...], bias[...], relu=layer < last, fast=self.fast)
-            return jax.nn.sigmoid(x)
-
         side = DECODER_KERNELS[0]
         x = (self.dense(z) @ self.first_kernel[...]).reshape(z.shape[0], side, side, -1)
         x = jax.nn.relu(x + self.first_bias[...][None, None, None, :])
-        return in_chunks(convolutions, x, CHUNK) if self.fast else convolutions(x)
+        return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast))
+
+
+def _layers(part: Encoder | Decoder) -> list[Layer]:
+    return [Layer(kernel[...], bias[...]) for kernel, bias in zip(part.kernels, part.biases, strict=True)]
