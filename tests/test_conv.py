@@ -130,4 +130,4 @@ def test_what_does_not_fit_is_refused_before_c_reads_it(op):
         with pytest.raises((TypeError, ValueError)):
             op(x, [wrong], fast=True)
     with pytest.raises(TypeError, match="float32"):
-        op(x.astype(jnp.bfloat16), [Layer(layer.w.astype(jnp.bfloat16), layer.b.astype(jnp.bfloat16))], fast=True)
+        op(x, [Layer(layer.w.astype(jnp.bfloat16), layer.b)], fast=True)

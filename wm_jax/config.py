@@ -119,6 +119,7 @@ class VaeConfig(Section):
     report_every: Count = Field(
         default=1000, description="updates between held-out evaluations and reconstruction sheets"
     )
+    bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
     fast_kernels: bool = Field(default=True, description="on CPU, our convolutions in C instead of XLA's")
 
 

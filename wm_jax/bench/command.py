@@ -91,8 +91,11 @@ def _case(stage: str) -> Callable[[Options], Case]:
 
 
 def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
+    import jax
+
     if any(name.startswith("torch") for name in names):
-        found = case.agreement()
+        with jax.default_matmul_precision("highest"):
+            found = case.agreement()
         if not found < case.tolerance:
             raise UserError(
                 f"{case.name}: ours and PyTorch's differ by {found:.1e} on the same weights and data, more than "

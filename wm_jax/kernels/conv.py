@@ -31,9 +31,9 @@ _COLUMNS = 16
 class Layer(NamedTuple):
     """Weights and biases of one layer.
 
-    w: of a convolution from `large` to `small` channels, [a, b] for the pixel (2i+a, 2j+b) of window (i, j); a
-      transposed convolution goes the other way by the same weights.
-    b: of the channels that the layer makes.
+    w: float32, or bfloat16 for products in it. Of a convolution from `large` to `small` channels, [a, b] for the pixel
+      (2i+a, 2j+b) of window (i, j); a transposed convolution goes the other way by the same weights.
+    b: float32, of the channels that the layer makes.
     """
 
     w: Float[Array, "k k large small"]
@@ -46,15 +46,14 @@ def convolutions(
     """Convolutions, each followed by a ReLU; an image of side s becomes one of (s - k) // 2 + 1.
 
     Args:
-      x: float32 if fast.
-      fast: ours, which needs `native.available()`.
+      fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
         native.check(convolutions, x, layers)
         return _fast_convolutions(x, tuple(layers))
     for w, b in layers:
-        y = lax.conv_general_dilated(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
-        x = jax.nn.relu(y + b[None, None, None, :])
+        y = lax.conv_general_dilated(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+        x = jax.nn.relu(_with_bias(y, b))
     return x
 
 
@@ -64,17 +63,21 @@ def transposed_convolutions(
     """Transposed convolutions with ReLUs between them; an image of side s becomes one of 2 * s - 2 + k.
 
     Args:
-      x: float32 if fast.
-      fast: ours, which needs `native.available()`.
+      fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
         native.check(transposed_convolutions, x, layers)
         return _fast_transposed(x, tuple(layers))
     for place, (w, b) in enumerate(layers):
-        y = lax.conv_transpose(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
-        y = y + b[None, None, None, :]
+        y = lax.conv_transpose(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
+        y = _with_bias(y, b)
         x = jax.nn.relu(y) if place < len(layers) - 1 else y
     return x
+
+
+def _with_bias(y: Array, b: Array) -> Array:
+    """In the biases' type, whatever y was multiplied in: their gradient is a sum over many thousand pixels."""
+    return y.astype(b.dtype) + b[None, None, None, :]
 
 
 @jax.custom_vjp

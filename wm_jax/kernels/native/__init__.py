@@ -73,9 +73,10 @@ def check(plain: Callable[..., Any], *arguments: Any) -> None:
     """
     if not available():
         raise RuntimeError("there are no kernels in C here: ask native.available() first")
-    made = jax.tree.leaves(jax.eval_shape(plain, *arguments))
-    if any(leaf.dtype != jax.numpy.float32 for leaf in made):
-        raise TypeError(f"the kernels in C compute in float32, not {made[0].dtype}")
+    jax.eval_shape(plain, *arguments)
+    types = {leaf.dtype for leaf in jax.tree.leaves(arguments)} - {np.dtype(bool), np.dtype(np.float32)}
+    if types:
+        raise TypeError(f"the kernels in C compute in float32, not {', '.join(map(str, types))}")
 
 
 def build() -> Path:

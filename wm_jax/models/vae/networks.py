@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import sqrt
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,11 @@ ENCODER_CHANNELS = (32, 64, 128, 256)
 ENCODER_KERNEL = 4
 DECODER_CHANNELS = (128, 64, 32)
 DECODER_KERNELS = (5, 5, 6, 6)
+
+
+def compute_type(config: VaeConfig) -> Any:
+    """What convolutions multiply in; parameters, sums, losses and everything else are float32."""
+    return jnp.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jnp.float32
 
 
 def scaled(channels: int, config: VaeConfig) -> int:
@@ -54,6 +60,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
         self.fast = config.fast_kernels and native.available()
+        self.dtype = compute_type(config)
         channels = (3, *(scaled(count, config) for count in ENCODER_CHANNELS))
         self.kernels, self.biases = nnx.List(), nnx.List()
         side, k = SIDE, ENCODER_KERNEL
@@ -76,6 +83,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
         self.fast = config.fast_kernels and native.available()
+        self.dtype = compute_type(config)
         hidden = 4 * scaled(256, config)
         channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
         side = DECODER_KERNELS[0]
@@ -95,10 +103,11 @@ class Decoder(nnx.Module):
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]
-        x = (self.dense(z) @ self.first_kernel[...]).reshape(z.shape[0], side, side, -1)
-        x = jax.nn.relu(x + self.first_bias[...][None, None, None, :])
-        return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast))
+        x = self.dense(z).astype(self.dtype) @ self.first_kernel[...].astype(self.dtype)
+        x = x.reshape(z.shape[0], side, side, -1).astype(jnp.float32) + self.first_bias[...][None, None, None, :]
+        return jax.nn.sigmoid(transposed_convolutions(jax.nn.relu(x), _layers(self), fast=self.fast))
 
 
 def _layers(part: Encoder | Decoder) -> list[Layer]:
-    return [Layer(kernel[...], bias[...]) for kernel, bias in zip(part.kernels, part.biases, strict=True)]
+    arrays = zip(part.kernels, part.biases, strict=True)
+    return [Layer(kernel[...].astype(part.dtype), bias[...]) for kernel, bias in arrays]
