@@ -41,7 +41,7 @@ def test_fields_are_checked_against_arguments_and_each_other() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'target'"):
         mdn.log_prob(mixture(), jnp.zeros((2, 1)))
     with pytest.raises(TypeCheckError, match="parameter 'mixture'"):
-        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 4, 1))), jnp.zeros((2, 4)))
+        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 5, 1))), jnp.zeros((2, 4)))
 
 
 def test_windows_have_one_frame_more_than_steps() -> None:

@@ -115,11 +115,11 @@ class TorchMemory(nn.Module):
           mask: [T, B], 1 where the step is real.
         """
         h, _ = self.lstm(torch.cat([z[:-1], action], -1))
-        raw = self.head(h).unflatten(-1, (3, self.latent, self.mixtures))
+        raw = self.head(h).unflatten(-1, (3, self.mixtures, self.latent))
         logits, mean, log_std = raw.unbind(-3)
-        score = (z[1:, ..., None] - mean) * torch.exp(-log_std)
-        components = functional.log_softmax(logits, -1) - 0.5 * score.square() - log_std - 0.5 * np.log(2 * np.pi)
-        log_prob = torch.logsumexp(components, -1).sum(-1)
+        score = (z[1:, :, None] - mean) * torch.exp(-log_std)
+        components = functional.log_softmax(logits, -2) - 0.5 * score.square() - log_std - 0.5 * np.log(2 * np.pi)
+        log_prob = torch.logsumexp(components, -2).sum(-1)
         return -(log_prob * mask).sum() / mask.sum() / self.latent
 
 
