@@ -1,17 +1,14 @@
-"""The convolutions: the plain ones against a loop in NumPy, the fast ones against the plain ones and their autodiff."""
+"""The convolutions: the plain ones against a loop in NumPy, ours in C against the plain ones and their autodiff."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.kernels.barrier import apart
-from wm_jax.kernels.chunk import in_chunks
-from wm_jax.kernels.conv import conv2d, conv2d_transpose
+from wm_jax.kernels import native
+from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
 
-# kernel, height, width, inputs, outputs: even and odd kernels, odd and unequal sides, pixels that no window reaches.
-CONV_CASES = [(4, 7, 10, 3, 5), (4, 8, 6, 2, 4), (2, 5, 5, 3, 1), (6, 11, 8, 1, 3), (4, 4, 4, 4, 2), (3, 8, 7, 2, 3)]
-TRANSPOSE_CASES = [(5, 1, 1, 6, 4), (5, 3, 4, 2, 3), (6, 4, 2, 3, 2), (2, 3, 3, 1, 3), (4, 2, 5, 4, 1), (3, 3, 2, 2, 2)]
+fast_too = pytest.mark.parametrize("fast", [False, True])
 
 
 def arrays(*shapes, seed=0):
@@ -19,77 +16,118 @@ def arrays(*shapes, seed=0):
     return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
 
 
-def conv_case(k, height, width, inputs, outputs):
-    return arrays((3, height, width, inputs), (k, k, inputs, outputs), (outputs,), seed=k + height)
+def conv_layer(k, inputs, outputs, seed=0):
+    w, b = arrays((k, k, inputs, outputs), (outputs,), seed=seed)
+    return Layer(w / np.sqrt(k * k * inputs), b)
 
 
-def transpose_case(k, height, width, inputs, outputs):
-    return arrays((3, height, width, inputs), (k, k, outputs, inputs), (outputs,), seed=k + height)
+def transposed_layer(k, inputs, outputs, seed=0):
+    w, b = arrays((k, k, outputs, inputs), (outputs,), seed=seed)
+    return Layer(w / np.sqrt(k * k * inputs / 4), b)
 
 
-@pytest.mark.parametrize("fast", [False, True])
+def test_the_kernels_are_there():
+    """Without them the tests below would compare the plain formulation with itself."""
+    assert native.available()
+
+
+@fast_too
 def test_conv_equals_its_definition(fast):
-    x, w, b = conv_case(4, 7, 10, 3, 5)
+    (x,), (w, b) = arrays((3, 7, 10, 3)), conv_layer(4, 3, 5)
     expected = np.zeros((3, 2, 4, 5))
     for i, j in np.ndindex(2, 4):
         window = np.asarray(x, np.float64)[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
-        expected[:, i, j] = np.einsum("nabc,abco->no", window, w) + np.asarray(b)
-    np.testing.assert_allclose(conv2d(x, w, b, fast=fast), expected, rtol=1e-4, atol=1e-5)
+        expected[:, i, j] = np.maximum(np.einsum("nabc,abco->no", window, w) + np.asarray(b), 0)
+    np.testing.assert_allclose(convolutions(x, [Layer(w, b)], fast=fast), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fast", [False, True])
+@fast_too
 def test_transpose_equals_its_definition(fast):
-    x, w, b = transpose_case(5, 3, 4, 2, 3)
-    expected = np.zeros((3, 9, 11, 3)) + np.asarray(b)
+    (x,), (w, b) = arrays((3, 3, 4, 3)), transposed_layer(5, 3, 2)
+    expected = np.zeros((3, 9, 11, 2)) + np.asarray(b)
     for i, j in np.ndindex(3, 4):
         window = np.einsum("nc,aboc->nabo", np.asarray(x, np.float64)[:, i, j], w)
         expected[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5] += window
-    np.testing.assert_allclose(conv2d_transpose(x, w, b, fast=fast), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(transposed_convolutions(x, [Layer(w, b)], fast=fast), expected, rtol=1e-4, atol=1e-5)
 
 
-def assert_same_value_and_gradients(op, x, w, b, *, relu):
-    weights = arrays(jax.eval_shape(op, x, w, b).shape, seed=99)[0]
+def whole_layer(k, large, small, seed, biases=None):
+    w, b = arrays((k, k, large, small), (biases or small,), seed=seed)
+    return Layer(jnp.round(w), jnp.round(3 * b))
 
-    def score(fast, *args):
-        return jnp.sum(weights * jnp.sin(op(*args, relu=relu, fast=fast)))
+
+def assert_equal(op, x, layers):
+    """Small whole numbers, whose sums are exact in whatever order: nothing is left to rounding, or to a ReLU near 0."""
+    x = jnp.round(x)
+    weights = jnp.round(arrays(jax.eval_shape(op, x, layers).shape, seed=99)[0])
+
+    def score(fast, x, layers):
+        return jnp.vdot(weights, op(x, layers, fast=fast)), op(x, layers, fast=fast)
 
     plain, fast = (
-        jax.jit(jax.value_and_grad(score, argnums=(1, 2, 3)), static_argnums=0)(mode, x, w, b) for mode in (False, True)
+        jax.jit(jax.value_and_grad(score, argnums=(1, 2), has_aux=True), static_argnums=0)(mode, x, layers)
+        for mode in (False, True)
     )
-    for expected, got in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
-        assert got.shape == expected.shape
-        assert np.linalg.norm(got - expected) <= 1e-4 * np.linalg.norm(expected)
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(plain[1])) < 2**24
+    for expected, got in zip(
+        jax.tree.leaves((plain[0][1], plain[1])), jax.tree.leaves((fast[0][1], fast[1])), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize(("case", "relu"), list(zip(CONV_CASES, [True, False] * 3, strict=True)))
-def test_fast_conv_equals_plain(case, relu):
-    assert_same_value_and_gradients(conv2d, *conv_case(*case), relu=relu)
+def random_case(seed):
+    """Batch, sides, kernels and channels of a stack of two layers, across the kernels' tiles and vectors."""
+    rng = np.random.default_rng(seed)
+    batch = int(rng.choice([1, 2, 5, 13, 30]))
+    kernels = rng.integers(2, 7, 2).tolist()
+    channels = rng.choice([1, 2, 3, 4, 7, 16, 20, 32, 48, 70], 3).tolist()
+    return batch, kernels, channels, rng
 
 
-@pytest.mark.parametrize(("case", "relu"), list(zip(TRANSPOSE_CASES, [True, False] * 3, strict=True)))
-def test_fast_transpose_equals_plain(case, relu):
-    assert_same_value_and_gradients(conv2d_transpose, *transpose_case(*case), relu=relu)
+@pytest.mark.parametrize("seed", range(12))
+def test_ours_equals_plain_on_random_shapes(seed):
+    batch, kernels, channels, rng = random_case(seed)
+    # Sides that leave at least one window for the second layer; unequal, odd and even.
+    height, width = (int(side) for side in rng.integers(2 * kernels[1] + kernels[0] - 2, 34, 2))
+    (x,) = arrays((batch, height, width, channels[0]), seed=seed)
+    layers = [whole_layer(kernels[i], channels[i], channels[i + 1], seed + i) for i in range(2)]
+    assert_equal(convolutions, x, layers)
 
 
-def test_nan_stays_nan():
-    x, w, b = conv_case(4, 6, 6, 2, 2)
-    for bits in (np.uint32(0x7FC00000), np.uint32(0x7FC0BEEF)):
-        poisoned = x.at[0, 0, 0, 0].set(jax.lax.bitcast_convert_type(jnp.uint32(bits), jnp.float32))
-        assert np.isnan(conv2d(poisoned, w, b, fast=True)[0, 0, 0]).all()
-        assert np.isnan(apart(lambda a: a + 1, poisoned)[0, 0, 0, 0])
+@pytest.mark.parametrize("seed", range(12))
+def test_ours_transposed_equals_plain_on_random_shapes(seed):
+    batch, kernels, channels, rng = random_case(100 + seed)
+    height, width = (int(side) for side in rng.integers(1, 9, 2))
+    (x,) = arrays((batch, height, width, channels[0]), seed=seed)
+    layers = [whole_layer(kernels[i], channels[i + 1], channels[i], seed + i, channels[i + 1]) for i in range(2)]
+    assert_equal(transposed_convolutions, x, layers)
 
 
-def test_barrier_survives_compilation():
-    text = jax.jit(lambda x: apart(lambda a: a * 2, x)).lower(jnp.ones(8)).compile().as_text() or ""
-    assert "conditional(" in text
+def test_neighbours_in_the_batch_do_not_matter_to_the_bit():
+    (x,) = arrays((29, 14, 14, 8))
+    layers = [conv_layer(4, 8, 20), conv_layer(4, 20, 40)]
+    together = convolutions(x, layers, fast=True)
+    up = [transposed_layer(5, 40, 16), transposed_layer(6, 16, 3)]
+    grown = transposed_convolutions(together, up, fast=True)
+    for count in (1, 2, 7, 28):
+        alone = convolutions(x[:count], layers, fast=True)
+        assert np.array_equal(alone, together[:count])
+        assert np.array_equal(transposed_convolutions(alone, up, fast=True), grown[:count])
 
 
-@pytest.mark.parametrize("batch", [1, 4, 7, 12])
-def test_chunks_change_nothing(batch):
-    x, w = arrays((batch, 3), (3, 2), seed=batch)
+@fast_too
+def test_nan_stays_nan(fast):
+    (x,) = arrays((3, 6, 6, 2))
+    poisoned = x.at[0, 0, 0, 0].set(jnp.nan)
+    assert np.isnan(convolutions(poisoned, [conv_layer(4, 2, 2)], fast=fast)[0, 0, 0]).all()
+    assert np.isnan(transposed_convolutions(poisoned, [transposed_layer(4, 2, 2)], fast=fast)[0, :4, :4]).all()
 
-    def score(x, w, most):
-        return jnp.sum(jnp.sin(in_chunks(lambda rows: jnp.tanh(rows @ w), x, most)))
 
-    whole, chunked = (jax.value_and_grad(score, (0, 1))(x, w, most) for most in (100, 4))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, chunked)
+@pytest.mark.parametrize("op", [convolutions, transposed_convolutions])
+def test_what_does_not_fit_is_refused_before_c_reads_it(op):
+    (x,), layer = arrays((1, 6, 6, 4)), conv_layer(4, 4, 4)
+    for wrong in (layer._replace(w=layer.w[:, :, :2, :2]), layer._replace(b=layer.b[:3])):
+        with pytest.raises((TypeError, ValueError)):
+            op(x, [wrong], fast=True)
+    with pytest.raises(TypeError, match="float32"):
+        op(x, [Layer(layer.w.astype(jnp.bfloat16), layer.b)], fast=True)

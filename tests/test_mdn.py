@@ -20,18 +20,18 @@ def mixture() -> mdn.Mixture:
 def test_log_prob_agrees_with_scipy(mixture: mdn.Mixture) -> None:
     target = np.asarray(jax.random.normal(jax.random.key(1), (2, 5, Z)) * 2.0)
     log_weights, mean, log_std = (np.asarray(part, np.float64) for part in mixture)
-    components = log_weights + stats.norm.logpdf(target[..., None], mean, np.exp(log_std))
+    components = log_weights + stats.norm.logpdf(target[..., None, :], mean, np.exp(log_std))
     np.testing.assert_allclose(
-        mdn.log_prob(mixture, jnp.asarray(target)), np.sum(logsumexp(components, -1), -1), rtol=2e-5
+        mdn.log_prob(mixture, jnp.asarray(target)), np.sum(logsumexp(components, -2), -1), rtol=2e-5
     )
 
 
 def test_split_keeps_weights_means_and_deviations_apart() -> None:
     raw = jnp.concatenate([jnp.zeros(Z * K), jnp.arange(Z * K, dtype=jnp.float32), jnp.full(Z * K, -2.0)])
     mixture = mdn.split(raw, Z, K)
-    np.testing.assert_allclose(mixture.log_weights, np.full((Z, K), -np.log(K)), rtol=1e-6)
-    np.testing.assert_array_equal(mixture.mean, np.arange(Z * K).reshape(Z, K))
-    np.testing.assert_array_equal(mixture.log_std, np.full((Z, K), -2.0))
+    np.testing.assert_allclose(mixture.log_weights, np.full((K, Z), -np.log(K)), rtol=1e-6)
+    np.testing.assert_array_equal(mixture.mean, np.arange(Z * K).reshape(K, Z))
+    np.testing.assert_array_equal(mixture.log_std, np.full((K, Z), -2.0))
 
 
 def test_a_far_target_has_a_finite_density_and_gradient() -> None:
@@ -56,8 +56,8 @@ def test_samples_have_the_moments_of_the_mixture() -> None:
     mixture = mdn.split(jax.random.normal(jax.random.key(2), (3 * Z * K,)), Z, K)
     draws = jax.vmap(lambda key: mdn.sample(mixture, key))(jax.random.split(jax.random.key(3), 40_000))
     weights, means, stds = np.exp(mixture.log_weights), np.asarray(mixture.mean), np.exp(mixture.log_std)
-    mean = (weights * means).sum(-1)
-    std = np.sqrt((weights * (stds**2 + (means - mean[:, None]) ** 2)).sum(-1))
+    mean = (weights * means).sum(0)
+    std = np.sqrt((weights * (stds**2 + (means - mean) ** 2)).sum(0))
     assert np.abs(draws.mean(0) - mean).max() < 4 * std.max() / 200  # four standard errors of 40,000 draws
     np.testing.assert_allclose(draws.std(0), std, rtol=0.05)
 
@@ -67,7 +67,7 @@ def test_samples_follow_the_density() -> None:
     temperature = 1.7
     mixture = mdn.split(jax.random.normal(jax.random.key(4), (3 * K,)) * 1.5, 1, K)
     draws = jax.vmap(lambda key: mdn.sample(mixture, key, temperature))(jax.random.split(jax.random.key(5), 5_000))
-    log_weights, mean, std = np.asarray(mixture.log_weights[0]), mixture.mean[0], np.exp(mixture.log_std[0])
+    log_weights, mean, std = np.asarray(mixture.log_weights[:, 0]), mixture.mean[:, 0], np.exp(mixture.log_std[:, 0])
     weights = np.exp(log_weights / temperature)
     weights /= weights.sum()
 
@@ -79,16 +79,15 @@ def test_samples_follow_the_density() -> None:
 
 def test_low_temperature_gives_the_mean_of_the_likeliest_component(mixture: mdn.Mixture) -> None:
     best = np.take_along_axis(
-        np.asarray(mixture.mean), np.asarray(mixture.log_weights).argmax(-1)[..., None], axis=-1
-    ).squeeze(-1)
+        np.asarray(mixture.mean), np.asarray(mixture.log_weights).argmax(-2)[..., None, :], axis=-2
+    ).squeeze(-2)
     np.testing.assert_allclose(mdn.sample(mixture, jax.random.key(6), 1e-10), best, atol=1e-3)
 
 
 def test_high_temperature_evens_out_the_components() -> None:
-    logits = jnp.asarray([[5.0, 0.0, 0.0, -5.0]])
-    mixture = mdn.Mixture(
-        jax.nn.log_softmax(logits), jnp.asarray([[-3e6, -1e6, 1e6, 3e6]]), jnp.full((1, 4), mdn.MIN_LOG_STD)
-    )
+    logits = jnp.asarray([5.0, 0.0, 0.0, -5.0])[:, None]
+    mean = jnp.asarray([-3e6, -1e6, 1e6, 3e6])[:, None]
+    mixture = mdn.Mixture(jax.nn.log_softmax(logits, 0), mean, jnp.full((4, 1), mdn.MIN_LOG_STD))
     draws = jax.vmap(lambda key: mdn.sample(mixture, key, 1e4))(jax.random.split(jax.random.key(7), 8_000))
     shares = np.bincount(np.searchsorted([-2e6, 0, 2e6], np.asarray(draws[:, 0])), minlength=4) / 8_000
     np.testing.assert_allclose(shares, 0.25, atol=0.02)

@@ -14,10 +14,10 @@ from jaxtyping import TypeCheckError
 
 from wm_jax.config import VaeConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
-from wm_jax.kernels.conv import conv2d
 from wm_jax.models import mdn
 from wm_jax.models.memory import restart
 from wm_jax.models.vae import make_vae
+from wm_jax.models.vae.losses import squared_error
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,12 +27,12 @@ def mixture() -> mdn.Mixture:
 
 
 def test_shapes_are_checked_argument_against_argument() -> None:
-    x, w = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
-    assert conv2d(x, w, jnp.zeros(5)).shape == (2, 3, 3, 5)
-    with pytest.raises(TypeCheckError, match="parameter 'b'"):
-        conv2d(x, w, jnp.zeros(1))
-    with pytest.raises(TypeCheckError, match="parameter 'w'"):
-        conv2d(x, w[:3], jnp.zeros(5))
+    frames = jnp.zeros((2, 64, 64, 3))
+    assert squared_error(frames, frames).shape == (2,)
+    with pytest.raises(TypeCheckError, match="parameter 'target'"):
+        squared_error(frames, frames[:1])
+    with pytest.raises(TypeCheckError, match="parameter 'frames'"):
+        squared_error(frames[..., :1], frames)
 
 
 def test_fields_are_checked_against_arguments_and_each_other() -> None:
@@ -41,7 +41,7 @@ def test_fields_are_checked_against_arguments_and_each_other() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'target'"):
         mdn.log_prob(mixture(), jnp.zeros((2, 1)))
     with pytest.raises(TypeCheckError, match="parameter 'mixture'"):
-        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 4, 1))), jnp.zeros((2, 4)))
+        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 5, 1))), jnp.zeros((2, 4)))
 
 
 def test_windows_have_one_frame_more_than_steps() -> None:

@@ -9,7 +9,7 @@ from flax import nnx
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import Posterior, loss_and_grad, make_vae
+from wm_jax.models.vae import Posterior, loss_and_grad, make_vae, networks
 from wm_jax.models.vae.losses import PATCHES, draw, kl_to_standard_normal, squared_error, with_noise_patches
 from wm_jax.models.vae.vanilla import Vanilla
 
@@ -114,12 +114,23 @@ def test_gradient_reaches_every_parameter():
 
 @pytest.mark.parametrize("batch", [3, 27])
 def test_fast_equals_plain(batch):
-    """27 frames make two chunks of 14, the second one filled up."""
     (plain, _), expected = grad_of(small(), frames(batch))
     (fast, _), got = grad_of(small(fast_kernels=True), frames(batch))
     np.testing.assert_allclose(fast, plain, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
+
+
+def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pytest.MonkeyPatch):
+    batch = frames(8)
+    (expected, _), plain = grad_of(small(), batch)
+    monkeypatch.setattr(networks, "compute_type", lambda _: jnp.bfloat16)
+    (loss, _), gradients = grad_of(small(), batch)
+    assert loss.dtype == jnp.float32 and loss != expected
+    np.testing.assert_allclose(loss, expected, rtol=1e-2)
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(plain), strict=True):
+        assert one.dtype == jnp.float32
+        assert np.vdot(one, other) > 0.99 * np.linalg.norm(one) * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("batch", [1, 30])

@@ -136,7 +136,10 @@ class VaeConfig(Section):
     report_every: Annotated[Count, FREE] = Field(
         default=1000, description="updates between held-out evaluations and reconstruction sheets"
     )
-    fast_kernels: Annotated[bool, FREE] = Field(default=True, description="our convolutions on CPU instead of XLA's")
+    bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
+    fast_kernels: Annotated[bool, FREE] = Field(
+        default=True, description="on CPU, our convolutions in C instead of XLA's"
+    )
 
 
 class EncodeConfig(Section):
@@ -167,7 +170,8 @@ class MemoryConfig(Section):
     save_every: Annotated[Count, FREE] = Field(default=200, description="updates between checkpoints")
     report_every: Annotated[Count, FREE] = Field(default=200, description="updates between held-out evaluations")
     fast_kernels: Annotated[bool, FREE] = Field(
-        default=True, description="our LSTM with its hand-derived gradient instead of autodiff's"
+        default=True,
+        description="our LSTM instead of a plain scan: on CPU in C, elsewhere with a hand-derived gradient",
     )
 
 

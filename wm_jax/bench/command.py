@@ -9,7 +9,6 @@ turns in one process (`timing.py`); memory is measured in a process of each cont
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -25,6 +24,7 @@ from wm_jax.bench.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Timing, alternate, matmul_peak
 from wm_jax.errors import UsageError, UserError
 from wm_jax.metrics import Progress, say
+from wm_jax.process import cores
 
 STAGES = ("vae", "encode", "memory")
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
     import jax
 
     device = jax.devices()[0]
-    say(f"{device.device_kind} ({device.platform}), {_cores()} cores, jax {jax.__version__}, {platform.machine()}")
+    say(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
     peak = matmul_peak()
     say(f"float32 matrix products reach {peak / 1e9:,.0f} GFLOP/s here\n")
     results: list[dict[str, Any]] = []
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
 
         throughputs(options.plot, results)
     if options.json:
-        print(json.dumps({"device": device.device_kind, "cores": _cores(), "peak_gflops": peak / 1e9, "rows": results}))
+        print(json.dumps({"device": device.device_kind, "cores": cores(), "peak_gflops": peak / 1e9, "rows": results}))
     return 0
 
 
@@ -94,8 +94,11 @@ def _case(stage: str) -> Callable[[Options], Case]:
 
 
 def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
+    import jax
+
     if any(name.startswith("torch") for name in names):
-        found = case.agreement()
+        with jax.default_matmul_precision("highest"):
+            found = case.agreement()
         if not found < case.tolerance:
             raise UserError(
                 f"{case.name}: ours and PyTorch's differ by {found:.1e} on the same weights and data, more than "
@@ -162,7 +165,3 @@ def _peak_bytes() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

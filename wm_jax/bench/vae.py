@@ -64,7 +64,7 @@ def training(options: Options) -> Case:
     def agreement() -> float:
         from wm_jax.bench.pytorch import vae
 
-        graphdef, params = init_vae(config, 0)
+        graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
         shown, key = frames[:8], jax.random.key(3)
         (value, _), gradients = jax.jit(lambda p, x: loss_and_grad(graphdef, p, x, key))(params, shown)
         noise = jax.random.normal(jax.random.split(key)[1], (len(shown), config.latent))
@@ -101,7 +101,7 @@ def encoding(options: Options) -> Case:
     def agreement() -> float:
         from wm_jax.bench.pytorch import vae
 
-        encode, params = _encoder(config)
+        encode, params = _encoder(config.model_copy(update={"bfloat16": False}))
         return difference(encode(params, batches[0]), vae.means(_model(config), batches[0]))
 
     makers = {

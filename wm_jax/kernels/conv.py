@@ -1,189 +1,193 @@
-"""Stride-2 convolutions without padding, as the paper's V uses them: plain, or fast on CPU.
+"""Stride-2 convolutions without padding, one after another, as the paper's V uses them: XLA's, or ours in C for CPU.
 
-XLA:CPU takes six times as long as two matrix multiplications need for a convolution's gradients. The fast formulation
-is made of three linear maps between a large image and a small one, half its size:
+XLA:CPU takes several times as long as the arithmetic needs. Ours are made of three maps between a large image and a
+small one, half its size (`native/conv.c`):
 
-  `_down`   large -> small: the windows of the large image, gathered into rows, times the weights;
-  up        small -> large: the small image times the weights gives windows (`_to_windows`), which are added up where
-            they overlap (`_overlap_add`);
-  `_outer`  (large, small) -> weights: the windows of the large image times the small image.
+  down   large -> small: a convolution;
+  up     small -> large: a transposed convolution;
+  outer  (large, small) -> weights.
 
-A convolution is `_down`, with gradients by up and `_outer`; a transposed convolution is up, with gradients by
-`_down` and `_outer`. Values and gradients equal the plain ones up to rounding; there is no forward-mode derivative.
+A convolution is down, with gradients by up and outer; a transposed convolution is up, with gradients by down and
+outer. Bias, ReLU and the ReLU's mask in the gradient are applied as results are stored. Values and gradients equal the
+plain ones up to rounding, and those of an image don't depend on its neighbours in the batch, bit for bit. There is no
+forward-mode derivative.
 """
 
-from functools import partial
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from wm_jax.kernels.barrier import apart
+from wm_jax.kernels import native
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_COLUMNS = 16
+"""Numbers in the widest vector that a kernel reads at once: weights are filled up to a multiple."""
 
 
-def conv2d(
-    x: Float[Array, "B h w Ci"],
-    w: Float[Array, "k k Ci Co"],
-    b: Float[Array, "Co"],
-    *,
-    relu: bool = False,
-    fast: bool = False,
-) -> Float[Array, "B (h-k)//2+1 (w-k)//2+1 Co"]:
-    """Stride-2 VALID convolution.
+class Layer(NamedTuple):
+    """Weights and biases of one layer.
+
+    w: float32, or bfloat16 for products in it. Of a convolution from `large` to `small` channels, [a, b] for the pixel
+      (2i+a, 2j+b) of window (i, j); a transposed convolution goes the other way by the same weights.
+    b: float32, of the channels that the layer makes.
+    """
+
+    w: Float[Array, "k k large small"]
+    b: Float[Array, "channels"]
+
+
+def convolutions(
+    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False
+) -> Float[Array, "B _h _w _C"]:
+    """Convolutions, each followed by a ReLU; an image of side s becomes one of (s - k) // 2 + 1.
 
     Args:
-      x: float32 if fast.
-      w: out[i, j] = sum over a, b of x[2i+a, 2j+b] @ w[a, b].
-      relu: apply it.
-      fast: the formulation for CPU; the same values and gradients up to rounding.
+      fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        return _fast_conv2d(relu, x, w, b)
-    y = lax.conv_general_dilated(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
-    return _finish(y, b, relu)
+        native.check(convolutions, x, layers)
+        return _fast_convolutions(x, tuple(layers))
+    for w, b in layers:
+        y = lax.conv_general_dilated(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+        x = jax.nn.relu(_with_bias(y, b))
+    return x
 
 
-def conv2d_transpose(
-    x: Float[Array, "B h w Ci"],
-    w: Float[Array, "k k Co Ci"],
-    b: Float[Array, "Co"],
-    *,
-    relu: bool = False,
-    fast: bool = False,
-) -> Float[Array, "B 2*h-2+k 2*w-2+k Co"]:
-    """Stride-2 VALID transposed convolution.
+def transposed_convolutions(
+    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False
+) -> Float[Array, "B _h _w _C"]:
+    """Transposed convolutions with ReLUs between them; an image of side s becomes one of 2 * s - 2 + k.
 
     Args:
-      x: float32 if fast.
-      w: the weights of the convolution that leads back; out[2i+a, 2j+b] += w[a, b] @ x[i, j].
-      relu: apply it.
-      fast: the formulation for CPU; the same values and gradients up to rounding.
+      fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        return _fast_conv2d_transpose(relu, x, w, b)
-    y = lax.conv_transpose(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
-    return _finish(y, b, relu)
+        native.check(transposed_convolutions, x, layers)
+        return _fast_transposed(x, tuple(layers))
+    for place, (w, b) in enumerate(layers):
+        y = lax.conv_transpose(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
+        y = _with_bias(y, b)
+        x = jax.nn.relu(y) if place < len(layers) - 1 else y
+    return x
 
 
-def _finish(y: Array, b: Array, relu: bool) -> Array:
-    y = y + b[None, None, None, :]
-    return jnp.maximum(y, 0) if relu else y
+def _with_bias(y: Array, b: Array) -> Array:
+    """In the biases' type, whatever y was multiplied in: their gradient is a sum over many thousand pixels."""
+    return y.astype(b.dtype) + b[None, None, None, :]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv2d(relu: bool, x: Array, w: Array, b: Array) -> Array:
-    return apart(lambda y, b: _finish(y, b, relu), _down(x, w), b)
+@jax.custom_vjp
+def _fast_convolutions(x: Array, layers: Sequence[Layer]) -> Array:
+    return _convolutions_forward(x, layers)[0]
 
 
-def _conv2d_forward(relu, x, w, b):
-    y = _fast_conv2d(relu, x, w, b)
-    return y, (x, w, y)
+def _convolutions_forward(x, layers):
+    images = [x]
+    for w, b in layers:
+        images.append(_down(images[-1], w, b, relu=True))
+    return images[-1], (images, layers)
 
 
-def _conv2d_backward(relu, saved, dy):
-    x, w, y = saved
-    dy, db = _through_relu(relu, y, dy)
-    dx = apart(partial(_overlap_add, side=x.shape[1:3]), _to_windows(dy, w))
-    return dx, _outer(x, dy, w.shape[0]), db
+def _convolutions_backward(saved, dy):
+    images, layers = saved
+    d = jnp.where(images[-1] > 0, dy, 0)
+    gradients = []
+    for place in reversed(range(len(layers))):
+        x, w = images[place], layers[place].w
+        gradients.append(Layer(*_outer(x, d, w.shape[0], sum_large=False)))
+        d = _up(d, w, x.shape[1:3], mask=x if place else None)
+    return d, tuple(reversed(gradients))
 
 
-_fast_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+_fast_convolutions.defvjp(_convolutions_forward, _convolutions_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fast_conv2d_transpose(relu: bool, x: Array, w: Array, b: Array) -> Array:
-    k, (h, width) = w.shape[0], x.shape[1:3]
-    side = (2 * h - 2 + k, 2 * width - 2 + k)
-    return apart(lambda rows, b: _finish(_overlap_add(rows, side), b, relu), _to_windows(x, w), b)
+@jax.custom_vjp
+def _fast_transposed(x: Array, layers: Sequence[Layer]) -> Array:
+    return _transposed_forward(x, layers)[0]
 
 
-def _conv2d_transpose_forward(relu, x, w, b):
-    y = _fast_conv2d_transpose(relu, x, w, b)
-    return y, (x, w, y)
+def _transposed_forward(x, layers):
+    images = [x]
+    for place, (w, b) in enumerate(layers):
+        h, width = images[-1].shape[1:3]
+        side = (2 * h - 2 + w.shape[0], 2 * width - 2 + w.shape[0])
+        images.append(_up(images[-1], w, side, b, relu=place < len(layers) - 1))
+    return images[-1], (images[:-1], layers)
 
 
-def _conv2d_transpose_backward(relu, saved, dy):
-    x, w, y = saved
-    dy, db = _through_relu(relu, y, dy)
-    return _down(dy, w), _outer(dy, x, w.shape[0]), db
+def _transposed_backward(saved, d):
+    images, layers = saved
+    gradients = []
+    for place in reversed(range(len(layers))):
+        x, w = images[place], layers[place].w
+        gradients.append(Layer(*_outer(d, x, w.shape[0], sum_large=True)))
+        d = _down(d, w, mask=x if place else None)
+    return d, tuple(reversed(gradients))
 
 
-_fast_conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
+_fast_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
-def _through_relu(relu: bool, y: Array, dy: Array) -> tuple[Array, Array]:
-    """Gradients before the ReLU, and of the bias."""
-
-    def masked(dy: Array, y: Array) -> tuple[Array, Array]:
-        dy = jnp.where(y > 0, dy, 0) if relu else dy
-        return dy, dy.sum((0, 1, 2))
-
-    return apart(masked, dy, y)
-
-
-def _windows(large: Array, k: int) -> Array:
-    """The k x k stride-2 windows of [B, h, w, C] as rows: [B * small h * small w, k * k * C].
-
-    One gather of runs of k * C neighbouring numbers: several times faster than slicing and concatenating.
-    """
-    batch, h, w, c = large.shape
-    rows, columns, run = np.ix_(2 * np.arange((h - k) // 2 + 1), 2 * np.arange((w - k) // 2 + 1), np.arange(k))
-    starts = (((rows + run) * w + columns) * c).astype(np.int32)
-    dimensions = lax.GatherDimensionNumbers(offset_dims=(0, 2), collapsed_slice_dims=(), start_index_map=(1,))
-    runs = lax.gather(
-        large.reshape(batch, -1),
-        starts.reshape(-1, 1),
-        dimensions,
-        slice_sizes=(batch, k * c),
-        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-    )
-    return runs.reshape(batch * starts.shape[0] * starts.shape[1], k * k * c)
-
-
-def _down(large: Array, w: Array) -> Array:
-    """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs]."""
-    k, _, inner, outer = w.shape
+def _down(large: Array, w: Array, b: Array | None = None, *, relu: bool = False, mask: Array | None = None) -> Array:
+    """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs]; 0 where the mask is not positive."""
+    k, _, _, outer = w.shape
     batch, h, width, _ = large.shape
-    small = _windows(large, k) @ w.reshape(k * k * inner, outer)
-    return small.reshape(batch, (h - k) // 2 + 1, (width - k) // 2 + 1, outer)
+    shape = jax.ShapeDtypeStruct((batch, (h - k) // 2 + 1, (width - k) // 2 + 1, outer), jnp.float32)
+    return _product("down", shape, large, _filled(w), b, relu, mask)
 
 
-def _outer(large: Array, small: Array, k: int) -> Array:
-    """[B, h, w, Cl], [B, (h-k)//2+1, (w-k)//2+1, Cs] -> [k, k, Cl, Cs]."""
-    rows = small.reshape(-1, small.shape[-1])
-    # Transposed on purpose: this way round the product of two tall matrices is about twice as fast.
-    product = lax.optimization_barrier(lax.dot_general(rows, _windows(large, k), (((0,), (0,)), ((), ()))))
-    return product.T.reshape(k, k, large.shape[-1], small.shape[-1])
+def _up(
+    small: Array,
+    w: Array,
+    side: tuple[int, ...],
+    b: Array | None = None,
+    *,
+    relu: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """[B, h, w, Cs], [k, k, Cl, Cs] -> [B, *side, Cl]; pixels that no window reaches are only the bias."""
+    k, _, inner, outer = w.shape
+    shape = jax.ShapeDtypeStruct((small.shape[0], *side, inner), jnp.float32)
+    # Narrow pixels would leave most of a vector empty: then it makes 2 x 2 of them at once.
+    blocks = k % 2 == 0 and 4 * inner <= _COLUMNS and mask is None
+    if blocks:
+        m = k // 2
+        w = w.reshape(m, 2, m, 2, inner, outer).transpose(0, 2, 5, 1, 3, 4).reshape(m, m, outer, 4 * inner)
+        b = None if b is None else jnp.pad(jnp.tile(b, 4), (0, _COLUMNS - 4 * inner))
+    else:
+        w = w.transpose(0, 1, 3, 2)
+    return _product("up", shape, small, _filled(w), b, relu, mask, blocks=blocks)
 
 
-def _to_windows(small: Array, w: Array) -> Array:
-    """The products that `_overlap_add` sums: [B, h, w, Cs], [k, k, Cl, Cs] -> [B, h, w, m, 2, m, 2 * Cl].
-
-    A window is m x m blocks of 2 x 2 pixels, m = ceil(k/2), and axes (m, 2) count its rows: block (i+a, j+b) of the
-    large image receives block (a, b) of window (i, j). The two pixels of a block's row are neighbours in memory.
-    """
-    k, _, outer, inner = w.shape
-    m = (k + 1) // 2
-    even = jnp.pad(w, ((0, 2 * m - k), (0, 2 * m - k), (0, 0), (0, 0))).reshape(-1, inner)
-    rows = lax.dot_general(small.reshape(-1, inner), even, (((1,), (1,)), ((), ())))
-    return rows.reshape(*small.shape[:3], m, 2, m, 2 * outer)
+def _outer(large: Array, small: Array, k: int, *, sum_large: bool) -> tuple[Array, Array]:
+    """[B, h, w, Cl], [B, (h-k)//2+1, (w-k)//2+1, Cs] -> [k, k, Cl, Cs], and the sum over pixels of either image."""
+    inner, outer = large.shape[-1], small.shape[-1]
+    shapes = ((k, k, inner, outer), (inner if sum_large else outer,))
+    results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    return native.call("outer", results, large, small, sum_large=sum_large)
 
 
-def _overlap_add(windows: Array, side: tuple[int, int]) -> Array:
-    """The result of `_to_windows` -> [B, *side, Cl]: pixels that no window reaches are 0."""
-    batch, h, w, m, _, _, pair = windows.shape
-    grown = [
-        jnp.pad(windows[:, :, :, a, :, b], ((0, 0), (a, m - 1 - a), (b, m - 1 - b), (0, 0), (0, 0)))
-        for a in range(m)
-        for b in range(m)
-    ]
-    blocks = sum(grown[1:], grown[0])
-    rows, columns = 2 * (h + m - 1), 2 * (w + m - 1)
-    image = blocks.transpose(0, 1, 3, 2, 4).reshape(batch, rows, columns, pair // 2)
-    # An odd kernel leaves one row and column too many, an image of odd side one too few.
-    image = image[:, : side[0], : side[1]]
-    return jnp.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2]), (0, 0)))
+def _product(
+    name: str,
+    shape: jax.ShapeDtypeStruct,
+    image: Array,
+    w: Array,
+    b: Array | None,
+    relu: bool,
+    mask: Array | None,
+    **attributes: int,
+) -> Array:
+    optional = [part for part in (b, mask) if part is not None]
+    flags = {"bias": b is not None, "relu": relu, "mask": mask is not None}
+    return native.call(name, shape, image, w, *optional, **flags, **attributes)
+
+
+def _filled(w: Array) -> Array:
+    """With zeros up to a multiple of `_COLUMNS` columns."""
+    lacking = -w.shape[-1] % _COLUMNS
+    return jnp.pad(w, ((0, 0), (0, 0), (0, 0), (0, lacking))) if lacking else w

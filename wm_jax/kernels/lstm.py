@@ -1,16 +1,23 @@
-"""An LSTM over time: plain, or with a hand-derived gradient that is faster on CPU.
+"""An LSTM over time: a plain scan, one with a hand-derived gradient, or ours in C for CPU.
 
 Differentiating a scan adds every step's share to the weights' gradients: T small matrix products and T sums over the
 whole matrix. The hand-derived gradient keeps the scan for what is sequential, the gradients before the gates, and
-makes the weights' gradients from all steps at once.
+makes the weights' gradients from all steps at once. In C (`native/lstm.c`) the rows of the batch are shared by the
+processor's cores, and the gradients before the gates never leave its cache.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
+
+from wm_jax.kernels import native
+from wm_jax.process import cores
+
+Formulation = Literal["plain", "derived", "native"]
+"""A scan; with the hand-derived gradient; ours in C, which needs `native.available()` and float32."""
 
 Carry = tuple[Float[Array, "B H"], Float[Array, "B H"]]
 """(h, c)."""
@@ -40,7 +47,11 @@ class _Saved(NamedTuple):
 
 
 def lstm(
-    params: LstmParams, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"], *, fast: bool = False
+    params: LstmParams,
+    carry: Carry,
+    x: Float[Array, "T B I"],
+    first: Bool[Array, "T B"],
+    formulation: Formulation = "plain",
 ) -> tuple[Carry, Float[Array, "T B H"]]:
     """A sequence.
 
@@ -48,12 +59,15 @@ def lstm(
       params: weights.
       carry: the state before the first step.
       first: where true the state is zeroed before that step.
-      fast: use the hand-derived gradient; the same values and gradients up to rounding, no forward-mode derivative.
+      formulation: all give the same values and gradients up to rounding; only the plain one has a forward-mode
+        derivative.
 
     Returns:
       The state after the last step, and h after every step.
     """
-    return _fast_lstm(params, carry, x, first) if fast else _scan(params, carry, x, first)
+    if formulation == "native":
+        native.check(_scan, params, carry, x, first)
+    return {"plain": _scan, "derived": _derived_lstm, "native": _native_lstm}[formulation](params, carry, x, first)
 
 
 def lstm_step(params: LstmParams, carry: Carry, x: Float[Array, "B I"]) -> Carry:
@@ -85,10 +99,10 @@ def _scan(params: LstmParams, carry: Carry, x: Array, first: Array) -> tuple[Car
     return lax.scan(step, carry, (x, first))
 
 
-_fast_lstm = jax.custom_vjp(_scan)
+_derived_lstm = jax.custom_vjp(_scan)
 
 
-def _forward(params, carry, x, first):
+def _derived_forward(params, carry, x, first):
     def step(carry, now):
         x, first = now
         carry, saved = _gated(params, _unless(first, carry), x)
@@ -98,7 +112,7 @@ def _forward(params, carry, x, first):
     return (carry, h), (params, x, first, saved)
 
 
-def _backward(residuals, cotangents):
+def _derived_backward(residuals, cotangents):
     params, x, first, saved = residuals
     d_carry, d_outputs = cotangents
     to_h = params.wh.T
@@ -124,4 +138,36 @@ def _backward(residuals, cotangents):
     return d_params, d_carry, (flat @ params.wx.T).reshape(x.shape), None
 
 
-_fast_lstm.defvjp(_forward, _backward)
+_derived_lstm.defvjp(_derived_forward, _derived_backward)
+
+
+@jax.custom_vjp
+def _native_lstm(params: LstmParams, carry: Carry, x: Array, first: Array) -> tuple[Carry, Array]:
+    return _native_forward(params, carry, x, first)[0]
+
+
+def _native_forward(params, carry, x, first):
+    steps, batch, _ = x.shape
+    hidden = params.wh.shape[0]
+    states, gates = (jax.ShapeDtypeStruct((steps, batch, *size), x.dtype) for size in ((hidden,), (4, hidden)))
+    h, gates, c = native.call("lstm_forward", (states, gates, states), x, *params, first, *carry)
+    return ((h[-1], c[-1]), h), (params, carry, x, first, h, gates, c)
+
+
+def _native_backward(saved, cotangents):
+    params, carry, x, first, *states = saved
+    (d_last_h, d_last_c), d_h = cotangents
+    inputs, gates = params.wx.shape
+    groups = min(cores(), x.shape[1])
+    shapes = ((groups, inputs + params.wh.shape[0], gates), (groups, gates), d_last_h.shape, d_last_c.shape, x.shape)
+    dw, db, d_h0, d_c0, dx = native.call(
+        "lstm_backward",
+        tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes),
+        *(x, params.wx, params.wh, first, *carry, *states, d_h, d_last_h, d_last_c),
+        input=True,
+    )
+    dw = dw.sum(0)
+    return LstmParams(dw[:inputs], dw[inputs:], db.sum(0)), (d_h0, d_c0), dx, None
+
+
+_native_lstm.defvjp(_native_forward, _native_backward)

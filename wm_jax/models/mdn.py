@@ -18,31 +18,31 @@ auto-encoder without noise, grows without bound and training ends in NaN."""
 
 
 class Mixture(NamedTuple):
-    """One mixture of K Gaussians for each of Z latent dimensions.
+    """One mixture of K Gaussians for each of Z latent dimensions, which lie last: loops over them fill whole vectors.
 
     log_weights: normalised: their exponentials sum to 1 over K.
     mean: of each Gaussian.
     log_std: natural logarithm of the standard deviation, at least `MIN_LOG_STD`.
     """
 
-    log_weights: Float[Array, "*lead Z K"]
-    mean: Float[Array, "*lead Z K"]
-    log_std: Float[Array, "*lead Z K"]
+    log_weights: Float[Array, "*lead K Z"]
+    mean: Float[Array, "*lead K Z"]
+    log_std: Float[Array, "*lead K Z"]
 
 
-def split(raw: Float[Array, "*lead 3*{latent}*{mixtures}"], latent: int, mixtures: int) -> Mixture:
+def split(raw: Float[Array, "*lead 3*{mixtures}*{latent}"], latent: int, mixtures: int) -> Mixture:
     """Read a mixture out of a dense layer's outputs: logits, means, log deviations, in this order."""
-    parts = raw.reshape(*raw.shape[:-1], 3, latent, mixtures)
+    parts = raw.reshape(*raw.shape[:-1], 3, mixtures, latent)
     logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
-    return Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.maximum(log_std, MIN_LOG_STD))
+    return Mixture(jax.nn.log_softmax(logits, axis=-2), mean, jnp.maximum(log_std, MIN_LOG_STD))
 
 
 def log_prob(mixture: Mixture, target: Float[Array, "*lead Z"]) -> Float[Array, "*lead"]:
     """Log density of target in nats, summed over the Z dimensions."""
     log_weights, mean, log_std = mixture
-    score = (target[..., None] - mean) * jnp.exp(-log_std)
+    score = (target[..., None, :] - mean) * jnp.exp(-log_std)
     components = log_weights - 0.5 * jnp.square(score) - log_std - LOG_SQRT_TWO_PI
-    return jax.nn.logsumexp(components, axis=-1).sum(axis=-1)
+    return jax.nn.logsumexp(components, axis=-2).sum(axis=-1)
 
 
 def sample(
@@ -57,9 +57,9 @@ def sample(
     """
     log_weights, mean, log_std = mixture
     component_key, noise_key = jax.random.split(key)
-    component = jax.random.categorical(component_key, log_weights / temperature, axis=-1)[..., None]
+    component = jax.random.categorical(component_key, log_weights / temperature, axis=-2)[..., None, :]
     chosen_mean, chosen_log_std = (
-        jnp.take_along_axis(values, component, axis=-1).squeeze(-1) for values in (mean, log_std)
+        jnp.take_along_axis(values, component, axis=-2).squeeze(-2) for values in (mean, log_std)
     )
     noise = jax.random.normal(noise_key, chosen_mean.shape, chosen_mean.dtype)
     return chosen_mean + jnp.exp(chosen_log_std) * jnp.sqrt(temperature) * noise

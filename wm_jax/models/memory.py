@@ -5,7 +5,6 @@ with the optional heads the reward of step t and whether the episode ends there.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,7 +15,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from wm_jax.config import MemoryConfig
-from wm_jax.kernels.lstm import LstmParams, lstm, lstm_step
+from wm_jax.kernels import native
+from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
+from wm_jax.kernels.summed import summed
 from wm_jax.models import mdn
 
 Carry = tuple[Float[Array, "B H"], ...]
@@ -83,7 +84,7 @@ class LSTM(nnx.Module):
 
     def __init__(self, inputs: int, hidden: int, fast: bool, rngs: nnx.Rngs):
         self.hidden = hidden
-        self.fast = fast
+        self.formulation: Formulation = _fastest() if fast else "plain"
         kernel = _glorot(rngs, inputs + hidden, 4 * hidden)
         self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
         self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
@@ -106,7 +107,7 @@ class LSTM(nnx.Module):
     ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
         h, c = carry
-        return lstm(self._params, (h, c), x, first, fast=self.fast)
+        return lstm(self._params, (h, c), x, first, self.formulation)
 
 
 class GRU(nnx.Module):
@@ -168,8 +169,7 @@ class MDNRNN(nnx.Module):
         self.config = config
         self.latent = latent
         self.action = action
-        fast = config.fast_kernels and jax.default_backend() == "cpu"
-        self.cell = CELLS[config.cell](latent + action, config.hidden, fast, rngs)
+        self.cell = CELLS[config.cell](latent + action, config.hidden, config.fast_kernels, rngs)
         outputs = 3 * latent * config.mixtures + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, config.hidden, outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
@@ -194,7 +194,12 @@ class MDNRNN(nnx.Module):
 
     def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
         """What follows h."""
-        raw = h @ self.kernel[...] + self.bias[...].reshape((1,) * (h.ndim - 1) + (-1,))
+        return self._read((self.kernel[...], self.bias[...]), h)
+
+    def _read(self, head: tuple[Array, Array], h: Array) -> Prediction:
+        """What the dense layer (kernel, bias) makes of h."""
+        kernel, bias = head
+        raw = h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
         size = 3 * self.latent * self.config.mixtures
         heads = iter(range(size, raw.shape[-1]))
         return Prediction(
@@ -227,30 +232,33 @@ class MDNRNN(nnx.Module):
         inputs, target, action = (jnp.where(real[..., None], x, 0.0) for x in (z[:-1], z[1:], batch.action))
         reward, done = (jnp.where(real, x, 0.0) for x in (batch.reward, batch.done))
         carry, h = self.unroll(carry, inputs, action, batch.first)
-        sums = self._sums(h, target, reward, done, real.astype(h.dtype))
-        metrics = {name: value / jnp.maximum(real.sum().astype(h.dtype), 1.0) for name, value in sums.items()}
-        loss = metrics["nll"] / self.latent + metrics.get("reward", 0.0) + metrics.get("done", 0.0)
+        weight = real.astype(h.dtype)
+        weight = weight / jnp.maximum(weight.sum(), 1.0)
+        loss, metrics = self._mean_terms(h, target, reward, done, weight)
         return loss, ({"loss": loss, **metrics}, carry)
 
-    def _sums(self, h: Array, target: Array, reward: Array, done: Array, mask: Array) -> dict[str, Array]:
-        """The terms of the loss, summed over the real steps, a few time steps at once and recomputed going back."""
-        time, batch = mask.shape
-        size = _largest_divisor(time, max(HEAD_ROWS // batch, 1))
+    def _mean_terms(
+        self, h: Array, target: Array, reward: Array, done: Array, weight: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss and its terms, means by the given weights of the steps, a few time steps at once."""
 
-        @partial(jax.checkpoint, prevent_cse=False)  # Inside a scan nothing is merged anyway.
-        def chunk(h: Array, target: Array, reward: Array, done: Array, mask: Array) -> Any:
-            prediction = self.predict(h)
-            sums = {"nll": -(mdn.log_prob(prediction.mixture, target) * mask).sum()}
+        def chunk(head: tuple[Array, Array], h: Array, constants: Any) -> tuple[Array, dict[str, Array]]:
+            target, reward, done, weight = constants
+            prediction = self._read(head, h)
+            terms = {"nll": -(mdn.log_prob(prediction.mixture, target) * weight).sum()}
             if prediction.reward is not None:
-                sums["reward"] = (jnp.square(prediction.reward - reward) * mask).sum()
+                terms["reward"] = (jnp.square(prediction.reward - reward) * weight).sum()
             if prediction.done_logit is not None:
                 entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, done)
-                sums["done"] = (entropy * (1.0 + done * (self.config.done_weight - 1.0)) * mask).sum()
-            return sums
+                terms["done"] = (entropy * (1.0 + done * (self.config.done_weight - 1.0)) * weight).sum()
+            loss = terms["nll"] / self.latent + terms.get("reward", 0.0) + terms.get("done", 0.0)
+            return loss, terms
 
-        chunks = jax.tree.map(lambda x: x.reshape(time // size, size, *x.shape[1:]), (h, target, reward, done, mask))
-        sums = lax.map(lambda parts: chunk(*parts), chunks)
-        return jax.tree.map(lambda x: x.sum(axis=0), sums)
+        time, batch = weight.shape
+        size = _largest_divisor(time, max(HEAD_ROWS // batch, 1))
+        parts = (h, (target, reward, done, weight))
+        chunked = jax.tree.map(lambda x: x.reshape(time // size, size, *x.shape[1:]), parts)
+        return summed(chunk, (self.kernel[...], self.bias[...]), *chunked)
 
 
 def loss_and_grad(
@@ -271,6 +279,10 @@ def loss_and_grad(
 
     gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
     return metrics, carry, gradients
+
+
+def _fastest() -> Formulation:
+    return "native" if native.available() else "derived"
 
 
 def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> Array:

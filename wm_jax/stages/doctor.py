@@ -119,10 +119,11 @@ def _requirements() -> list[str]:
 
 
 def _machine() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     free = _available_memory_gb()
-    detail = f"{cores} cores, {total:.0f} GB memory" + (f", {free:.0f} GB of it free" if free is not None else "")
+    detail = f"{process.cores()} cores, {total:.0f} GB memory" + (
+        f", {free:.0f} GB of it free" if free is not None else ""
+    )
     enough = (total if free is None else free) >= _MEMORY_NEEDED_GB
     remedy = f"end other programs: less than {_MEMORY_NEEDED_GB} GB may not do; else lower --data.device_budget_gb"
     return Check("machine", enough, detail, remedy, essential=False)
@@ -209,6 +210,7 @@ def _game_probe(name: str, game: str, which: str) -> tuple[str, str, float, str,
 
 _PROBES = (
     ("JAX", "jax", _JAX_SECONDS, _REINSTALL, True),
+    ("kernels in C", "kernels", _JAX_SECONDS, "do without them: on CPU, V and M train several times slower", False),
     _game_probe("CarRacing, training", "carracing", "training"),
     _game_probe("CarRacing, official", "carracing", "official"),
     _game_probe("Atari, training", "enduro", "training"),
@@ -241,6 +243,17 @@ def _probe_jax() -> str:
             raise UserError(f"{device} computes {found} where {64**3} is right")
     kinds = sorted({device.device_kind for device in devices})
     return f"{jax.__version__} on {len(devices)} {devices[0].platform} device(s): {', '.join(kinds)}"
+
+
+def _probe_kernels() -> str:
+    """Compile and load the kernels for CPU."""
+    import ctypes
+
+    from wm_jax.kernels import native
+
+    library = native.build()
+    ctypes.CDLL(str(library))
+    return str(library)
 
 
 def _probe_gpu() -> str:
@@ -284,7 +297,7 @@ def _probe_video() -> str:
 def _child(task: str, game: str = "") -> str:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the GPU may be busy with a run
     process.prepare()
-    probes = {"jax": _probe_jax, "gpu": _probe_gpu, "video": _probe_video}
+    probes = {"jax": _probe_jax, "kernels": _probe_kernels, "gpu": _probe_gpu, "video": _probe_video}
     return probes[task]() if task in probes else _probe_game(game, official=task == "official")
 
 

@@ -34,9 +34,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("vae"), config.vae
     store = open_replays(run, config, begun=stage)
     mesh = open_mesh(config.devices, settings.batch, "--vae.batch")
-    # The fast convolutions work on the batch in chunks, which devices can't share.
-    fast = settings.fast_kernels and mesh.size == 1
-    graphdef, params = init_vae(settings.model_copy(update={"fast_kernels": fast}), config.seed)
+    graphdef, params = init_vae(settings, config.seed)
     sheet = stage.path / "reconstructions.png"
 
     def prepare(seed: int) -> tuple[Task, Report]:

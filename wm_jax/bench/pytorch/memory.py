@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from wm_jax.bench.pytorch.models import TorchMemory, sequences_of
+from wm_jax.bench.pytorch.models import DEVICE, TorchMemory, sequences_of, tensor, tune, wait
 from wm_jax.bench.timing import Work
 from wm_jax.data.sequences import FlatLatents
 from wm_jax.models.memory import MDNRNN, Sequences
@@ -16,15 +16,17 @@ def training(ours: MDNRNN, latents: FlatLatents, steps: int, batch: int, learnin
     """
     model = TorchMemory(ours)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=tuned)
-    parts = (torch.from_numpy(np.array(part)) for part in (latents.mean, latents.log_var, latents.action))
+    parts = (tensor(part) for part in (latents.mean, latents.log_var, latents.action))
     mean, log_var, action = (part.unflatten(0, (-1, steps + 1)) for part in parts)
-    order = torch.Generator().manual_seed(0)
+    order = torch.Generator(DEVICE).manual_seed(0)
     loss_of = torch.compile(model.loss) if tuned else model.loss
-    mask = torch.ones(steps, batch)
+    mask = torch.ones(steps, batch, device=DEVICE)
+    if tuned:
+        tune()
 
     def work() -> None:
-        chosen = torch.randint(len(mean), (batch,), generator=order)
-        noise = torch.randn(batch, *mean.shape[1:])
+        chosen = torch.randint(len(mean), (batch,), generator=order, device=DEVICE)
+        noise = torch.randn(batch, *mean.shape[1:], device=DEVICE)
         z = (mean[chosen] + torch.exp(0.5 * log_var[chosen]) * noise).transpose(0, 1)
         optimizer.zero_grad(set_to_none=tuned)
         loss = loss_of(z, action[chosen, :-1].transpose(0, 1), mask)
@@ -33,6 +35,7 @@ def training(ours: MDNRNN, latents: FlatLatents, steps: int, batch: int, learnin
         optimizer.step()
         if not tuned:
             loss.item()
+        wait()
 
     return work
 
@@ -42,4 +45,4 @@ def loss_and_gradient(ours: MDNRNN, batch: Sequences, noise: np.ndarray) -> tupl
     model = TorchMemory(ours)
     loss = model.loss(*sequences_of(batch, noise))
     loss.backward()
-    return loss.detach().numpy(), model.lstm.weight_hh_l0.grad.T.numpy()
+    return loss.detach().cpu().numpy(), model.lstm.weight_hh_l0.grad.T.cpu().numpy()

@@ -1,8 +1,10 @@
 """The paper's V and M in PyTorch, as its users write them: the baseline that ours is held against.
 
-Both are made with the weights of one of our models, so that losses can be compared before anything is timed.
+Both are made with the weights of one of our models, so that losses can be compared before anything is timed. They live
+on the GPU where PyTorch sees one.
 """
 
+import contextlib
 from typing import Any
 
 import jax
@@ -13,6 +15,21 @@ from torch.nn import functional
 
 from wm_jax.models.memory import LSTM, MDNRNN, Sequences
 from wm_jax.models.vae.vanilla import Vanilla
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tune() -> Any:
+    """What an expert turns on: TF32, and on a GPU the returned context, in which convolutions compute in bfloat16."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    return torch.autocast("cuda", torch.bfloat16) if DEVICE.type == "cuda" else contextlib.nullcontext()
+
+
+def wait() -> None:
+    """Until the GPU has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 class TorchVae(nn.Module):
@@ -44,6 +61,7 @@ class TorchVae(nn.Module):
             _filled(nn.ConvTranspose2d(w.shape[0], w.shape[1], w.shape[2], 2), w, bias)
             for w, bias in zip(weights, [decoder.first_bias, *decoder.biases], strict=True)
         )
+        self.to(DEVICE)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance, [B, Z] each."""
@@ -51,7 +69,7 @@ class TorchVae(nn.Module):
         for convolution in self.convolutions:
             x = functional.relu(convolution(x))
         x = x.flatten(1)
-        return self.mean(x), self.log_var(x)
+        return self.mean(x).float(), self.log_var(x).float()
 
     def decode(self, z: Tensor) -> Tensor:
         """Frames [B, 3, 64, 64] in [0, 1]."""
@@ -65,7 +83,7 @@ class TorchVae(nn.Module):
         """Summed squared error + beta * max(KL, floor), averaged over B; `noise` [B, Z] is drawn if not given."""
         mean, log_var = self.encode(frames)
         noise = torch.randn_like(mean) if noise is None else noise
-        decoded = self.decode(mean + noise * torch.exp(log_var / 2))
+        decoded = self.decode(mean + noise * torch.exp(log_var / 2)).float()
         error = (decoded - frames).square().sum((1, 2, 3))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
         return (error + self.beta * kl.clamp(min=self.floor)).mean()
@@ -81,11 +99,12 @@ class TorchMemory(nn.Module):
         self.lstm = nn.LSTM(ours.latent + ours.action, ours.config.hidden)
         # Both order the gates as input, forget, candidate, output; torch has two biases that are added.
         with torch.no_grad():
-            self.lstm.weight_ih_l0.copy_(_tensor(_array(ours.cell.wx).T))
-            self.lstm.weight_hh_l0.copy_(_tensor(_array(ours.cell.wh).T))
-            self.lstm.bias_ih_l0.copy_(_tensor(_array(ours.cell.b)))
+            self.lstm.weight_ih_l0.copy_(tensor(_array(ours.cell.wx).T))
+            self.lstm.weight_hh_l0.copy_(tensor(_array(ours.cell.wh).T))
+            self.lstm.bias_ih_l0.copy_(tensor(_array(ours.cell.b)))
             self.lstm.bias_hh_l0.zero_()
         self.head = _linear(_array(ours.kernel), ours.bias)
+        self.to(DEVICE)
 
     def loss(self, z: Tensor, action: Tensor, mask: Tensor) -> Tensor:
         """Mean negative log-likelihood of the next latent, over real steps and latent dimensions.
@@ -96,26 +115,27 @@ class TorchMemory(nn.Module):
           mask: [T, B], 1 where the step is real.
         """
         h, _ = self.lstm(torch.cat([z[:-1], action], -1))
-        raw = self.head(h).unflatten(-1, (3, self.latent, self.mixtures))
+        raw = self.head(h).unflatten(-1, (3, self.mixtures, self.latent))
         logits, mean, log_std = raw.unbind(-3)
-        score = (z[1:, ..., None] - mean) * torch.exp(-log_std)
-        components = functional.log_softmax(logits, -1) - 0.5 * score.square() - log_std - 0.5 * np.log(2 * np.pi)
-        log_prob = torch.logsumexp(components, -1).sum(-1)
+        score = (z[1:, :, None] - mean) * torch.exp(-log_std)
+        components = functional.log_softmax(logits, -2) - 0.5 * score.square() - log_std - 0.5 * np.log(2 * np.pi)
+        log_prob = torch.logsumexp(components, -2).sum(-1)
         return -(log_prob * mask).sum() / mask.sum() / self.latent
 
 
 def sequences_of(batch: Sequences, noise: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of `TorchMemory.loss`: z drawn from one of our batches with the given noise [T + 1, B, Z]."""
     z = np.asarray(batch.mean) + np.exp(0.5 * np.asarray(batch.log_var)) * noise
-    return _tensor(z), _tensor(np.asarray(batch.action)), _tensor(np.asarray(batch.mask))
+    return tensor(z), tensor(np.asarray(batch.action)), tensor(np.asarray(batch.mask))
 
 
 def _array(parameter: Any) -> np.ndarray:
     return np.asarray(jax.device_get(parameter[...]))
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(array, np.float32))
+def tensor(array: np.ndarray) -> Tensor:
+    """float32, where the models are."""
+    return torch.from_numpy(np.array(array, np.float32)).to(DEVICE)
 
 
 def _linear(kernel: np.ndarray, bias: Any) -> nn.Linear:
@@ -126,6 +146,6 @@ def _linear(kernel: np.ndarray, bias: Any) -> nn.Linear:
 
 def _filled(layer: Any, weight: np.ndarray, bias: Any) -> Any:
     with torch.no_grad():
-        layer.weight.copy_(_tensor(weight))
-        layer.bias.copy_(_tensor(_array(bias)))
+        layer.weight.copy_(tensor(weight))
+        layer.bias.copy_(tensor(_array(bias)))
     return layer

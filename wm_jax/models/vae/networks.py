@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import sqrt
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
-from wm_jax.kernels.chunk import in_chunks
-from wm_jax.kernels.conv import conv2d, conv2d_transpose
+from wm_jax.kernels import native
+from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
 
 SIDE = 64
 ENCODER_CHANNELS = (32, 64, 128, 256)
@@ -19,13 +20,10 @@ ENCODER_KERNEL = 4
 DECODER_CHANNELS = (128, 64, 32)
 DECODER_KERNELS = (5, 5, 6, 6)
 
-CHUNK = 25
-"""Frames whose activations fit a CPU's cache."""
 
-
-def use_fast_kernels(config: VaeConfig) -> bool:
-    """Our convolutions beat XLA's on CPU only."""
-    return config.fast_kernels and jax.default_backend() == "cpu"
+def compute_type(config: VaeConfig) -> Any:
+    """What convolutions multiply in; parameters, sums, losses and everything else are float32."""
+    return jnp.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jnp.float32
 
 
 def scaled(channels: int, config: VaeConfig) -> int:
@@ -61,7 +59,8 @@ class Encoder(nnx.Module):
     """Frames to F = 4 * 256 * width features: four k4 s2 convolutions with ReLU."""
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = use_fast_kernels(config)
+        self.fast = config.fast_kernels and native.available()
+        self.dtype = compute_type(config)
         channels = (3, *(scaled(count, config) for count in ENCODER_CHANNELS))
         self.kernels, self.biases = nnx.List(), nnx.List()
         side, k = SIDE, ENCODER_KERNEL
@@ -73,13 +72,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, frames: Float[Array, "B 64 64 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1]."""
-
-        def convolutions(x: Array) -> Array:
-            for kernel, bias in zip(self.kernels, self.biases, strict=True):
-                x = conv2d(x, kernel[...], bias[...], relu=True, fast=self.fast)
-            return x.reshape(x.shape[0], self.features)
-
-        return in_chunks(convolutions, frames, CHUNK) if self.fast else convolutions(frames)
+        return convolutions(frames, _layers(self), fast=self.fast).reshape(frames.shape[0], self.features)
 
 
 class Decoder(nnx.Module):
@@ -89,7 +82,8 @@ class Decoder(nnx.Module):
     """
 
     def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = use_fast_kernels(config)
+        self.fast = config.fast_kernels and native.available()
+        self.dtype = compute_type(config)
         hidden = 4 * scaled(256, config)
         channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
         side = DECODER_KERNELS[0]
@@ -108,14 +102,12 @@ class Decoder(nnx.Module):
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:
         """Frames in [0, 1]."""
-
-        def convolutions(x: Array) -> Array:
-            last = len(self.kernels) - 1
-            for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-                x = conv2d_transpose(x, kernel[...], bias[...], relu=layer < last, fast=self.fast)
-            return jax.nn.sigmoid(x)
-
         side = DECODER_KERNELS[0]
-        x = (self.dense(z) @ self.first_kernel[...]).reshape(z.shape[0], side, side, -1)
-        x = jax.nn.relu(x + self.first_bias[...][None, None, None, :])
-        return in_chunks(convolutions, x, CHUNK) if self.fast else convolutions(x)
+        x = self.dense(z).astype(self.dtype) @ self.first_kernel[...].astype(self.dtype)
+        x = x.reshape(z.shape[0], side, side, -1).astype(jnp.float32) + self.first_bias[...][None, None, None, :]
+        return jax.nn.sigmoid(transposed_convolutions(jax.nn.relu(x), _layers(self), fast=self.fast))
+
+
+def _layers(part: Encoder | Decoder) -> list[Layer]:
+    arrays = zip(part.kernels, part.biases, strict=True)
+    return [Layer(kernel[...].astype(part.dtype), bias[...]) for kernel, bias in arrays]

@@ -1,0 +1,126 @@
+"""Building the kernels in C: once, in the cache, and what happens where that can't be done."""
+
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wm_jax.kernels import native
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    return tmp_path / "kernels"
+
+
+def fake_compiler(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CC", str(path))
+
+
+def test_a_library_is_compiled_once(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = tmp_path / "calls"
+    fake_compiler(tmp_path / "cc", f'echo call >>{calls}; for last; do :; done; echo library >"$last"', monkeypatch)
+    first = native.build()
+    assert first.read_text() == "library\n"
+    assert native.build() == first
+    assert calls.read_text() == "call\n"
+    assert [path.name for path in empty_cache.iterdir()] == [first.name]
+
+
+def test_several_at_once_leave_one_whole_library(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fake_compiler(tmp_path / "cc", 'for last; do :; done; sleep 0.2; echo library >"$last"', monkeypatch)
+    with ThreadPoolExecutor(4) as pool:
+        libraries = set(pool.map(lambda _: native.build(), range(4)))
+    assert [path.read_text() for path in libraries] == ["library\n"]
+    assert list(empty_cache.iterdir()) == list(libraries)
+
+
+def test_a_failing_compiler_is_named_and_leaves_nothing(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fake_compiler(tmp_path / "cc", "echo 'x.c:1: error: no such processor' >&2; exit 1", monkeypatch)
+    with pytest.raises(native.CannotBuild, match=r"error: no such processor.*CC"):
+        native.build()
+    assert not list(empty_cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"), [("CC", "/no/compiler", "can't be started"), ("PATH", "", "there is no C compiler")]
+)
+def test_no_compiler_is_said_with_the_remedy(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(native.CannotBuild, match=f"{said}.*CC"):
+        native.build()
+
+
+def run_with(tmp_path: Path, program: str, **environment: str) -> tuple[str, str]:
+    """What a Python process with a cache of its own says; what is registered with XLA in this one stays."""
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_without_a_compiler_models_use_plain_operations(tmp_path: Path):
+    said, complaint = run_with(
+        tmp_path,
+        """
+import jax
+from flax import nnx
+from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.models.memory import MDNRNN
+from wm_jax.models.vae import make_vae
+vae = make_vae(VaeConfig(width=0.125), nnx.Rngs(0))
+memory = MDNRNN(MemoryConfig(hidden=8), 4, 2, nnx.Rngs(0))
+print(vae.encoder.fast, memory.cell.formulation, vae.encode(jax.numpy.zeros((1, 64, 64, 3))).mean.shape)
+""",
+        PATH="",
+    )
+    assert said == "False derived (1, 32)\n"
+    assert complaint.count("there is no C compiler") == 1
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have vectors of one size")
+@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64"])
+def test_narrower_vectors_compute_the_same(tmp_path: Path, processor: str):
+    """As on processors without AVX-512: V's loss and M's, and their gradients."""
+    said, complaint = run_with(
+        tmp_path,
+        """
+import jax, numpy as np
+from flax import nnx
+from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.kernels import native
+from wm_jax.models import memory, vae
+assert native.available()
+frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), np.uint8)
+noise = np.random.default_rng(1).normal(size=(10, 5, 4)).astype(np.float32)
+flags = np.ones((9, 5), np.float32)
+batch = memory.Sequences(noise, noise, noise[1:, :, :2], flags, flags, flags > 2, flags)
+for fast in (True, False):
+    model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
+    (loss, _), gradients = vae.loss_and_grad(*nnx.split(model), frames, jax.random.key(0))
+    print(float(loss), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
+    model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), 4, 2, nnx.Rngs(0))
+    metrics, _, gradients = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))
+    print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
+""",
+        PATH=os.environ["PATH"],
+        CC=f"cc -march={processor} -O1 -Wall -Wextra -Werror",
+    )
+    assert "can't" not in complaint
+    numbers = [np.array(line.split(), float) for line in said.splitlines()]
+    assert len(numbers) == 4
+    np.testing.assert_allclose(numbers[0], numbers[2], rtol=1e-4)
+    np.testing.assert_allclose(numbers[1], numbers[3], rtol=1e-4)
