@@ -298,6 +298,27 @@ def test_an_evaluation_that_was_stopped_goes_on(chased: Path, tmp_path: Path) ->
     assert {**resumed, "seconds": None} == {**straight, "seconds": None}
 
 
+def test_episodes_of_the_official_game_are_as_long_as_it_lets_them(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
+    words = ["evaluate", *CHASED, "--run", str(path), "--evaluate.on", "both", "--evaluate.episodes", "1"]
+    # Smoke's own episodes end after 60 steps.
+    whole, _ = run([*words, "--evaluate.episode_steps", "none"], capsys)
+    found = {on: json.loads((path / "evaluation" / f"{on}.json").read_text()) for on in ("official", "training")}
+    assert [found[on]["episode_steps"] for on in found] == [1000, 60]
+    assert not whole["official_cut_short"] and not whole["training_cut_short"]
+    short, _ = run([*words, "--evaluate.episode_steps", "10"], capsys)
+    assert short["official_cut_short"] and short["training_cut_short"] and short["official_mean_length"] == 10
+
+
+def test_the_controllers_episodes_are_never_longer_than_the_games() -> None:
+    for steps, longest in (("500", 60), ("20", 20), ("none", 60)):
+        _, config = cli.parse("train_controller", [*CHASED, "--controller.episode_steps", steps])
+        assert train_controller.training_game(config).episode_steps == longest
+
+
 def test_a_film_can_be_stopped_and_the_score_stays(chased: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
