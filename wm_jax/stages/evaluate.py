@@ -3,6 +3,7 @@
 Seeds are `FIRST_SEED`, `FIRST_SEED + 1`, ...: anyone can play the same episodes.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from wm_jax import streams
 from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, draws_differently, find
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.host.pool import HostPool, Step, open_pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
@@ -116,11 +117,14 @@ class Player:
         self, policy: Policy, seeds: list[int], slots: int, official: bool, what: str
     ) -> tuple[np.ndarray, np.ndarray]:
         pool = self._open(slots, official)
-        try:
-            with Progress(what, len(seeds), "episode") as progress:
-                played = play(pool, seeds, policy, on_done=progress.advance, stop=self.stop)
-        finally:
-            pool.close()
+        with contextlib.closing(pool), Progress(what, len(seeds), "episode") as progress:
+
+            def watch(step: Step, done: np.ndarray) -> None:
+                self.stop.check()
+                if done.any():
+                    progress.advance(int(done.sum()))
+
+            played = play(pool, seeds, policy, watch=watch)
         return played.returns, played.lengths
 
     def _record(self, seed: int, official: bool, path: Path) -> None:
