@@ -31,7 +31,8 @@ FIRST_SEED = 1_000_000_000
 HEAVY = ("scores", "lengths", "random", "made")
 """What of an evaluation's result stays out of the summary."""
 RESAMPLES = 10_000
-SLOTS_PER_CORE = 4
+SLOTS_PER_CORE = 16
+"""Enough for batches that the network likes; an environment takes 4 MB (Gymnasium's CarRacing)."""
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
