@@ -65,7 +65,8 @@ def make_frames(n: int = N) -> jax.Array:
 def play(agent: Agent, params: AgentParams, frames: jax.Array, **options: Any) -> tuple[AgentCarry, np.ndarray]:
     carry, actions = agent.init(frames.shape[1]), []
     for now in frames:
-        carry, action = agent.act(params, carry, now, SEEDS[: len(now)], **options)
+        everyone = jnp.arange(len(now))
+        carry, action = agent.act(params, carry, everyone, now, SEEDS[: len(now)], **options)
         actions.append(np.asarray(action))
     return carry, np.stack(actions)
 
@@ -126,7 +127,7 @@ def test_slots_in_any_order_play_like_all_together(sample: bool) -> None:
         padded = jnp.asarray([*ids, -1, N][:3])
         now = jnp.stack([frames[times[slot], slot] for slot in ids] + [frames[0, 0]] * (3 - len(ids)))
         who = jnp.stack([candidates[slot] for slot in ids] + [candidates[0]] * (3 - len(ids)))
-        carry, actions = agent.act_slots(agent_params, carry, padded, now, SEEDS[padded % N], who)
+        carry, actions = agent.act(agent_params, carry, padded, now, SEEDS[padded % N], who)
         for row, slot in enumerate(ids):
             apart[times[slot], slot] = actions[row]
             times[slot] += 1
@@ -134,16 +135,36 @@ def test_slots_in_any_order_play_like_all_together(sample: bool) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), carry, last)
 
 
+@pytest.mark.parametrize("actions", [MOVES, CAR])
+def test_rows_a_few_at_once_are_rows_all_at_once(actions: ActionSpace) -> None:
+    """Padding in front, between and behind; whole pieces of it, too."""
+    vae, memory, controller, params = parts(actions=actions, population=P)
+    agent, agent_params = make_agent(vae, memory, controller, params, sample_latent=True)
+    ids = jnp.asarray([-1, 2, 0, N, 3, -1, N + 1, -1])
+    frames = make_frames(8)
+    seeds, candidates = jnp.arange(8), jnp.arange(8) % P
+    results = []
+    for at_once in (None, 1, 2, 4, 8):
+        carry = agent.init(N)
+        for now in frames[:3]:
+            carry, played = agent.act(agent_params, carry, ids, now, seeds, candidates, at_once=at_once)
+        results.append((carry, played[jnp.asarray([1, 2, 4])]))
+    np.testing.assert_array_equal(results[0][0].steps, [3, 0, 3, 3])
+    for result in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result, results[0])
+
+
 def test_a_fresh_row_starts_over_and_leaves_the_others_alone() -> None:
     vae, memory, controller, params = parts(actions=CAR)
     agent, agent_params = make_agent(vae, memory, controller, params, sample_latent=True)
     frames = make_frames()
     fresh = jnp.asarray([False, True, False, False])
-    carry, _ = agent.act(agent_params, agent.init(N), frames[0], SEEDS)
-    carry, _ = agent.act(agent_params, carry, frames[1], SEEDS, None, fresh)
-    undisturbed, _ = agent.act(agent_params, agent.init(N), frames[0], SEEDS)
-    undisturbed, _ = agent.act(agent_params, undisturbed, frames[1], SEEDS)
-    begun, _ = agent.act(agent_params, agent.init(N), frames[1], SEEDS)
+    ids = jnp.arange(N)
+    carry, _ = agent.act(agent_params, agent.init(N), ids, frames[0], SEEDS)
+    carry, _ = agent.act(agent_params, carry, ids, frames[1], SEEDS, None, fresh)
+    undisturbed, _ = agent.act(agent_params, agent.init(N), ids, frames[0], SEEDS)
+    undisturbed, _ = agent.act(agent_params, undisturbed, ids, frames[1], SEEDS)
+    begun, _ = agent.act(agent_params, agent.init(N), ids, frames[1], SEEDS)
     np.testing.assert_array_equal(carry.steps, [2, 1, 2, 2])
     for mine, others, new in zip(carry.memory, undisturbed.memory, begun.memory, strict=True):
         np.testing.assert_array_equal(mine[fresh], new[fresh])
@@ -167,7 +188,7 @@ def test_sampled_latents_differ_between_rows_and_steps_and_have_the_right_spread
 def test_a_controller_on_z_alone_runs_no_memory() -> None:
     vae, _, controller, params = parts("z")
     agent, agent_params = make_agent(vae, None, controller, params)
-    carry, _ = agent.act(agent_params, agent.init(N), make_frames()[0], SEEDS)
+    carry, _ = agent.act(agent_params, agent.init(N), jnp.arange(N), make_frames()[0], SEEDS)
     assert agent_params.memory is None
     assert carry.memory == ()
 
@@ -219,7 +240,7 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
 
     def played(size: int, seed: int) -> np.ndarray:
         policy = AgentPolicy(agent, agent_params, np.arange(n) % 2, list(range(n)), n)
-        policy.start(np.arange(n))
+        policy.start(np.arange(n), np.arange(n))
         random, actions = np.random.default_rng(seed), np.zeros((3, n, CAR.size), np.float32)
         for t in range(3):
             order = random.permutation(n).astype(np.int32)

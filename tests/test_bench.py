@@ -1,6 +1,8 @@
 """The benchmarks: their arithmetic, their agreement with PyTorch, and that they run."""
 
 import json
+import multiprocessing
+import os
 from pathlib import Path
 
 import jax
@@ -10,8 +12,8 @@ from flax import nnx
 
 from wm_jax import cli
 from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.bench import flops, memory, vae
-from wm_jax.bench.case import OURS, PLAIN, TUNED, Options
+from wm_jax.bench import controller, flops, memory, vae
+from wm_jax.bench.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
 from wm_jax.bench.timing import Timing, alternate
 from wm_jax.config import MemoryConfig, VaeConfig
 
@@ -57,14 +59,36 @@ def test_operations_of_m() -> None:
     assert flops.memory_update(model) == 6 * 256 * (4 * (35 + 256) + 480)
 
 
-@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training])
+def test_operations_of_play() -> None:
+    config = VaeConfig()
+    model = nnx.merge(*init_memory(MemoryConfig(), 32, 3, 0))
+    assert flops.playing(config, model, 867) == flops.encoding(config) + 2 * (1024 * (35 + 256) + 867)
+
+
+@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training, controller.generation])
 def test_pytorch_computes_the_same(case, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the extra `bench` is not installed")
     found = case(Options((OURS, TUNED), tmp_path, small=True))
     assert found.agreement() < found.tolerance
 
 
-@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training])
+def test_the_whole_is_held_against_its_halves() -> None:
+    """A machine that is three times slower in the second round; environments take 2 s, the network 1 s, both 4 s."""
+    timings = {name: Timing(9.0, (s, 3 * s)) for name, s in ((OURS, 4.0), (ENVIRONMENTS, 2.0), (NETWORK, 1.0))}
+    said = controller.shares(timings)
+    assert "reaches 50% of the speed of its slower half" in said and said.endswith("reaches 75%.")
+
+
+def test_processes_of_pytorch_play_every_candidate(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the extra `bench` is not installed")
+    before = len(multiprocessing.active_children())
+    work = controller.generation(Options((OURS, WRITTEN), tmp_path, small=True)).makers[WRITTEN]()
+    work()
+    work()
+    assert len(multiprocessing.active_children()) == before + (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training, controller.generation])
 def test_ours_runs_with_and_without_fast_kernels(case, tmp_path: Path) -> None:
     found = case(Options((OURS, PLAIN), tmp_path, small=True))
     for name in (OURS, PLAIN):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import get_args
 
 import cma
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wm_jax import evolution
 from wm_jax.config import Strategy
 from wm_jax.errors import UserError
-from wm_jax.evolution import Evolution, EvolutionState, distinct_ranks, to_costs
+from wm_jax.evolution import Evolution, EvolutionState, decomposition_period, distinct_ranks, to_costs
 
 N, P, SIGMA = 6, 16, 0.3
 Cost = Callable[[np.ndarray], np.ndarray]
@@ -71,8 +73,53 @@ def test_cma_es_is_as_good_as_the_reference(cost: Cost, start: float, generation
     assert fallen > 0.7 * expected
 
 
+def test_how_often_cma_es_decomposes_its_matrix() -> None:
+    def period(n: int, population: int) -> int:
+        search = Evolution("CMA_ES", n, population, SIGMA, jax.random.key(0))
+        return int(decomposition_period(n, search._params.c_1 + search._params.c_mu))
+
+    def reference(n: int, population: int) -> int:
+        strategy = cma.CMAEvolutionStrategy(n * [0.0], SIGMA, {"popsize": population, "verbose": -9})
+        return int(np.ceil(strategy.sm.lazy_update_gap))  # pyright: ignore[reportAttributeAccessIssue]
+
+    sizes = [(6, 16), (100, 64), (100, 16), (867, 64)]
+    assert [period(*size) for size in sizes] == [reference(*size) for size in sizes] == [1, 1, 2, 3]
+
+    search = Evolution("CMA_ES", 100, 16, SIGMA, jax.random.key(0))
+    state, bases = search.init(), []
+    for _ in range(5):
+        state = generation(search, state)
+        bases.append(np.asarray(state.strategy.B))
+    changed = [not np.array_equal(before, after) for before, after in pairwise(bases)]
+    assert changed == [False, True, False, True]
+
+
+def test_cma_es_loses_nothing_by_decomposing_less_often() -> None:
+    """Axes from 1 to 1,000, which only the matrix can even out; the median of three seeds, as far as eagerly."""
+    n, population, generations = 40, 8, 400
+
+    def cost(x: np.ndarray) -> np.ndarray:
+        return (np.logspace(0, 3, n) * x**2).sum(-1)
+
+    def fallen(strategy: type) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(evolution.STRATEGIES, "CMA_ES", strategy)
+            search = Evolution("CMA_ES", n, population, SIGMA, jax.random.key(0))
+        costs = []
+        for seed in range(3):
+            search._key = jax.random.key(seed)
+            state = run(search, search.init(jnp.ones(n)), generations, cost)
+            costs.append(cost(np.asarray(search.mean(state), np.float64)))
+        return float(np.log10(cost(np.ones(n)) / np.median(costs)))
+
+    lazily, eagerly = fallen(evolution.STRATEGIES["CMA_ES"]), fallen(evosax.algorithms.CMA_ES)
+    assert eagerly > 2.0
+    assert lazily != eagerly and lazily > 0.85 * eagerly
+
+
 def test_a_resumed_search_repeats_the_uninterrupted_one_bit_for_bit() -> None:
-    search, again = (Evolution("CMA_ES", 5, 8, 0.5, jax.random.key(3)) for _ in range(2))
+    # Of 100 parameters, so that the matrix is not decomposed where the search is resumed.
+    search, again = (Evolution("CMA_ES", 100, 8, 0.5, jax.random.key(3)) for _ in range(2))
     half = run(search, search.init(), 4)
     stored = jax.tree.map(np.asarray, half)
     assert all(leaf.dtype != object for leaf in jax.tree.leaves(stored))

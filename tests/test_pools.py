@@ -349,6 +349,46 @@ def test_probe_gives_its_known_answers():
         assert not step.truncated.any()
 
 
+def test_a_restarted_slot_plays_another_episode_beside_the_others():
+    pool = opened(find(PROBE, episode_steps=4), 2, workers=2)
+    assert pool.restarts
+    pool.reset([10, 14])  # of 2 and 6 steps
+    for _ in range(2):
+        last = pool.step([0, 0])
+    np.testing.assert_array_equal(last.terminated, [True, False])
+    pool.restart([0], [14])
+    with pytest.raises(ValueError, match="slot 0 still owes a step"):
+        pool.send([0], [0])
+    begun = pool.recv()
+    assert begun.ids == [0] and begun.reward == 0 and not begun.terminated and not begun.truncated
+    np.testing.assert_array_equal(begun.frames[0, 0, 0], (0, 14, 0))  # no steps, the new seed
+    # Its limit counts from its own beginning.
+    ends = []
+    while pool._running.any():
+        ends.append(pool.step([0, 0]).truncated.tolist())
+    assert ends == [[False, False], [False, True], [False, True], [True, True]]
+    # One that is given up may restart as well.
+    pool.reset([10, 11])
+    pool.restart([1], [12])
+    assert pool.recv().frames[0, 0, 0, 1] == 12
+    with pytest.raises(ValueError, match="slots must be distinct"):
+        pool.restart([0, 0], [1, 2])
+    with pytest.raises(ValueError, match="seeds must lie in"):
+        pool.restart([0], [-1])
+    with pytest.raises(ValueError, match="2 seeds for 1 slots"):
+        pool.restart([0], [1, 2])
+    pool.close()
+
+
+def test_envpools_slots_do_not_restart():
+    pool = opened(find("chaser"), 2)
+    pool.reset([1, 2])
+    assert not pool.restarts
+    with pytest.raises(ValueError, match="can't restart"):
+        pool.restart([0], [3])
+    pool.close()
+
+
 def test_a_failing_game_is_one_clear_error():
     pool = opened(find(PROBE), 2, workers=2)
     pool.reset([0, 1])

@@ -23,7 +23,33 @@ from evosax.core.fitness_shaping import (
 from wm_jax.config import Strategy
 from wm_jax.errors import UserError
 
+
+class LazyCMA_ES(evosax.algorithms.CMA_ES):
+    """CMA-ES that decomposes its covariance matrix only as often as that pays.
+
+    Hansen 2016 (arXiv:1604.00772), B.2 and the code of its appendix C: as soon as 1 / (10 n (c_1 + c_mu)) generations
+    have passed since the last time, in which the matrix changes by little. Candidates and step size meanwhile go by
+    that decomposition, which is in the state. For 867 parameters and 64 candidates it is every third generation; for
+    few parameters it is each.
+    """
+
+    def _ask(self, key: jax.Array, state: Any, params: Any) -> tuple[jax.Array, Any]:
+        decompose = state.generation_counter % decomposition_period(self.num_dims, params.c_1 + params.c_mu) == 0
+        return jax.lax.cond(decompose, super()._ask, self._sample, key, state, params)
+
+    def _sample(self, key: jax.Array, state: Any, params: Any) -> tuple[jax.Array, Any]:
+        """Candidates by the decomposition that is there; equations 38 to 40."""
+        z = jax.random.normal(key, (self.population_size, self.num_dims))
+        return state.mean + state.std * ((z * state.D) @ state.B.T), state
+
+
+def decomposition_period(n: int, learning_rate: jax.Array) -> jax.Array:
+    """Generations between two decompositions of an n x n matrix that is learned at this rate."""
+    return jnp.ceil(1.0 / (10.0 * n * learning_rate)).astype(jnp.int32)
+
+
 STRATEGIES: dict[str, Any] = {name: evosax.algorithms.algorithms[name] for name in get_args(Strategy)}
+STRATEGIES["CMA_ES"] = LazyCMA_ES
 
 
 class EvolutionState(NamedTuple):

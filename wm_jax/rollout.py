@@ -1,10 +1,18 @@
 """Playing games on host environments: the environments' threads and the network work at the same time.
 
-One episode per seed. Slots come back from the pool as they get ready; while the network acts for these, the pool
-steps the others.
+One episode per seed. Slots come back from the pool as they get ready; while the network acts for one half, the pool
+steps the other.
+
+Why no core is idle for long: where slots can restart (Gymnasium's workers), each begins the next episode as soon as it
+has ended one. EnvPool's can't, so there the episodes are played in waves of `pool.slots`, and a wave lasts as long as
+its longest episode. The remedy is a slot for every episode, which costs memory alone: the pool's threads step whichever
+of its environments are ready, and until fewer are left than threads, all threads are busy. CarRacing takes 2.9 MB for
+each environment, 3 GB for the 1,024 episodes of a generation of the paper.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,11 +22,17 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.interrupt import Stop
-from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+from wm_jax.metrics import Progress
+from wm_jax.models.agent import Agent, AgentParams
 from wm_jax.spaces import ActionSpace, Discrete
 
 CPU_ROWS = 8
-"""Rows of every batch on CPU: few enough for small pools, and within an eighth of the speed of any larger batch."""
+"""Rows that go through the network together on CPU: as fast as more of them, and less is lost in a short batch."""
+CPU_BATCH = 32
+"""Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
+
+Watch = Callable[[Step, np.ndarray], None]
+"""Is shown every `Step` with the finished flags bool[B] (first frames are not steps)."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +41,35 @@ class Played:
 
     returns: float64[N], undiscounted sums of rewards.
     lengths: int64[N], steps.
+    seconds: that all of it took.
+    acting: seconds of them in the policy.
+    waiting: seconds of them in which only the environments were at work.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
+    seconds: float
+    acting: float
+    waiting: float
+
+    def figures(self) -> dict[str, float]:
+        """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
+
+        On a CPU both work on the same cores, and each is slower for the other.
+        """
+        return {
+            "environment_steps": int(self.lengths.sum()),
+            "steps_per_second": round(float(self.lengths.sum()) / self.seconds, 1),
+            "network_share": round(self.acting / self.seconds, 3),
+            "environments_share": round(self.waiting / self.seconds, 3),
+        }
 
 
 class Policy(Protocol):
     """Something that acts for many episodes at once."""
 
-    def start(self, episodes: np.ndarray) -> None:
-        """Slot i plays episode `episodes[i]` (a position in the list of seeds) from now on."""
+    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
+        """From now on slots[i] plays episode `episodes[i]` (a position in the list of seeds)."""
         ...
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -46,66 +78,109 @@ class Policy(Protocol):
 
 
 def play(
-    pool: HostPool,
-    seeds: Sequence[int],
-    policy: Policy,
-    *,
-    patience: int = 0,
-    watch: Callable[[Step, np.ndarray], None] | None = None,
-    on_done: Callable[[int], None] | None = None,
-    stop: Stop | None = None,
+    pool: HostPool, seeds: Sequence[int], policy: Policy, *, patience: int = 0, watch: Watch | None = None
 ) -> Played:
     """Play one episode per seed, at most `pool.slots` at a time.
 
     Args:
       patience: give an episode up after this many steps without a positive reward; 0 never does.
-      watch: called with every `Step` and the finished flags bool[B] (first frames are not steps).
-      on_done: called with the number of episodes that just finished.
-      stop: checked now and then; an interrupted play leaves nothing behind.
+      watch: is shown every step; whatever it raises ends the play.
     """
-    played = Played(np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
-    for first in range(0, len(seeds), pool.slots):
-        episodes = np.arange(first, min(first + pool.slots, len(seeds)))
-        _play_wave(pool, [seeds[int(i)] for i in episodes], episodes, policy, played, patience, watch, on_done, stop)
-    return played
+    match = _Match(pool, seeds, policy, patience, watch)
+    began = time.monotonic()
+    while match.waiting:
+        match.play_wave()
+    return Played(match.returns, match.lengths, time.monotonic() - began, match.acting.seconds, match.idle.seconds)
 
 
-def _play_wave(
-    pool: HostPool,
-    seeds: list[int],
-    episodes: np.ndarray,
-    policy: Policy,
-    played: Played,
-    patience: int,
-    watch: Callable[[Step, np.ndarray], None] | None,
-    on_done: Callable[[int], None] | None,
-    stop: Stop | None,
-) -> None:
-    frames = pool.reset(seeds)
-    policy.start(episodes)
-    rewarded_at = np.zeros(len(seeds), np.int64)
-    everyone = np.arange(len(seeds), dtype=np.int32)
-    for ids in np.array_split(everyone, min(2, len(everyone))):
-        pool.send(ids, policy.act(ids, frames[ids]))
-    running = len(seeds)
-    while running:
-        if stop is not None:
-            stop.check()
-        step = pool.recv()
-        which = episodes[step.ids]
-        played.returns[which] += step.reward
-        played.lengths[which] += 1
+def follow(stop: Stop, progress: Progress | None = None, then: Watch | None = None) -> Watch:
+    """A `Watch` that stops when asked to, counts finished episodes, and shows each step to `then`."""
+
+    def watch(step: Step, done: np.ndarray) -> None:
+        stop.check()
+        if then is not None:
+            then(step, done)
+        if progress is not None and done.any():
+            progress.advance(int(done.sum()))
+
+    return watch
+
+
+class _Match:
+    """The books of one call of `play`: which slot plays which episode, and what came of them so far."""
+
+    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, patience: int, watch: Watch | None):
+        self._pool, self._seeds, self._policy, self._patience, self._watch = pool, seeds, policy, patience, watch
+        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+        self._rewarded_at = np.zeros(len(seeds), np.int64)
+        self.waiting = deque(range(len(seeds)))
+        self.acting, self.idle = _Clock(), _Clock()
+
+    def play_wave(self) -> None:
+        """Fill all slots with waiting episodes, and play until all have ended and no slot can begin another."""
+        everyone = np.arange(min(self._pool.slots, len(self.waiting)), dtype=np.int32)
+        self._episodes, self._beginning = np.zeros(len(everyone), np.int64), np.zeros(len(everyone), bool)
+        seeds = self._assign(everyone)
+        with self.idle:
+            frames = self._pool.reset(seeds)
+        for half in np.array_split(everyone, min(2, len(everyone))):
+            self._act(half, frames[half])
+        playing = len(everyone)
+        while playing:
+            with self.idle:
+                step = self._pool.recv()
+            done = self._enter(step)
+            playing += self._restart(step.ids[done]) - int(done.sum())
+            self._act(step.ids[~done], step.frames[~done])
+
+    def _assign(self, slots: np.ndarray) -> list[int]:
+        """Give each slot a waiting episode; their seeds."""
+        episodes = np.array([self.waiting.popleft() for _ in slots], np.int64)
+        self._episodes[slots] = episodes
+        self._policy.start(slots, episodes)
+        return [self._seeds[int(episode)] for episode in episodes]
+
+    def _restart(self, ended: np.ndarray) -> int:
+        """Begin waiting episodes in slots whose own have ended, if slots can restart; how many."""
+        slots = ended[: len(self.waiting)] if self._pool.restarts else ended[:0]
+        if len(slots):
+            self._pool.restart(slots, self._assign(slots))
+            self._beginning[slots] = True
+        return len(slots)
+
+    def _act(self, ids: np.ndarray, frames: np.ndarray) -> None:
+        if len(ids):
+            with self.acting:
+                actions = self._policy.act(ids, frames)
+            self._pool.send(ids, actions)
+
+    def _enter(self, step: Step) -> np.ndarray:
+        """Enter what slots answered in the books; which of their episodes are done."""
+        episodes, stepped = self._episodes[step.ids], ~self._beginning[step.ids]
+        self._beginning[step.ids] = False
+        self.returns[episodes] += step.reward
+        self.lengths[episodes] += stepped
         done = step.terminated | step.truncated
-        if patience:
-            rewarded_at[step.ids] = np.where(step.reward > 0, played.lengths[which], rewarded_at[step.ids])
-            done = done | (played.lengths[which] - rewarded_at[step.ids] >= patience)
-        if watch is not None:
-            watch(step, done)
-        if (finished := int(done.sum())) and on_done is not None:
-            on_done(finished)
-        running -= finished
-        if not done.all():
-            pool.send(step.ids[~done], policy.act(step.ids[~done], step.frames[~done]))
+        if self._patience:
+            rewarded_at = np.where(step.reward > 0, self.lengths[episodes], self._rewarded_at[episodes])
+            self._rewarded_at[episodes] = rewarded_at
+            done = done | (self.lengths[episodes] - rewarded_at >= self._patience)
+        if self._watch is not None and stepped.any():
+            self._watch(jax.tree.map(lambda field: field[stepped], step), done[stepped])
+        return done
+
+
+class _Clock:
+    """Adds up the seconds spent inside `with`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.monotonic() - self._began
 
 
 class RandomPolicy:
@@ -122,19 +197,16 @@ class RandomPolicy:
 
     def __init__(self, kind: str, space: ActionSpace, seeds: Sequence[int], steps: int, hold: float = 8.0):
         self._kind, self._space, self._seeds, self._steps, self._hold = kind, space, seeds, steps, hold
-        self._plans = np.empty(0)
-        self._at = np.empty(0, np.int64)
+        self._plans: dict[int, Iterator[np.ndarray]] = {}
 
-    def start(self, episodes: np.ndarray) -> None:
+    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
         """Draw every action of these episodes."""
-        self._plans = np.stack([self._plan(self._seeds[int(i)]) for i in episodes])
-        self._at = np.zeros(len(episodes), np.int64)
+        for slot, episode in zip(slots.tolist(), episodes.tolist(), strict=True):
+            self._plans[slot] = iter(self._plan(self._seeds[episode]))
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """int32[B] or float32[B, A]."""
-        actions = self._plans[ids, self._at[ids]]
-        self._at[ids] += 1
-        return actions
+        return np.stack([next(self._plans[slot]) for slot in ids.tolist()])
 
     def _plan(self, seed: int) -> np.ndarray:
         random = streams.generator(seed, "random policy")
@@ -174,35 +246,43 @@ class AgentPolicy:
 
     def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
         self._agent, self._params, self._slots = agent, params, slots
-        # On CPU, batches of different sizes may be summed in different orders (it depends on the processor), and the
-        # bits of a row would depend on who answers together. So there all have one size.
-        self._size = CPU_ROWS if jax.default_backend() == "cpu" else None
-        self._episodes = np.stack([candidates, seeds]).astype(np.int32)
-        self._playing = np.empty((2, 0), np.int32)
-        self._carry: AgentCarry | None = None
+        self._on_cpu = jax.default_backend() == "cpu"
+        self._candidates, self._seeds = np.asarray(candidates, np.int32), np.asarray(seeds, np.int32)
+        self._episodes, self._fresh = np.zeros(slots, np.int64), np.zeros(slots, bool)
+        self._carry = agent.init(slots)
 
-    def start(self, episodes: np.ndarray) -> None:
-        """Forget every memory; slot i is played by the candidate of `episodes[i]`."""
-        self._carry = self._agent.init(self._slots)
-        self._playing = self._episodes[:, episodes]
+    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
+        """The slots' memories are forgotten; their episodes' candidates play."""
+        self._episodes[slots], self._fresh[slots] = episodes, True
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """int32[B] or float32[B, A]. Batches are padded to one size, or a few, so that few programs are compiled."""
-        most = self._size or self._slots
+        most = CPU_BATCH if self._on_cpu else self._slots
         pieces = [slice(start, start + most) for start in range(0, len(ids), most)]
         return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
 
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        count = len(ids)
-        size = self._size or _padded_size(count)
-        rows = np.full(size, self._slots, np.int32)
-        rows[:count] = ids
-        shown = np.zeros((size, *frames.shape[1:]), np.uint8)
-        shown[:count] = frames
-        candidates, seeds = np.zeros((2, size), np.int32)
-        candidates[:count], seeds[:count] = self._playing[:, ids]
-        self._carry, actions = self._agent.act_slots(self._params, self._carry, rows, shown, seeds, candidates)
-        return np.asarray(actions)[:count]
+        size = CPU_BATCH if self._on_cpu else _padded_size(len(ids))
+        episodes = self._episodes[ids]
+        self._carry, actions = self._agent.act(
+            self._params,
+            self._carry,
+            _padded(ids, size, -1),
+            _padded(frames, size),
+            _padded(self._seeds[episodes], size),
+            _padded(self._candidates[episodes], size),
+            _padded(self._fresh[ids], size),
+            at_once=CPU_ROWS if self._on_cpu else None,
+        )
+        self._fresh[ids] = False
+        return np.asarray(actions)[: len(ids)]
+
+
+def _padded(rows: np.ndarray, size: int, filling: int = 0) -> np.ndarray:
+    """Rows [B, ...] filled up to [size, ...]."""
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.full((size - len(rows), *rows.shape[1:]), filling, rows.dtype)])
 
 
 def _padded_size(count: int) -> int:

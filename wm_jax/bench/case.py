@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_jax.bench.timing import Work
+from wm_jax.bench.timing import Timing, Work
 
 OURS, PLAIN, TUNED, WRITTEN = "wm_jax", "wm_jax plain", "torch tuned", "torch as written"
 """The contenders' names. `plain` is ours without the fast kernels; `tuned` is what an expert makes of PyTorch, `as
 written` what its users write."""
+ENVIRONMENTS, NETWORK = "environments alone", "network alone"
+"""Halves of our own work where environments and network share the machine."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Case:
     makers: builds each contender; what it builds is the work of one call.
     agreement: compares the contenders' results on the same weights and data: the largest relative difference.
     tolerance: what that may be.
+    compared: what it compares, for people.
+    parts: parts of our work that are timed beside the contenders.
+    remark: what the timings of the contenders and the parts say together.
     """
 
     name: str
@@ -47,3 +52,6 @@ class Case:
     makers: Mapping[str, Callable[[], Work]]
     agreement: Callable[[], float]
     tolerance: float
+    compared: str = "loss and gradient"
+    parts: tuple[str, ...] = ()
+    remark: Callable[[Mapping[str, Timing]], str] | None = None

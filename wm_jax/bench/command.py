@@ -9,6 +9,7 @@ turns in one process (`timing.py`); memory is measured in a process of each cont
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import platform
 import resource
 import subprocess
@@ -20,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax.arguments import Parser
-from wm_jax.bench.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.bench.case import ENVIRONMENTS, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Timing, alternate, matmul_peak
 from wm_jax.errors import UsageError, UserError
 from wm_jax.metrics import Progress, say
 from wm_jax.process import cores
 
-STAGES = ("vae", "encode", "memory")
+STAGES = ("vae", "encode", "memory", "controller")
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
 ROUNDS = 7
 
@@ -75,8 +76,11 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
         for batch in options.batch or [0]:
             case = _case(stage)(replace(asked, batch=batch))
             timings = _time(case, asked.names, options.rounds)
-            rows = [_row(case, name, timings, peak, _memory(options, stage, batch, name)) for name in asked.names]
+            memories = {name: _memory(options, stage, batch, name) for name in asked.names}
+            rows = [_row(case, name, timings, peak, memories.get(name)) for name in timings]
             _print(case, rows)
+            if case.remark is not None:
+                print(case.remark(timings), end="\n\n", flush=True)
             results += rows
     if options.plot:
         from wm_jax.render.plots import throughputs
@@ -88,9 +92,15 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
 
 
 def _case(stage: str) -> Callable[[Options], Case]:
-    from wm_jax.bench import memory, vae
+    from wm_jax.bench import controller, memory, vae
 
-    return {"vae": vae.training, "encode": vae.encoding, "memory": memory.training}[stage]
+    cases = {
+        "vae": vae.training,
+        "encode": vae.encoding,
+        "memory": memory.training,
+        "controller": controller.generation,
+    }
+    return cases[stage]
 
 
 def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
@@ -104,14 +114,17 @@ def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
                 f"{case.name}: ours and PyTorch's differ by {found:.1e} on the same weights and data, more than "
                 f"{case.tolerance:.0e}: nothing is timed; please report it"
             )
-        say(f"{case.name}: the same weights and data give the same loss and gradient (within {found:.0e})")
+        say(f"{case.name}: the same weights and data give the same {case.compared} (within {found:.0e})")
     with Progress(case.name, rounds + 2, "round") as progress:
-        return alternate({name: case.makers[name]() for name in names}, rounds, lambda: progress.advance(1))
+        return alternate(
+            {name: case.makers[name]() for name in (*names, *case.parts)}, rounds, lambda: progress.advance(1)
+        )
 
 
 def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory: float | None) -> dict[str, Any]:
     timing = timings[name]
     rate = case.amount / timing.median
+    flops = 0.0 if name == ENVIRONMENTS else case.flops
     return {
         "case": case.name,
         "contender": name,
@@ -119,8 +132,8 @@ def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory:
         "per_second": round(rate, 1),
         "spread": round(timing.spread, 3),
         "times_ours": round(timing.faster_than(timings[OURS]), 3),
-        "gflops": round(rate * case.flops / 1e9, 1),
-        "of_peak": round(rate * case.flops / peak, 3),
+        "gflops": round(rate * flops / 1e9, 1),
+        "of_peak": round(rate * flops / peak, 3),
         "compile_seconds": round(timing.compiling, 1),
         "memory_gb": memory,
     }
@@ -159,9 +172,13 @@ def _show_memory(options: argparse.Namespace, asked: Options) -> int:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process ever had; not what getrusage says, which begins with its parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    """The most memory that this process and its workers ever had; not getrusage's, which begins with the parent's."""
+    workers = [process.pid for process in multiprocessing.active_children()]
+    if Path("/proc/self/status").exists():
+        return sum(_peak_of(process) for process in ("self", *workers))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _peak_of(process: str | int | None) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024

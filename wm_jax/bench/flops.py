@@ -44,3 +44,9 @@ def memory_update(memory: MDNRNN) -> float:
     """One step of one sequence in an update."""
     hidden, inputs = memory.config.hidden, memory.latent + memory.action
     return 3 * 2.0 * hidden * (4 * (inputs + hidden) + 3 * memory.latent * memory.config.mixtures)
+
+
+def playing(config: VaeConfig, memory: MDNRNN, controller_params: int) -> float:
+    """One frame of one episode through V's encoder, C and M's cell."""
+    hidden, inputs = memory.config.hidden, memory.latent + memory.action
+    return encoding(config) + 2.0 * (4 * hidden * (inputs + hidden) + controller_params)

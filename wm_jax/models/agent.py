@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
 from wm_jax.errors import UserError
@@ -73,30 +74,8 @@ class Agent:
         memory = tuple(jnp.zeros((n, self.controller.memory_hidden)) for _ in range(self.memory_states))
         return AgentCarry(memory, jnp.zeros(n, jnp.int32))
 
-    @partial(jax.jit, static_argnums=0, donate_argnums=2)
+    @partial(jax.jit, static_argnums=0, static_argnames="at_once", donate_argnums=2)
     def act(
-        self,
-        params: AgentParams,
-        carry: AgentCarry,
-        frames: UInt8[Array, "N 64 64 3"],
-        seeds: Int32[Array, "N"],
-        candidates: Int[Array, "N"] | None = None,
-        fresh: Bool[Array, "N"] | None = None,
-    ) -> tuple[AgentCarry, Int32[Array, "N"] | Float32[Array, "N A"]]:
-        """One step of all N episodes, in order: row i is slot i. The carry that is passed in is given up.
-
-        Args:
-          seeds: of each row's episode; the same for every step of it.
-          candidates: which row of the population plays the episode; needed with a population.
-          fresh: this frame is the first of a new episode: the row's state is zeroed before it.
-
-        Returns:
-          the new carry, and actions: positions, or vectors.
-        """
-        return self._act(params, carry, frames, seeds, candidates, fresh)
-
-    @partial(jax.jit, static_argnums=0, donate_argnums=2)
-    def act_slots(
         self,
         params: AgentParams,
         carry: AgentCarry,
@@ -105,18 +84,40 @@ class Agent:
         seeds: Int32[Array, "B"],
         candidates: Int[Array, "B"] | None = None,
         fresh: Bool[Array, "B"] | None = None,
+        at_once: int | None = None,
     ) -> tuple[AgentCarry, Int32[Array, "B"] | Float32[Array, "B A"]]:
         """One step of the slots `ids` out of N, for pools that answer a few at a time. The carry is given up.
 
         `carry` holds all N slots; all other arguments have B rows. An id that is not in [0, N) is padding:
         its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
+
+        Args:
+          seeds: of each row's episode; the same for every step of it.
+          candidates: which row of the population plays the episode; needed with a population.
+          fresh: this frame is the first of a new episode: the slot's state is zeroed before it.
+          at_once: rows that go through the network together, a divisor of B (default: all). Batches of different
+            sizes may be summed in different orders, which depends on the processor; pieces of one size are not, so
+            a row's bits don't depend on how many others there are. Padding at the end costs nothing but its last piece.
+
+        Returns:
+          the new carry, and actions: positions, or vectors.
         """
-        count = carry.steps.shape[0]
-        rows = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), carry)
-        rows, actions = self._act(params, rows, frames, seeds, candidates, fresh)
-        targets = jnp.where(ids < 0, count, ids)  # Negative indices would count from the end.
-        carry = jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, rows)
-        return carry, actions
+        rows = _Rows(ids, frames, seeds, candidates, fresh)
+        if at_once is None:
+            return self._act(params, carry, rows)
+        size = ids.shape[0]
+        real = (ids >= 0) & (ids < carry.steps.shape[0])
+        used = jnp.max(jnp.where(real, jnp.arange(1, size + 1), 0))
+
+        def turn(i: Array, before: tuple[AgentCarry, Array]) -> tuple[AgentCarry, Array]:
+            carry, actions = before
+            piece = jax.tree.map(lambda each: lax.dynamic_slice_in_dim(each, i * at_once, at_once), rows)
+            carry, acted = self._act(params, carry, piece)
+            return carry, lax.dynamic_update_slice_in_dim(actions, acted, i * at_once, 0)
+
+        space = self.controller.actions
+        nothing = jnp.zeros_like(to_action(space, jnp.zeros((size, space.size))))
+        return lax.fori_loop(0, (used + at_once - 1) // at_once, turn, (carry, nothing))
 
     def decide(
         self,
@@ -148,19 +149,26 @@ class Agent:
         noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
         return mean + jnp.exp(0.5 * log_var) * noise
 
-    def _act(
-        self,
-        params: AgentParams,
-        carry: AgentCarry,
-        frames: Array,
-        seeds: Array,
-        candidates: Array | None,
-        fresh: Array | None,
-    ) -> tuple[AgentCarry, Array]:
-        if fresh is not None:
-            carry = AgentCarry(restart(carry.memory, fresh), jnp.where(fresh, 0, carry.steps))
-        keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(seeds, carry.steps)
-        return self.decide(params, carry, self.see(params, frames, keys), candidates)
+    def _act(self, params: AgentParams, carry: AgentCarry, rows: "_Rows") -> tuple[AgentCarry, Array]:
+        """`act` with all rows at once."""
+        count = carry.steps.shape[0]
+        own = jax.tree.map(lambda leaf: leaf.at[rows.ids].get(mode="clip"), carry)
+        if rows.fresh is not None:
+            own = AgentCarry(restart(own.memory, rows.fresh), jnp.where(rows.fresh, 0, own.steps))
+        keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(rows.seeds, own.steps)
+        own, actions = self.decide(params, own, self.see(params, rows.frames, keys), rows.candidates)
+        targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
+        return jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, own), actions
+
+
+class _Rows(NamedTuple):
+    """What `Agent.act` is given for each row."""
+
+    ids: Array
+    frames: Array
+    seeds: Array
+    candidates: Array | None
+    fresh: Array | None
 
 
 def make_agent(

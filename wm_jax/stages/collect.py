@@ -24,7 +24,7 @@ from wm_jax.envs.host.pool import Step, open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, follow, play
 from wm_jax.run import Run
 
 
@@ -139,8 +139,8 @@ def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], st
                     stop.check()
                     shard = numbers[start : start + slots]
                     playing = [seeds[number] for number in shard]
-                    recorder = Recorder(player.policy(playing, slots))
-                    play(pool, playing, recorder, watch=recorder.watch, on_done=progress.advance, stop=stop)
+                    recorder = Recorder(player.policy(playing, slots), len(playing))
+                    play(pool, playing, recorder, watch=follow(stop, progress, recorder.watch))
                     splits: list[Split] = [split_of(number, settings.test_fraction) for number in shard]
                     store.append(recorder.episodes(playing), splits, shard, player.about)
     finally:
@@ -185,40 +185,42 @@ def split_of(episode: int, test_fraction: float) -> Split:
 class Recorder:
     """A policy that remembers what it saw and did."""
 
-    def __init__(self, policy: Policy):
+    def __init__(self, policy: Policy, episodes: int):
         self._policy = policy
-        self._frames: list[list[np.ndarray]] = []
-        self._actions: list[list[np.ndarray]] = []
-        self._steps: list[list[tuple[float, bool, bool]]] = []
+        self._playing: dict[int, int] = {}
+        self._frames: list[list[np.ndarray]] = [[] for _ in range(episodes)]
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(episodes)]
+        self._steps: list[list[tuple[float, bool, bool]]] = [[] for _ in range(episodes)]
 
-    def start(self, episodes: np.ndarray) -> None:
-        """Begin one recording per slot."""
-        self._policy.start(episodes)
-        self._frames, self._actions, self._steps = ([[] for _ in episodes] for _ in range(3))
+    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
+        """Remember who plays what."""
+        self._policy.start(slots, episodes)
+        self._playing.update(zip(slots.tolist(), episodes.tolist(), strict=True))
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Remember the frames and the policy's actions."""
         actions = self._policy.act(ids, frames)
-        for slot, frame, action in zip(ids, frames, actions, strict=True):
-            self._frames[slot].append(frame.copy())
-            self._actions[slot].append(action)
+        for slot, frame, action in zip(ids.tolist(), frames, actions, strict=True):
+            self._frames[self._playing[slot]].append(frame.copy())
+            self._actions[self._playing[slot]].append(action)
         return actions
 
     def watch(self, step: Step, done: np.ndarray) -> None:
         """Remember rewards and ends, and each episode's last frame."""
-        for i, slot in enumerate(step.ids):
-            self._steps[slot].append((float(step.reward[i]), bool(step.terminated[i]), bool(step.truncated[i])))
+        for i, slot in enumerate(step.ids.tolist()):
+            episode = self._playing[slot]
+            self._steps[episode].append((float(step.reward[i]), bool(step.terminated[i]), bool(step.truncated[i])))
             if done[i]:
-                self._frames[slot].append(step.frames[i].copy())
+                self._frames[episode].append(step.frames[i].copy())
 
     def episodes(self, seeds: list[int]) -> Iterator[Episode]:
         """What was recorded, one episode per seed; its frames are let go of with each, to save memory."""
-        for slot, seed in enumerate(seeds):
-            rewards, terminated, truncated = zip(*self._steps[slot], strict=True)
-            frames, self._frames[slot] = np.stack(self._frames[slot]), []
+        for episode, seed in enumerate(seeds):
+            rewards, terminated, truncated = zip(*self._steps[episode], strict=True)
+            frames, self._frames[episode] = np.stack(self._frames[episode]), []
             yield Episode(
                 frames=frames,
-                actions=np.stack(self._actions[slot]),
+                actions=np.stack(self._actions[episode]),
                 rewards=np.array(rewards, np.float32),
                 terminated=np.array(terminated),
                 truncated=np.array(truncated),

@@ -28,14 +28,17 @@ from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, follow, play
 from wm_jax.run import Run, Stage, now
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
 STATISTICS = ("mean", "std", "median", "min", "max", "ci_low", "ci_high")
 RESAMPLES = 10_000
-SLOTS_PER_CORE = 4
+SLOTS_PER_CORE = 16
+"""Enough for batches that the network likes; an environment takes 4 MB (Gymnasium's CarRacing)."""
+SAVED_TOGETHER = 2
+"""Episodes for each slot between two saves: with more than one, a slot that ends early isn't idle until the save."""
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -142,9 +145,9 @@ class Sitting:
                 contextlib.closing(self._open(slots)) as pool,
                 Progress(f"{who} on {self.on}", count, "episode", done=done) as progress,
             ):
-                for first in range(done, count, slots):
-                    seeds = [FIRST_SEED + i for i in range(first, min(first + slots, count))]
-                    played = play(pool, seeds, policy(seeds, slots), on_done=progress.advance, stop=self.stop)
+                for first in range(done, count, SAVED_TOGETHER * slots):
+                    seeds = [FIRST_SEED + i for i in range(first, min(first + SAVED_TOGETHER * slots, count))]
+                    played = play(pool, seeds, policy(seeds, slots), watch=follow(self.stop, progress))
                     kept["scores"] += played.returns.tolist()
                     kept["lengths"] += played.lengths.tolist()
                     kept["seconds"] = watch.seconds()

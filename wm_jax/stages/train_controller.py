@@ -5,7 +5,6 @@ score on separate episodes: the best sample of a generation is mostly the luckie
 """
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,9 +20,12 @@ from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
-from wm_jax.rollout import AgentPolicy, Played, play
+from wm_jax.rollout import AgentPolicy, follow, play
 from wm_jax.run import Run
 from wm_jax.training import resume
+
+SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environments": "environments_share"}
+"""The figures of a generation in the progress line, by the names that they bear there."""
 
 
 class Search(NamedTuple):
@@ -118,7 +120,8 @@ def _evolve(
                 search, evaluation = arena.evaluate_mean(search)
                 figures, evaluated = figures | evaluation, generation
             metrics.write(generation, **figures)
-            progress.advance(1, mean=figures["mean"], best=figures["best"], kept=float(search.best_score))
+            shown = {name: figures[key] for name, key in SHOWN.items()}
+            progress.advance(1, **shown, kept=float(search.best_score))
             if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
                 checkpoints.save(generation, search, begun.record(figures, evaluated))
                 saved = generation
@@ -140,17 +143,21 @@ class Arena:
 
     def play_generation(self, search: Search, generation: int, stop: Stop) -> tuple[Search, dict[str, Any]]:
         """Ask, play, tell: candidate p plays episode e in place p * E + e."""
-        settings, began = self.config.controller, time.monotonic()
+        settings = self.config.controller
         asked, population = self.evolution.ask(search.evolution)
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
         seeds = self._seeds(generation, settings.episodes) * settings.population
         played = play(
-            self.pool, seeds, self._policy(population, candidates, seeds), patience=settings.patience, stop=stop
+            self.pool,
+            seeds,
+            self._policy(population, candidates, seeds),
+            patience=settings.patience,
+            watch=follow(stop),
         )
         returns = played.returns.reshape(settings.population, settings.episodes)
         search = search._replace(evolution=self.evolution.tell(asked, returns))
-        figures = _figures(returns, played, time.monotonic() - began)
-        return search, figures | {"not_finite": int(search.evolution.failed)}
+        scores = _scores(returns.mean(1))
+        return search, scores | played.figures() | {"not_finite": int(search.evolution.failed)}
 
     def evaluate_mean(self, search: Search) -> tuple[Search, dict[str, Any]]:
         """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
@@ -173,12 +180,10 @@ class Arena:
         return AgentPolicy(self.world.agent, self.world.params(controllers), candidates, seeds, self.pool.slots)
 
 
-def _figures(returns: np.ndarray, played: Played, seconds: float) -> dict[str, Any]:
-    scores = returns.mean(1)
+def _scores(scores: np.ndarray) -> dict[str, Any]:
+    """Of the population, from one score a candidate."""
     return {
         "mean": round(float(scores.mean()), 3),
         "best": round(float(scores.max()), 3),
         "worst": round(float(scores.min()), 3),
-        "environment_steps": int(played.lengths.sum()),
-        "steps_per_second": round(float(played.lengths.sum()) / seconds, 1),
     }

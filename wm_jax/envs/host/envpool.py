@@ -2,7 +2,7 @@
 
 What EnvPool does that the contract doesn't allow, and how it is hidden here:
 
-- seeds are fixed when a pool is made, so every start makes a new pool;
+- seeds are fixed when a pool is made, so every start makes a new pool, and single slots can't restart;
 - it resets by itself: the action after an episode's end is ignored and answers with the next episode's first frame.
   `EpisodePool` never steps an ended slot, so this is never seen;
 - `recv` waits for exactly `batch_size` environments and would hang when fewer are in flight. `batch_size - 1` spare
@@ -34,6 +34,8 @@ _NO_LIMIT = 2**30
 
 class EnvPoolEngine:
     """An `Engine` that owns one EnvPool pool per start."""
+
+    restart = None
 
     def __init__(self, game: Game, *, test_levels: bool, workers: int = 0):
         qt.preload()

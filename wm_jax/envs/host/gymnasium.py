@@ -154,6 +154,10 @@ class GymnasiumEngine:
         frames[step.ids] = step.frames
         return frames
 
+    def restart(self, ids: NDArray[np.int32], seeds: Sequence[int]) -> None:
+        """See `Engine`."""
+        self._spread("reset", list(zip(ids.tolist(), seeds, strict=True)))
+
     def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
         """See `Engine`."""
         played = list(actions) if self._continuous else actions.tolist()

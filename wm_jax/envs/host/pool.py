@@ -1,10 +1,10 @@
 """The one contract of the host environments, and everything of it that doesn't depend on who steps them.
 
-A slot plays exactly one episode per reset. `EpisodePool` keeps the books (who runs, who is in flight, who has ended,
-the step limit) over an `Engine`, which only starts and steps environments; EnvPool and Gymnasium are two engines.
+A slot plays exactly one episode per reset or restart. `EpisodePool` keeps the books (who runs, who is in flight, who
+has ended, the step limit) over an `Engine`, which only starts and steps environments; EnvPool and Gymnasium are two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,8 +37,20 @@ class HostPool(Protocol):
 
     slots: int
 
+    @property
+    def restarts(self) -> bool:
+        """Can a slot begin another episode by itself (`restart`), or only all of them together (`reset`)?"""
+        ...
+
     def reset(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Start one episode per seed, slot i with seeds[i]; returns the first frames uint8[N, 64, 64, 3]."""
+        ...
+
+    def restart(self, ids: ArrayLike, seeds: Sequence[int]) -> None:
+        """Begin other episodes in slots that owe no step, without waiting; only where `restarts`.
+
+        The next answer of each slot is its first frame, with reward 0 and no end.
+        """
         ...
 
     def send(self, ids: ArrayLike, actions: ArrayLike) -> None:
@@ -63,6 +75,11 @@ class Engine(Protocol):
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Start slot i with seeds[i], forgetting everything that was in flight; the first frames [N, 64, 64, 3]."""
+        ...
+
+    @property
+    def restart(self) -> Callable[[NDArray[np.int32], Sequence[int]], None] | None:
+        """Start these slots again with other seeds, their first frames to be received like steps; None: it can't."""
         ...
 
     def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
@@ -102,25 +119,36 @@ class EpisodePool:
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """See `HostPool`. Raises ValueError for too many seeds, or seeds outside 0..2**31-1."""
-        seeds = [int(seed) for seed in seeds]
         if not 0 < len(seeds) <= self.slots:
             raise ValueError(f"{len(seeds)} seeds for a pool of {self.slots} slots")
-        if min(seeds) < 0 or max(seeds) > LARGEST_SEED:
-            raise ValueError(f"seeds must lie in 0..{LARGEST_SEED}, got {min(seeds)}..{max(seeds)}")
-        frames = self._engine.start(seeds)
+        frames = self._engine.start(_seeds(seeds))
         self._started(frames)
         return frames
 
+    @property
+    def restarts(self) -> bool:
+        """See `HostPool`."""
+        return self._engine.restart is not None
+
+    def restart(self, ids: ArrayLike, seeds: Sequence[int]) -> None:
+        """See `HostPool`. Raises ValueError for slots that owe a step, and where slots can't restart."""
+        ids = self._distinct(ids)
+        if self._engine.restart is None:
+            raise ValueError(f"slots of {self.game.name} can't restart here; reset all of them")
+        if len(seeds) != len(ids):
+            raise ValueError(f"{len(seeds)} seeds for {len(ids)} slots")
+        self._refuse(ids, self._flying, "still owes a step")
+        self._engine.restart(ids, _seeds(seeds))
+        self._running[ids] = self._flying[ids] = True
+        self._steps[ids] = -1  # the first frame comes like a step, but is none
+
     def send(self, ids: ArrayLike, actions: ArrayLike) -> None:
         """See `HostPool`. Raises UserError for unplayable actions, ValueError for slots that can't be stepped now."""
-        ids = np.asarray(ids, np.int32)
+        ids = self._distinct(ids)
         if len(ids) == 0:
             return
-        if ids.min() < 0 or ids.max() >= len(self._running) or len(np.unique(ids)) != len(ids):
-            raise ValueError(f"slots must be distinct and in 0..{len(self._running) - 1}, got {ids.tolist()}")
-        for mask, state in ((~self._running, "has ended its episode"), (self._flying, "still owes a step")):
-            if mask[ids].any():
-                raise ValueError(f"slot {ids[mask[ids]][0]} {state}")
+        self._refuse(ids, ~self._running, "has ended its episode")
+        self._refuse(ids, self._flying, "still owes a step")
         played = self._playable(actions, len(ids))
         self._flying[ids] = True
         self._engine.send(ids, played)
@@ -148,6 +176,17 @@ class EpisodePool:
     def close(self) -> None:
         """See `HostPool`."""
         self._engine.close()
+
+    def _distinct(self, ids: ArrayLike) -> NDArray[np.int32]:
+        ids = np.asarray(ids, np.int32)
+        if len(ids) and (ids.min() < 0 or ids.max() >= len(self._running) or len(np.unique(ids)) != len(ids)):
+            raise ValueError(f"slots must be distinct and in 0..{len(self._running) - 1}, got {ids.tolist()}")
+        return ids
+
+    @staticmethod
+    def _refuse(ids: NDArray[np.int32], mask: NDArray[np.bool_], state: str) -> None:
+        if mask[ids].any():
+            raise ValueError(f"slot {ids[mask[ids]][0]} {state}")
 
     def _receive(self, most: int) -> Step:
         """Up to `most` answers, entered in the books."""
@@ -183,6 +222,14 @@ class EpisodePool:
         if choices.min() < 0 or choices.max() >= space.size:
             raise ValueError(f"actions must lie in 0..{space.size - 1}, got {choices.min()}..{choices.max()}")
         return np.asarray(space.indices, np.int32)[choices]
+
+
+def _seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds, if games take them."""
+    seeds = [int(seed) for seed in seeds]
+    if seeds and (min(seeds) < 0 or max(seeds) > LARGEST_SEED):
+        raise ValueError(f"seeds must lie in 0..{LARGEST_SEED}, got {min(seeds)}..{max(seeds)}")
+    return seeds
 
 
 def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0) -> HostPool:

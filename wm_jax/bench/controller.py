@@ -1,0 +1,203 @@
+"""C's benchmark: what one generation plays on the host's CarRacing, environments and network together."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from wm_jax.artefacts import init_memory, init_vae
+from wm_jax.bench import flops
+from wm_jax.bench.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.bench.timing import Timing, Work
+from wm_jax.bench.vae import difference
+from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.envs.games import Game, find
+from wm_jax.envs.host.pool import open_pool
+from wm_jax.evolution import Evolution, EvolutionState
+from wm_jax.models.agent import Agent, AgentParams, make_agent
+from wm_jax.models.controller import Controller
+from wm_jax.models.memory import MDNRNN
+from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+
+POPULATION, STEPS = 64, 250
+SIGMA = 0.1
+"""Of the candidates: small enough that no car leaves the field, which would end its episode."""
+RECORDED = 8
+"""Frames of each slot that the network alone is shown, over and over."""
+COMPARED, COMPARED_STEPS = 16, 3
+"""Episodes and their length that both sides' actions are compared on."""
+
+
+def generation(options: Options) -> Case:
+    """One generation of CMA-ES with the paper's V, M and C, an episode for each candidate.
+
+    Every call plays the same candidates on the same episodes. Gymnasium, which PyTorch's users have, and EnvPool draw
+    differently: what is compared are steps per second, not returns.
+    """
+    population, steps = (4, 8) if options.small else (options.batch or POPULATION, STEPS)
+    setting = Setting.make(population, steps, small=options.small)
+
+    def agreement() -> float:
+        from wm_jax.bench.pytorch import controller
+
+        frames = np.resize(setting.recorded(), (COMPARED_STEPS, COMPARED, 64, 64, 3))
+        ids = np.arange(COMPARED, dtype=np.int32)
+        candidates = ids % population
+        agent, params = setting.agent(fast=True)
+        carry, ours = agent.init(COMPARED), []
+        for shown in frames:
+            carry, actions = agent.act(params, carry, ids, shown, ids, candidates)
+            ours.append(actions)
+        return difference(jnp.stack(ours), controller.actions(setting.torch_agent(), frames, candidates))
+
+    makers = {
+        OURS: lambda: setting.ours(fast=True),
+        PLAIN: lambda: setting.ours(fast=False),
+        TUNED: setting.tuned,
+        WRITTEN: setting.written,
+        ENVIRONMENTS: setting.environments,
+        NETWORK: setting.network,
+    }
+    return Case(
+        name=f"C generation on CarRacing, population {population}, {steps} steps each",
+        unit="environment steps",
+        amount=population * steps,
+        flops=flops.playing(setting.vae.config, setting.memory, setting.controller.n_params),
+        makers=makers,
+        agreement=agreement,
+        tolerance=1e-3,
+        compared="actions",
+        parts=(ENVIRONMENTS, NETWORK),
+        remark=shares,
+    )
+
+
+def shares(timings: Mapping[str, Timing]) -> str:
+    """How near the whole comes to its slower half alone, and to cores that are shared without any loss."""
+    whole, environments, network = timings[OURS], timings[ENVIRONMENTS], timings[NETWORK]
+    of_slower = min(environments.faster_than(whole), network.faster_than(whole)) ** -1
+    in_turns = Timing(0.0, tuple(map(sum, zip(environments.seconds, network.seconds, strict=True))))
+    return (
+        f"  The whole reaches {of_slower:.0%} of the speed of its slower half alone. On a CPU both need the same\n"
+        f"  cores: shared without any loss they would give 1 / (1 / environments + 1 / network), of which the whole\n"
+        f"  reaches {whole.faster_than(in_turns):.0%}."
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who plays what.
+
+    vae, memory, controller: the three models; the controller's numbers come from the search.
+    """
+
+    game: Game
+    vae: Vanilla
+    memory: MDNRNN
+    controller: Controller
+    evolution: Evolution
+    start: EvolutionState
+    seeds: list[int]
+
+    @classmethod
+    def make(cls, population: int, steps: int, *, small: bool) -> "Setting":
+        """The paper's sizes, or tiny ones."""
+        game = find("carracing", EnvConfig(episode_steps=steps))
+        vae = nnx.merge(*init_vae(VaeConfig(width=0.125 if small else 1.0), 0))
+        memory_config = MemoryConfig(hidden=32 if small else 256)
+        memory = nnx.merge(*init_memory(memory_config, vae.config.latent, game.actions.size, 0))
+        controller = Controller("zh", 0, vae.config.latent, memory_config.hidden, game.actions)
+        evolution = Evolution("CMA_ES", controller.n_params, population, SIGMA, jax.random.key(0))
+        return cls(game, vae, memory, controller, evolution, evolution.init(), list(range(population)))
+
+    @property
+    def amount(self) -> int:
+        """Environment steps of a generation."""
+        return len(self.seeds) * self.game.episode_steps
+
+    def candidates(self) -> jax.Array:
+        """float32 [P, n_params]."""
+        return self.evolution.ask(self.start)[1]
+
+    def agent(self, *, fast: bool) -> tuple[Agent, AgentParams]:
+        """Ours, with the candidates of the first generation."""
+        vae = nnx.merge(*init_vae(self.vae.config.model_copy(update={"fast_kernels": fast}), 0))
+        return make_agent(vae, self.memory, self.controller, self.candidates())
+
+    def ours(self, *, fast: bool) -> Work:
+        """Ask, play, tell, as `train_controller` does."""
+        agent, params = self.agent(fast=fast)
+        pool = open_pool(self.game, len(self.seeds))
+
+        def work() -> None:
+            asked, candidates = self.evolution.ask(self.start)
+            policy = self._policy(agent, params._replace(controller=candidates))
+            played = play(pool, self.seeds, policy)
+            self._check(int(played.lengths.sum()))
+            jax.block_until_ready(self.evolution.tell(asked, played.returns))
+
+        return work
+
+    def tuned(self) -> Work:
+        """PyTorch in the place of our network; pool and loop are ours."""
+        from wm_jax.bench.pytorch import controller
+
+        agent = self.torch_agent()
+        return self._played(lambda: controller.TorchPolicy(agent, len(self.seeds)))
+
+    def written(self) -> Work:
+        """A process for every core, each with one Gymnasium environment and batches of one."""
+        from wm_jax.bench.pytorch import controller
+
+        return controller.written(self.torch_agent(), self.seeds, self.game.episode_steps, os.cpu_count() or 1)
+
+    def environments(self) -> Work:
+        """Random actions."""
+        return self._played(
+            lambda: RandomPolicy("brownian", self.game.actions, self.seeds, self.game.episode_steps),
+        )
+
+    def network(self) -> Work:
+        """As many frames as the whole, in the batches that the whole has."""
+        policy, recorded = self._policy(*self.agent(fast=True)), self.recorded()
+        slots = np.arange(len(self.seeds), dtype=np.int32)
+        halves = np.array_split(slots, 2)
+
+        def work() -> None:
+            policy.start(slots, slots)
+            for step in range(self.game.episode_steps):
+                for half in halves:
+                    policy.act(half, recorded[step % RECORDED][half])
+
+        return work
+
+    def recorded(self) -> np.ndarray:
+        """uint8 [RECORDED, P, 64, 64, 3] of cars that accelerate."""
+        pool = open_pool(self.game, len(self.seeds))
+        ahead = np.tile(np.array([0.1, 0.5, 0.0], np.float32), (len(self.seeds), 1))
+        frames = [pool.reset(self.seeds), *(pool.step(ahead).frames for _ in range(RECORDED - 1))]
+        pool.close()
+        return np.stack(frames)
+
+    def torch_agent(self) -> Any:
+        """The same V, M and candidates in PyTorch."""
+        from wm_jax.bench.pytorch import controller
+
+        return controller.TorchAgent(self.vae, self.memory, self.controller, np.asarray(self.candidates()))
+
+    def _policy(self, agent: Agent, params: AgentParams) -> AgentPolicy:
+        return AgentPolicy(agent, params, np.arange(len(self.seeds)), self.seeds, len(self.seeds))
+
+    def _played(self, make: Callable[[], Policy]) -> Work:
+        pool = open_pool(self.game, len(self.seeds))
+        return lambda: self._check(int(play(pool, self.seeds, make()).lengths.sum()))
+
+    def _check(self, steps: int) -> None:
+        if steps != self.amount:
+            raise RuntimeError(f"{steps} steps were played instead of {self.amount}: an episode ended early")
