@@ -286,6 +286,8 @@ def test_an_evaluation_that_was_stopped_goes_on(chased: Path, tmp_path: Path) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "play", stopped)
+        patch.setattr(evaluate, "SLOTS_PER_CORE", 2)
+        patch.setattr(evaluate, "SAVED_TOGETHER", 2)
         with pytest.raises(Interrupted):
             evaluate.run(config, Run(path), stop)
         assert finished == [[evaluate.FIRST_SEED + i for i in range(4)], [evaluate.FIRST_SEED + 4]]

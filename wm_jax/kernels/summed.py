@@ -5,7 +5,6 @@ time going back. But a sum's gradient is known as soon as its terms are: each ch
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ from jax import lax
 Term = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def summed(term: Term, params: Any, inputs: Any, constants: Any) -> tuple[jax.Array, Any]:
     """The sum over chunks of term(params, inputs[i], constants[i]).
 
@@ -27,11 +25,17 @@ def summed(term: Term, params: Any, inputs: Any, constants: Any) -> tuple[jax.Ar
     Returns:
       the sums of both. Only the scalar has a gradient, with respect to params and inputs.
     """
+    return _summed(term, params, inputs, constants)
 
+
+def _value(term: Term, params: Any, inputs: Any, constants: Any) -> Any:
     def step(total: Any, chunk: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, term(params, *chunk)), None
 
     return lax.scan(step, _zeros_like_result(term, params, inputs, constants), (inputs, constants))[0]
+
+
+_summed: Any = jax.custom_vjp(_value, nondiff_argnums=(0,))
 
 
 def _forward(term, params, inputs, constants):
@@ -51,7 +55,7 @@ def _backward(term, gradients, cotangents):
     return d_params, d_inputs, None
 
 
-summed.defvjp(_forward, _backward)
+_summed.defvjp(_forward, _backward)
 
 
 def _zeros_like_result(term: Term, params: Any, inputs: Any, constants: Any) -> Any:
