@@ -1,6 +1,7 @@
 """What `test_devices.py` runs in a process that sees eight virtual devices: `python many_devices.py FOLDER`.
 
-Trains a small V and a small M on one device, on eight, and on eight and then two; prints the differences as JSON.
+Trains a small V and a small M on one device, on eight, and on eight and then two; encodes with one device and with
+eight; prints the differences as JSON.
 """
 
 import json
@@ -74,15 +75,31 @@ def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) 
             report=lambda params, step: {},
             mesh=open_mesh(devices, 16, "--vae.batch"),
         )
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(trained)])
+    return weights(trained)
+
+
+def weights(params: Any) -> np.ndarray:
+    """All of them, in one row."""
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+
+
+TASKS = {"vae": vae_task, "memory": memory_task}
+
+
+def encode(folder: Path, devices: int) -> tuple[np.ndarray, int]:
+    """The latents of a smoke run's replays, made anew; and the command's exit status."""
+    words = ["encode", "--game", "chaser", "--preset", "smoke", "--run", str(folder), "--fresh"]
+    status = cli.main([*words, "--encode.batch", "60", "--devices", str(devices)])
+    latents = np.concatenate([np.load(path) for path in sorted((folder / "latents").glob("*.npy"))], axis=1)
+    return latents, status
 
 
 def main(folder: Path) -> dict[str, Any]:
     """The figures that the test looks at."""
     assert jax.device_count() == 8
     figures: dict[str, Any] = {}
-    for name, make in (("vae", vae_task), ("memory", memory_task)):
-        before = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(make()[1])])
+    for name, make in TASKS.items():
+        before = weights(make()[1])
         one, eight = (train(folder / f"{name}{count}", name, make, count) for count in (1, 8))
         train(folder / f"{name}-resumed", name, make, 8, steps=3)
         resumed = train(folder / f"{name}-resumed", name, make, 2)
@@ -99,6 +116,8 @@ def main(folder: Path) -> dict[str, Any]:
     figures["automatic"] = open_mesh(0, 100, "--vae.batch").size
     words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(folder / "run"), "--devices", "8"]
     figures["command"] = cli.main([*words, "--vae.width", "0.125"])
+    (one, _), (eight, status) = (encode(folder / "run", count) for count in (1, 8))
+    figures["encode"] = {"status": status, "spread": float(one.std()), "eight": float(np.abs(eight - one).max())}
     return figures
 
 
