@@ -120,6 +120,13 @@ def test_encoding_on_eight_devices(figures: dict[str, Any]) -> None:
     assert figures["encode"]["eight"] < 1e-4
 
 
+def test_acting_on_eight_devices(figures: dict[str, Any]) -> None:
+    """Up to rounding. On CPU nothing is split by itself; what would be on accelerators, is here by force."""
+    assert figures["act"]["spread"] > 1e-3
+    assert figures["act"]["eight"] < 1e-5
+    assert figures["rows"] == [[2] * 8, [9] * 8]
+
+
 def test_processes_find_each_other(pair: list[dict[str, Any]]) -> None:
     for found in pair:
         assert (found["devices"], found["own"]) == (4, 2)

@@ -121,3 +121,30 @@ def whole(tree: Any) -> Any:
         return leaf if seen else multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(gather, tree)
+
+
+class RowSharing:
+    """Batches of rows that have nothing to do with each other, split between devices where they divide evenly.
+
+    Args:
+      mesh: the devices; None leaves everything where it is.
+    """
+
+    def __init__(self, mesh: Mesh | None):
+        self._mesh = mesh
+
+    @staticmethod
+    def of_accelerators() -> "RowSharing":
+        """Between this process's accelerators, if there are several. CPU devices would only share one processor."""
+        several = jax.default_backend() != "cpu" and jax.local_device_count() > 1
+        return RowSharing(open_local_mesh(0) if several else None)
+
+    def whole(self, tree: Any) -> Any:
+        """A copy on every device."""
+        return tree if self._mesh is None else place(tree, everywhere(self._mesh))
+
+    def rows(self, tree: Any) -> Any:
+        """A share of the rows (first axes, all of one length) on every device; all of them, if they don't divide."""
+        if self._mesh is None or jax.tree.leaves(tree)[0].shape[0] % self._mesh.size:
+            return self.whole(tree)
+        return place(tree, split(self._mesh))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.devices import RowSharing
 from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -163,7 +164,7 @@ class RandomPolicy:
 
 
 class AgentPolicy:
-    """V + M + C on the device, for the slots of a pool.
+    """V + M + C on this process's device, or on its accelerators, for the slots of a pool.
 
     Args:
       params: the controller's are [P, n_params].
@@ -173,7 +174,8 @@ class AgentPolicy:
     """
 
     def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
-        self._agent, self._params, self._slots = agent, params, slots
+        self._devices = RowSharing.of_accelerators()
+        self._agent, self._params, self._slots = agent, self._devices.whole(params), slots
         # On CPU, batches of different sizes may be summed in different orders (it depends on the processor), and the
         # bits of a row would depend on who answers together. So there all have one size.
         self._size = CPU_ROWS if jax.default_backend() == "cpu" else None
@@ -183,7 +185,7 @@ class AgentPolicy:
 
     def start(self, episodes: np.ndarray) -> None:
         """Forget every memory; slot i is played by the candidate of `episodes[i]`."""
-        self._carry = self._agent.init(self._slots)
+        self._carry = self._devices.whole(self._agent.init(self._slots))
         self._playing = self._episodes[:, episodes]
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -201,7 +203,9 @@ class AgentPolicy:
         shown[:count] = frames
         candidates, seeds = np.zeros((2, size), np.int32)
         candidates[:count], seeds[:count] = self._playing[:, ids]
-        self._carry, actions = self._agent.act_slots(self._params, self._carry, rows, shown, seeds, candidates)
+        batch = self._devices.rows((rows, shown, seeds, candidates))
+        carry, actions = self._agent.act_slots(self._params, self._carry, *batch)
+        self._carry = self._devices.whole(carry)
         return np.asarray(actions)[:count]
 
 
