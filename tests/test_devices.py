@@ -26,12 +26,13 @@ PATIENCE_S = 300
 """Far more than anything here takes."""
 
 
-def start(devices: int, *words: str) -> subprocess.Popen[str]:
-    """Python with these words, in a process that sees so many virtual devices."""
-    environment = os.environ | {
+def start(devices: int, *words: str, **variables: str) -> subprocess.Popen[str]:
+    """Python with these words and environment variables, in a process that sees so many virtual devices."""
+    ours = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
+    environment = os.environ | variables | ours
     return subprocess.Popen(
         [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -64,6 +65,14 @@ def start_two(*words: str) -> list[subprocess.Popen[str]]:
     """A command in two processes that work together."""
     together = ("--hosts.coordinator", f"localhost:{free_port()}", "--hosts.count", "2", "--hosts.index")
     return [start(1, "-P", "-m", "wm_jax", *words, *together, str(index)) for index in range(2)]
+
+
+def start_two_with_slurm(*words: str) -> list[subprocess.Popen[str]]:
+    """The same in what looks like two tasks of a Slurm job, where JAX finds out the rest."""
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job["JAX_COORDINATOR_PORT"] = str(free_port())
+    command = ("-P", "-m", "wm_jax", *words, "--hosts.coordinator", "auto")
+    return [start(1, *command, SLURM_PROCID=str(task), SLURM_LOCALID=str(task), **job) for task in range(2)]
 
 
 def evolve(run: Path, generations: int) -> tuple[str, ...]:
@@ -171,7 +180,7 @@ def test_whichever_process_is_asked_to_stop_all_stop(tmp_path: Path) -> None:
 
 def test_what_stops_one_process_is_said_by_all(tmp_path: Path) -> None:
     descriptor = files.lock(tmp_path / ".controller.lock", "it")
-    first, second = map(end, start_two(*evolve(tmp_path, 1)))
+    first, second = map(end, start_two_with_slurm(*evolve(tmp_path, 1)))
     os.close(descriptor)
     assert first[0] == second[0] == 1
     assert first[2].strip().endswith("or give another --run")

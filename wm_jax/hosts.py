@@ -16,6 +16,7 @@ import functools
 import logging
 import pickle
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -311,6 +312,9 @@ def _join(settings: HostsConfig) -> _Group | None:
             "process_id": settings.index,
             "cluster_detection_method": "deactivate",
         }
+    # Said beforehand: when nobody comes, JAX ends the process with a message of its own.
+    where = "" if automatic else f" as process {settings.index} of {settings.count} at {settings.coordinator}"
+    print(f"hosts: meeting the others{where}, for at most {JOIN_S} s", file=sys.stderr)
     try:
         jax.distributed.initialize(**arguments)
     except (ValueError, RuntimeError) as error:
@@ -323,7 +327,7 @@ def _join(settings: HostsConfig) -> _Group | None:
         raise UserError(
             f"--hosts.coordinator {settings.coordinator}: can't join the other processes ({reason})"
         ) from None
-    state = distributed.global_state
-    if state.num_processes == 1:
+    # Looking for devices is a meeting of all processes, so here and now, before process 0 does anything by itself.
+    if jax.process_count() == 1:
         return None
-    return _Group(state.process_id, state.num_processes, state.client)
+    return _Group(jax.process_index(), jax.process_count(), distributed.global_state.client)

@@ -199,6 +199,8 @@ def fit(
     begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
     step, figures, reported = begun.count, begun.figures, begun.reported
     mesh = mesh or open_mesh(1, 1, "")
+    if (there := jax.device_count()) > 1:
+        say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     placed = _placement(begun.state, mesh)
     state, data = place(begun.state, placed), place(task.batches.data, everywhere(mesh))
     references_lie, key = split(mesh, task.batches.batch_axis), place(jax.random.key(seed), everywhere(mesh))
