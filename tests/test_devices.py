@@ -183,8 +183,9 @@ def test_what_stops_one_process_is_said_by_all(tmp_path: Path) -> None:
     first, second = map(end, start_two_with_slurm(*evolve(tmp_path, 1)))
     os.close(descriptor)
     assert first[0] == second[0] == 1
-    assert first[2].strip().endswith("or give another --run")
-    assert second[2].strip() == f"{first[2].strip()} (process 0 of 2)".split("\n")[-1]
+    said, heard = (err.strip().split("\n")[-1] for _, _, err in (first, second))
+    assert said.endswith("or give another --run")
+    assert heard == f"{said} (process 0 of 2)"
 
 
 @pytest.mark.parametrize(
