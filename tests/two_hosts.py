@@ -21,19 +21,21 @@ from wm_jax.config import HostsConfig
 
 
 def trainings(folder: Path) -> dict[str, Any]:
-    """V and M by both processes, on all four devices, and with a change between both and process 0 alone half-way."""
-    figures: dict[str, Any] = {}
+    """V and M by both processes, on all four devices; M also with a change between both and process 0 half-way."""
     alone = hosts.led(train)
-    for name, make in TASKS.items():
-        before, one = weights(make()[1]), alone(folder / "one", name, make, 1)
-        found = {"four": train(folder / "four", name, make, 4)}
-        alone(folder / "joined", name, make, 2, steps=STEPS // 2)
-        found["joined"] = train(folder / "joined", name, make, 4)
-        train(folder / "left", name, make, 4, steps=STEPS // 2)
-        found["left"] = alone(folder / "left", name, make, 1)
-        moved = float(np.abs(one - before).max())
-        figures[name] = {other: float(np.abs(found - one).max()) / moved for other, found in found.items()}
-    return figures
+    before = {name: weights(make()[1]) for name, make in TASKS.items()}
+    one = {name: alone(folder / "one", name, make, 1) for name, make in TASKS.items()}
+    found = {f"{name}, both": train(folder / "both", name, make, 4) for name, make in TASKS.items()}
+    half_way = ("memory", TASKS["memory"])
+    alone(folder / "joined", *half_way, 2, steps=STEPS // 2)
+    found["memory, joined"] = train(folder / "joined", *half_way, 4)
+    train(folder / "left", *half_way, 4, steps=STEPS // 2)
+    found["memory, left"] = alone(folder / "left", *half_way, 1)
+
+    def error(name: str, trained: np.ndarray) -> float:
+        return float(np.abs(trained - one[name]).max() / np.abs(one[name] - before[name]).max())
+
+    return {how: error(how.split(",")[0], trained) for how, trained in found.items()}
 
 
 def command(folder: Path, *words: str) -> int:
@@ -68,7 +70,8 @@ def main(folder: Path, port: str, index: str) -> dict[str, Any]:
         figures["odd"] = hosts.odd_one(0), hosts.odd_one(hosts.index())
         figures["training"] = trainings(folder / "training")
         figures["search"] = searches(folder / "search")
-        figures["chain"] = command(folder / "run", "train_vae", "--collect.slots", "2", "--vae.width", "0.125")
+        small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")
+        figures["chain"] = command(folder / "run", "train_vae", *small)
         (both, status), (alone, _) = encode(folder / "run", 0), hosts.led(encode)(folder / "run", 1)
         figures["encode"] = {"status": status, "both": float(np.abs(both - alone).max())}
     return figures
