@@ -66,25 +66,29 @@ class _Group:
           Exception: what one of them raised instead.
         """
         self._say(word)
-        place = self._place()
         while True:
-            said = {int(name.rpartition("/")[2]): word for name, word in self.client.key_value_dir_get_bytes(place)}
-            heard = {index: pickle.loads(word) for index, word in said.items()}
-            for index, word in heard.items():
-                if isinstance(word, _Failure) and index != self.index:
-                    raise word.error_of(index, self.count)
+            heard = self._heard()
+            if failed := self._failed(heard):
+                raise failed
             if len(heard) == self.count:
                 break
-            self._wait_for(f"{place}{min(set(range(self.count)) - set(heard))}")
+            self._wait_for(f"{self._place()}{min(set(range(self.count)) - set(heard))}")
         # Who said word n has heard all words n - 1.
         self.client.key_value_delete(f"{self._place(-1)}{self.index}")
         return [heard[index] for index in range(self.count)]
 
-    def withdraw(self, error: BaseException) -> None:
-        """Say, instead of the next word, that there won't be one; and ask everybody to stop."""
+    def withdraw(self, error: BaseException) -> BaseException | None:
+        """Say, instead of the next word, that there won't be one, and ask everybody to stop.
+
+        Returns:
+          what another process said in this way before: this one then only did what it was asked to.
+        """
         with contextlib.suppress(RuntimeError):  # of JAX: another process was faster, and has left
             self._say(_Failure.of(error))
+            failed = self._failed(self._heard())
             self.ask_to_stop()
+            return failed
+        return None
 
     def ask_to_stop(self) -> None:
         """Ask all processes to stop."""
@@ -97,6 +101,16 @@ class _Group:
     def _say(self, word: Any) -> None:
         self.words += 1
         self.client.key_value_set_bytes(f"{self._place()}{self.index}", pickle.dumps(word))
+
+    def _heard(self) -> dict[int, Any]:
+        """What has been said so far in this exchange, by process."""
+        said = self.client.key_value_dir_get_bytes(self._place())
+        return {int(name.rpartition("/")[2]): pickle.loads(word) for name, word in said}
+
+    def _failed(self, heard: dict[int, Any]) -> BaseException | None:
+        """What the first of the others that failed has raised."""
+        failures = ((i, word) for i, word in heard.items() if i != self.index and isinstance(word, _Failure))
+        return next((failure.error_of(i, self.count) for i, failure in failures), None)
 
     def _place(self, later: int = 0) -> str:
         return f"wm_jax/{self.words + later}/"
@@ -231,8 +245,8 @@ def joined(settings: HostsConfig) -> Iterator[None]:
         yield
         wait()  # for the slowest, which may take its time
     except BaseException as error:
-        if group:
-            group.withdraw(error)
+        if group and (failed := group.withdraw(error)):
+            raise failed from None
         raise
     finally:
         _group = None
