@@ -1,6 +1,7 @@
 """What `test_devices.py` runs in a process that sees eight virtual devices: `python many_devices.py FOLDER`.
 
-Trains a small V and a small M on one device, on eight, and on eight and then two; prints the differences as JSON.
+Trains a small V and a small M on one device, on eight, and on eight and then two; encodes and acts with one device and
+with eight; prints the differences as JSON.
 """
 
 import json
@@ -16,14 +17,16 @@ import optax
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.artefacts import init_memory, init_vae, load_world
+from wm_jax.config import MemoryConfig, VaeConfig, load
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
-from wm_jax.devices import open_mesh
+from wm_jax.devices import RowSharing, open_local_mesh, open_mesh
+from wm_jax.envs.games import family_of, find
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.models import memory, vae
+from wm_jax.rollout import AgentPolicy
 from wm_jax.run import Run
 from wm_jax.training import Schedule, Task, fit
 
@@ -74,15 +77,47 @@ def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) 
             report=lambda params, step: {},
             mesh=open_mesh(devices, 16, "--vae.batch"),
         )
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(trained)])
+    return weights(trained)
+
+
+def weights(params: Any) -> np.ndarray:
+    """All of them, in one row."""
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+
+
+TASKS = {"vae": vae_task, "memory": memory_task}
+
+
+def encode(folder: Path, devices: int) -> tuple[np.ndarray, int]:
+    """The latents of a smoke run's replays, made anew; and the command's exit status."""
+    words = ["encode", "--game", "chaser", "--preset", "smoke", "--run", str(folder), "--fresh"]
+    status = cli.main([*words, "--encode.batch", "60", "--devices", str(devices)])
+    latents = np.concatenate([np.load(path) for path in sorted((folder / "latents").glob("*.npy"))], axis=1)
+    return latents, status
+
+
+def act(devices: int) -> np.ndarray:
+    """M's states after three steps of 16 slots, the frames of twelve shown at a time."""
+    settings = {"vae": {"width": 0.125}, "memory": {"hidden": 16}, "controller": {"world": "random"}}
+    config = load("chaser", family_of("chaser"), "smoke", settings)
+    world = load_world(Run(Path()), config, find("chaser", config.env), config.controller)
+    params = world.params(jnp.ones((4, world.agent.controller.n_params)))
+    random, slots = np.random.default_rng(0), np.arange(16, dtype=np.int32)
+    shared = RowSharing(open_local_mesh(devices))
+    policy = AgentPolicy(world.agent, params, slots % 4, slots.tolist(), 16, shared)
+    policy.start(slots, slots)
+    for _ in range(3):
+        ids = np.sort(random.choice(slots, 12, replace=False))
+        policy.act(ids, random.integers(0, 256, (12, 64, 64, 3), dtype=np.uint8))
+    return np.concatenate([np.asarray(state) for state in policy._carry.memory])
 
 
 def main(folder: Path) -> dict[str, Any]:
     """The figures that the test looks at."""
     assert jax.device_count() == 8
     figures: dict[str, Any] = {}
-    for name, make in (("vae", vae_task), ("memory", memory_task)):
-        before = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(make()[1])])
+    for name, make in TASKS.items():
+        before = weights(make()[1])
         one, eight = (train(folder / f"{name}{count}", name, make, count) for count in (1, 8))
         train(folder / f"{name}-resumed", name, make, 8, steps=3)
         resumed = train(folder / f"{name}-resumed", name, make, 2)
@@ -99,6 +134,11 @@ def main(folder: Path) -> dict[str, Any]:
     figures["automatic"] = open_mesh(0, 100, "--vae.batch").size
     words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(folder / "run"), "--devices", "8"]
     figures["command"] = cli.main([*words, "--vae.width", "0.125"])
+    (one, _), (eight, status) = (encode(folder / "run", count) for count in (1, 8))
+    figures["encode"] = {"status": status, "spread": float(one.std()), "eight": float(np.abs(eight - one).max())}
+    (one, eight), sharing = map(act, (1, 8)), RowSharing(open_local_mesh(8))
+    figures["act"] = {"spread": float(one.std()), "eight": float(np.abs(eight - one).max())}
+    figures["rows"] = [[shard.data.shape[0] for shard in sharing.rows(np.zeros(n)).addressable_shards] for n in (16, 9)]
     return figures
 
 

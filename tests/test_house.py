@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams chain",  # floor 0, in four steps
-    "config arguments files kernels devices",
-    "metrics",
+    "errors spaces process streams chain",  # floor 0, in six steps
+    "config arguments files kernels",
+    "hosts",
+    "metrics devices",
     "checkpoints interrupt",
     "run",
     "models envs data",  # floor 1
@@ -42,6 +43,7 @@ NO_JAX = (
     "config",
     "cli",
     "files",
+    "hosts",
     "interrupt",
     "stages.doctor",
 )

@@ -2,6 +2,8 @@
 
 Orbax alone restores flipped bits in silence, so every save records a digest of its arrays and every restore compares
 it; a checkpoint that fails is passed over for the one before it.
+
+Of several processes (`hosts.py`) the first alone writes. Each reads for itself; Orbax isn't told of the others.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from wm_jax import hosts
 from wm_jax.errors import UserError
 from wm_jax.files import identity
 from wm_jax.metrics import say
@@ -38,7 +41,7 @@ class Checkpoints:
     """A folder of numbered checkpoints of one pytree of arrays, the newest few kept.
 
     A save is complete or absent: Orbax writes beside and renames. Saves block until they are on disk. Whoever saves, or
-    restores with `mend`, holds the stage's lock; anybody may read.
+    restores with `mend`, holds the stage's lock; anybody may read. With several processes, only the first mends.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -47,19 +50,25 @@ class Checkpoints:
         self._writer: ocp.CheckpointManager | None = None
 
     def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
-        """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content.
+        """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content. Process 0 does.
 
         Raises:
           OSError: there is no room for it; nothing was written.
         """
         tree = jax.tree.map(np.asarray, jax.device_get(tree))
         digest = digest_of(tree)
+        if not hosts.leads():
+            return digest
         self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         if step in self.steps():  # Orbax never overwrites: a stage was stopped just after this very save
             self._set_aside(step)
         if self._writer is None:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
+                max_to_keep=self.keep,
+                create=False,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+                multiprocessing_options=_alone(),
             )
             self._writer = ocp.CheckpointManager(self.folder, options=options)
         self._writer.save(
@@ -93,7 +102,7 @@ class Checkpoints:
                 damaged.append(step)
                 say(f"checkpoint {step} in {self.folder} is damaged ({error}): passed over")
                 continue
-            for each in damaged if mend else []:
+            for each in damaged if mend and hosts.leads() else []:
                 say(f"moved it to {self._set_aside(each)}")
             return step, tree, about
         if steps:
@@ -136,7 +145,7 @@ class Checkpoints:
 
     def _about(self, step: int) -> dict[str, Any]:
         """The record of one checkpoint."""
-        with _damage_named(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with _damage_named(), ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=_alone()) as reader:
             about = reader.restore(self.folder / str(step) / "about")
             if not isinstance(about, dict) or not {"digest", "layout"} <= set(about):
                 raise ValueError("its record says nothing of its content")
@@ -151,7 +160,7 @@ class Checkpoints:
                 f"{self.folder} holds arrays of other sizes or names: it was made with other settings, "
                 "or by another version of this program"
             )
-        with _damage_named(), ocp.StandardCheckpointer() as reader:
+        with _damage_named(), ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
             tree = jax.tree.map(np.asarray, reader.restore(self.folder / str(step) / "tree", shapes))
         if digest_of(tree) != about["digest"]:
             raise _Damage("its content does not match its digest")
@@ -170,6 +179,13 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self.folder).free < size + SPARE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Have Orbax work in this process without waiting for the others."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=hosts.index(), active_processes={hosts.index()}, barrier_sync_key_prefix=f"process{hosts.index()}"
+    )
 
 
 @contextlib.contextmanager

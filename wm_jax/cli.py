@@ -7,7 +7,6 @@ Only the standard library, pydantic and PyYAML are imported before the work star
 """
 
 import argparse
-import contextlib
 import errno
 import importlib
 import json
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wm_jax import process
+from wm_jax import hosts, process
 from wm_jax.arguments import Parser
 from wm_jax.chain import CHAIN, upstream
 from wm_jax.config import (
@@ -61,13 +60,15 @@ UPKEEP = {
 """What `collect` does to a store that is there."""
 SECTIONS = {
     "collect": ("env", "collect"),
-    "train_vae": ("env", "collect", "data", "vae"),
-    "encode": ("encode",),
-    "train_memory": ("memory",),
-    "train_controller": ("env", "controller"),
+    "train_vae": ("env", "collect", "data", "vae", "hosts"),
+    "encode": ("encode", "hosts"),
+    "train_memory": ("memory", "hosts"),
+    "train_controller": ("env", "controller", "hosts"),
     "evaluate": ("env", "evaluate"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
+SHARED = {"train_vae", "encode", "train_memory", "train_controller"}
+"""Stages that several processes do together. The others are done by the first, while the rest wait."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(arguments)
     except UserError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(_with_origin(str(error), error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        return _fail(_sentence(error), 1)
+        return _fail(_with_origin(_sentence(error), error), 1)
 
 
 def _main(arguments: list[str]) -> int:
@@ -206,32 +207,52 @@ def _value(text: str | list[str]) -> Any:
 
 def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     from wm_jax.interrupt import Interrupted, graceful_stop
-    from wm_jax.lineage import settle
-    from wm_jax.metrics import say
 
     run = _run(command, options, config)
-    if command in MAKES:
-        given = {name for name, value in vars(options).items() if value is not None}
-        config = settle(config, run, MAKES[command], given)
     if not options.debug:
         # What goes wrong in Orbax's threads reaches us as an exception; its logged tracebacks only repeat it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(graceful_stop())
-        try:
-            for needed in _before(command, config, run):
-                say(
-                    f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it")
-                )
-                _stage(needed).run(settle(config, run, MAKES[needed]), run, stop)
-            summary = _stage("report" if command == "pipeline" else command).run(config, run, stop)
-        except Interrupted:
-            again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
-            return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130)
-    _print_summary(command, run, summary)
-    if options.json:
+    try:
+        with hosts.joined(config.hosts), graceful_stop() as stop:
+            _require_same_command(command, options, config)
+            given = {name for name, value in vars(options).items() if value is not None}
+            summary = _do(command, config, given, run, stop)
+            leads = hosts.leads()
+    except Interrupted:
+        again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
+        return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130)
+    if leads:
+        _print_summary(command, run, summary)
+    if leads and options.json:
         print(json.dumps(summary))
     return 1 if summary.get("failed") else 0
+
+
+def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> dict[str, Any]:
+    """What the command needs and lacks, and the command itself; returns its summary.
+
+    Args:
+      given: the settings that the command line names itself.
+    """
+    from wm_jax.lineage import settle
+    from wm_jax.metrics import say
+
+    if command in MAKES:
+        config = settle(config, run, MAKES[command], given)
+    for needed in _before(command, config, run):
+        say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
+        _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
+    return _stage("report" if command == "pipeline" else command)(config, run, stop)
+
+
+def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
+    """See that all processes were started for the same."""
+    given = {"command": command, "fresh": options.fresh, **config.model_dump(exclude={"hosts"})}
+    if other := hosts.odd_one(given):
+        raise UsageError(
+            f"--hosts: process {other} was started with another command or other settings than process 0; "
+            "only --hosts.index may differ"
+        )
 
 
 def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
@@ -252,7 +273,9 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
 
 
 def _stage(command: str) -> Any:
-    return importlib.import_module(f"wm_jax.stages.{command}")
+    """The stage's `run`: shared by all processes, or done by the first."""
+    run = importlib.import_module(f"wm_jax.stages.{command}").run
+    return run if command in SHARED else hosts.led(run)
 
 
 def _everything(config: Config) -> list[str]:
@@ -284,6 +307,11 @@ def _overview() -> str:
     lines = ["usage: bin/COMMAND --game NAME [--preset smoke|quick|paper] [--run DIR] [--section.key value ...]", ""]
     lines += [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "bin/COMMAND --help shows a command's settings. `wm COMMAND` is the same."])
+
+
+def _with_origin(sentence: str, error: Exception) -> str:
+    """The sentence, and which other process it comes from, if it does."""
+    return " ".join([sentence, *getattr(error, "__notes__", [])])
 
 
 def _sentence(error: Exception) -> str:

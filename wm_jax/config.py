@@ -223,6 +223,18 @@ class EvaluateConfig(Section):
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 
+class HostsConfig(Section):
+    """Several processes, one per host, that work on one run together (docs/scaling.md)."""
+
+    coordinator: str | None = Field(
+        default=None, description="HOST:PORT where process 0 listens; auto: as Slurm, Open MPI or the TPU slice says"
+    )
+    count: Annotated[int, Field(ge=1, le=65_536)] | None = Field(default=None, description="how many processes")
+    index: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        default=None, description="which of them this is, from 0"
+    )
+
+
 class Config(Section):
     """Everything that decides what a run does."""
 
@@ -234,6 +246,7 @@ class Config(Section):
     devices: NonNegative = Field(
         default=0, description="accelerators that share the batches of V and M (0: all that divide them evenly)"
     )
+    hosts: HostsConfig = HostsConfig()
     env: EnvConfig = EnvConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()

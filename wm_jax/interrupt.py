@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM ask a stage to save and stop; a second one stops at once."""
+"""Ctrl-C and SIGTERM ask a stage to save and stop; a second one stops at once.
+
+Of several processes (`hosts.py`), whichever is asked to stop passes it on, and all stop at the same place.
+"""
 
 import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from wm_jax import hosts
 from wm_jax.metrics import say
 
 
@@ -13,10 +17,14 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether somebody asked this process to stop."""
+    """Whether somebody asked this process, or one that works with it, to stop."""
 
     def __init__(self) -> None:
         self.requested = False
+
+    def agreed(self) -> bool:
+        """Is it time to stop? All processes ask this at the same place (see `hosts.py`) and get the same answer."""
+        return hosts.agree(self.requested)
 
     def check(self) -> None:
         """Stop here, where everything is saved.
@@ -36,13 +44,14 @@ def graceful_stop() -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         stop.requested = True
         signal.signal(number, before[signal.Signals(number)])
-        say("stopping at the next safe point (once more to stop at once)")
+        say("stopping at the next safe point (once more to stop at once)", everywhere=True)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, handle)
     try:
-        yield stop
+        with hosts.spread_stop(stop):
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

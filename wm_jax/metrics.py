@@ -1,4 +1,7 @@
-"""Progress and records: JSON lines (the truth), TensorBoard (a view of it), and a progress bar or plain lines."""
+"""Progress and records: JSON lines (the truth), TensorBoard (a view of it), and a progress bar or plain lines.
+
+Of several processes (`hosts.py`) the first alone records and shows anything.
+"""
 
 import json
 import sys
@@ -9,6 +12,8 @@ from typing import Any, Self
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from wm_jax import hosts
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -23,6 +28,9 @@ class Metrics:
 
     def __init__(self, folder: Path, resume_at: int = 0):
         self.path = folder / "metrics.jsonl"
+        self._recording = hosts.leads()
+        if not self._recording:
+            return
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_at]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -32,6 +40,8 @@ class Metrics:
 
     def write(self, step: int, **values: float | int | None) -> None:
         """Record named numbers of one step."""
+        if not self._recording:
+            return
         row = {"step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -45,8 +55,9 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        if self._recording:
+            self._file.close()
+            self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -77,7 +88,8 @@ class Progress:
         self.done = self._start = done
         self._began = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        self._shown = hosts.leads()
+        if self._shown and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=name, dynamic_ncols=True, leave=True)
 
     def advance(self, amount: int, **figures: float) -> None:
@@ -87,7 +99,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(amount)
-        elif time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S or self.done >= self.total:
+        elif self._shown and (time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S or self.done >= self.total):
             self._last_line = time.monotonic()
             print(f"{self.name}: {self.done:,}/{self.total:,} {self.unit}s  {self._pace()}  {shown}", file=sys.stderr)
 
@@ -130,6 +142,7 @@ def clock(seconds: float) -> str:
     return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
 
 
-def say(line: str) -> None:
-    """Tell the user one thing, on standard error, past any progress bar."""
-    tqdm.write(line, file=sys.stderr)
+def say(line: str, *, everywhere: bool = False) -> None:
+    """Tell the user one thing, on standard error, past any progress bar; `everywhere`: by every process."""
+    if everywhere or hosts.leads():
+        tqdm.write(line, file=sys.stderr)

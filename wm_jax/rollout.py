@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.devices import RowSharing
 from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
@@ -51,6 +52,16 @@ class Played:
     seconds: float
     acting: float
     waiting: float
+
+    @staticmethod
+    def together(shares: "Sequence[Played]") -> "Played":
+        """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
+        times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
+        return Played(
+            np.concatenate([share.returns for share in shares]),
+            np.concatenate([share.lengths for share in shares]),
+            *times,
+        )
 
     def figures(self) -> dict[str, float]:
         """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
@@ -235,21 +246,31 @@ class RandomPolicy:
 
 
 class AgentPolicy:
-    """V + M + C on the device, for the slots of a pool.
+    """V + M + C on this process's device, or on its accelerators, for the slots of a pool.
 
     Args:
       params: the controller's are [P, n_params].
       candidates: int[N], which row of them plays each episode.
       seeds: of the episodes; what is drawn in play depends on them.
       slots: most episodes at once; the device holds a carry for each.
+      devices: which share the rows (None: this process's accelerators).
     """
 
-    def __init__(self, agent: Agent, params: AgentParams, candidates: np.ndarray, seeds: Sequence[int], slots: int):
-        self._agent, self._params, self._slots = agent, params, slots
+    def __init__(
+        self,
+        agent: Agent,
+        params: AgentParams,
+        candidates: np.ndarray,
+        seeds: Sequence[int],
+        slots: int,
+        devices: RowSharing | None = None,
+    ):
+        self._devices = devices or RowSharing.of_accelerators()
+        self._agent, self._params, self._slots = agent, self._devices.whole(params), slots
         self._on_cpu = jax.default_backend() == "cpu"
         self._candidates, self._seeds = np.asarray(candidates, np.int32), np.asarray(seeds, np.int32)
         self._episodes, self._fresh = np.zeros(slots, np.int64), np.zeros(slots, bool)
-        self._carry = agent.init(slots)
+        self._carry = self._devices.whole(agent.init(slots))
 
     def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
         """The slots' memories are forgotten; their episodes' candidates play."""
@@ -264,16 +285,16 @@ class AgentPolicy:
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         size = CPU_BATCH if self._on_cpu else _padded_size(len(ids))
         episodes = self._episodes[ids]
-        self._carry, actions = self._agent.act(
-            self._params,
-            self._carry,
+        batch = (
             _padded(ids, size, -1),
             _padded(frames, size),
             _padded(self._seeds[episodes], size),
             _padded(self._candidates[episodes], size),
             _padded(self._fresh[ids], size),
-            at_once=CPU_ROWS if self._on_cpu else None,
         )
+        at_once = CPU_ROWS if self._on_cpu else None
+        carry, actions = self._agent.act(self._params, self._carry, *self._devices.rows(batch), at_once=at_once)
+        self._carry = self._devices.whole(carry)
         self._fresh[ids] = False
         return np.asarray(actions)[: len(ids)]
 

@@ -11,6 +11,8 @@
 `stage.json` names the settings and the parents (by content) that made a stage's artefact. Going on with other
 settings, or with parents that have changed since, is an error that names both. It and `summary.json` carry a checksum
 of themselves, so that a stage never goes on from half of what it was.
+
+Of several processes (`hosts.py`) the first alone looks at these records and writes them; the others get its answers.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wm_jax import __version__
+from wm_jax import __version__, hosts
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.errors import UserError
@@ -71,6 +73,7 @@ class Stage:
         """Mark the stage finished."""
         self.write_record("summary.json", summary)
 
+    @hosts.led
     def finished(self, unit: str, enough: int, template: Any) -> dict[str, Any] | None:
         """The summary of a stage that did `enough` and whose weights are whole; else None, and there is work to do.
 
@@ -97,6 +100,7 @@ class Stage:
             say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
         return None
 
+    @hosts.led
     def check(self, settings: Mapping[str, Any], parents: Mapping[str, Any]) -> None:
         """See that what is there, if anything, was made the same way; a stage that is to start anew may differ.
 
@@ -133,6 +137,7 @@ class Stage:
             f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
         )
 
+    @hosts.led
     def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Start the stage's artefact, or go on with what is there; to be called after whatever else may be refused.
 
@@ -200,9 +205,11 @@ class Stage:
             say(f"moved the old {', '.join(there)} to {target}")
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file that carries a checksum of itself."""
-        write_manifest(self.path / name, _plain(content), indent=2)
+        """Write a JSON file that carries a checksum of itself; process 0 does."""
+        if hosts.leads():
+            write_manifest(self.path / name, _plain(content), indent=2)
 
+    @hosts.led
     def record(self, name: str) -> dict[str, Any] | None:
         """What `write_record` wrote, or None when there is no such file, or when the stage is to start anew.
 
@@ -231,11 +238,14 @@ class Stage:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the stage for this process.
+        """Hold the stage for this process, and for those that work with it.
 
         Raises:
           UserError: another process holds it.
         """
+        if not hosts.leads():
+            yield
+            return
         self.run.make()
         descriptor = lock(self.run.path / f".{self.name}.lock", str(self.path))
         try:

@@ -2,6 +2,8 @@
 
 A dispatch runs a *dynamic* number of updates of one compiled program, and the randomness of update s depends on s
 alone. Where training was stopped and resumed therefore leaves no trace in the result, bit for bit on CPU.
+
+Several processes (`hosts.py`) run this loop side by side over one mesh of all their devices.
 """
 
 import contextlib
@@ -16,13 +18,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from wm_jax import streams
+from wm_jax import hosts, streams
 from wm_jax.config import Config, MemoryConfig, VaeConfig
 from wm_jax.data.frames import Batches
 from wm_jax.data.replay import ReplayStore
-from wm_jax.devices import everywhere, open_mesh, split
+from wm_jax.devices import everywhere, here, open_mesh, place, split, whole
 from wm_jax.errors import UserError
-from wm_jax.interrupt import Stop
+from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, Stopwatch, say
 from wm_jax.run import Stage
 
@@ -194,10 +196,12 @@ def fit(
     begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
     step, figures, reported = begun.count, begun.figures, begun.reported
     mesh = mesh or open_mesh(1, 1, "")
+    if (there := jax.device_count()) > 1:
+        say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     placed = _placement(begun.state, mesh)
-    state, data = jax.device_put(begun.state, placed), jax.device_put(task.batches.data, everywhere(mesh))
-    references_lie = split(mesh, task.batches.batch_axis)
-    dispatch = compile_dispatch(task, placed)
+    state, data = place(begun.state, placed), place(task.batches.data, everywhere(mesh))
+    references_lie, key = split(mesh, task.batches.batch_axis), place(jax.random.key(seed), everywhere(mesh))
+    dispatch, look = compile_dispatch(task, placed), hosts.led(report)
     with (
         contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=step) as metrics,
@@ -207,34 +211,36 @@ def fit(
         while step < schedule.steps:
             until = schedule.next_stop(step)
             references = task.batches.references(step, until - step, schedule.per_dispatch)
-            references = jax.device_put(references, references_lie)
-            state, sums = dispatch(state, data, references, step, until - step, jax.random.key(seed))
+            references = place(references, references_lie)
+            state, sums = dispatch(state, data, references, step, until - step, key)
             # The previous dispatch is looked at while this one runs.
             if pending is not None:
                 _record(*pending, metrics, progress, stage)
             pending = (until, until - step, sums)
             step = until
             # Decided once, so that whoever stops below was saved here.
-            stopping = stop.requested
+            stopping = stop.agreed()
             reporting = step % schedule.report_every == 0 or step == schedule.steps
             saving = step > saved and (stopping or step % schedule.save_every == 0 or step == schedule.steps)
             if reporting or saving:
                 _record(*pending, metrics, progress, stage)
                 pending = None
             if reporting:
-                figures, reported = report(state.params, step), step
+                figures, reported = look(here(state.params), step), step
                 # On the curves, training is the running mean of every dispatch.
                 metrics.write(step, **{name: value for name, value in figures.items() if not name.startswith("train_")})
             if saving:
                 _refuse_non_finite(state.params, step, stage)
-                checkpoints.save(step, state, begun.record(figures, reported))
+                checkpoints.save(step, whole(state), begun.record(figures, reported))
+                hosts.wait()  # so that nobody waits in the next dispatch for one that could not save
                 saved = step
             if stopping:
-                stop.check()
+                raise Interrupted
+    params = here(state.params)
     if reported != step:  # an earlier process was stopped right here, before there was anything to report
-        figures = report(state.params, step)
+        figures = look(params, step)
     seconds = begun.watch.seconds()
-    return state.params, {**figures, "steps_per_second": round(step / max(seconds, 0.1), 3), "seconds": seconds}
+    return params, {**figures, "steps_per_second": round(step / max(seconds, 0.1), 3), "seconds": seconds}
 
 
 class Begun(NamedTuple):
@@ -266,9 +272,14 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
       unit: what the stage counts, such as "step".
 
     Raises:
-      UserError: the checkpoint lies beyond the limit, or none is intact.
+      UserError: the checkpoint lies beyond the limit, none is intact, or processes don't share the folder.
     """
-    found = stage.checkpoints.restore(state, mend=True)
+    found = hosts.in_turn(lambda: stage.checkpoints.restore(state, mend=True))
+    if other := hosts.odd_one(found and found[2]["digest"]):
+        raise UserError(
+            f"--run {stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
+            "give all of them one folder, on a file system that they share"
+        )
     if found is None:
         return Begun(0, jax.device_put(state), {}, -1, Stopwatch())
     done, state, about = found

@@ -83,6 +83,7 @@ class StreamedFrames:
       read: indices int[B] to frames uint8 [B, 64, 64, 3].
       count: frames in all.
       following: where the dispatch that starts at a given step ends.
+      mine: the part of every batch that is read; the rest is zero. It is other processes' part.
     """
 
     batch_axis = 1
@@ -94,9 +95,10 @@ class StreamedFrames:
         batch: int,
         seed: int,
         following: Callable[[int], int],
+        mine: slice = slice(None),
     ):
         self.data = ()
-        self._read, self._batch, self._following = read, batch, following
+        self._read, self._batch, self._following, self._mine = read, batch, following, mine
         self._shuffle = Shuffle(count, seed)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
         self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
@@ -120,5 +122,7 @@ class StreamedFrames:
 
     def _load(self, step: int, count: int, room: int) -> np.ndarray:
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
-        frames = self._read(items).reshape(count, self._batch, 64, 64, 3)
-        return np.concatenate([frames, np.zeros((room - count, *frames.shape[1:]), np.uint8)])
+        items = items.reshape(count, self._batch)[:, self._mine]
+        frames = np.zeros((room, self._batch, 64, 64, 3), np.uint8)
+        frames[:count, self._mine] = self._read(items.ravel()).reshape(*items.shape, 64, 64, 3)
+        return frames

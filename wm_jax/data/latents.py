@@ -7,6 +7,7 @@ Encoding can stop anywhere and go on with the shards that are `missing`.
 """
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,21 @@ class Latents(NamedTuple):
     done: np.ndarray
     acted: np.ndarray
     offsets: np.ndarray
+
+
+class Entry(NamedTuple):
+    """A file of latents.
+
+    name: of the shard that it belongs to.
+    stamp: what the file must be.
+    frames: how many it holds.
+    shard: digest of the shard that was encoded.
+    """
+
+    name: str
+    stamp: Stamp
+    frames: int
+    shard: str
 
 
 class LatentStore:
@@ -122,6 +138,13 @@ class LatentStore:
         Raises:
           ValueError: arrays of wrong shapes or types, or numbers that are not finite.
         """
+        self.enter([self.write_file(shard, mean, log_var)])
+
+    def write_file(self, shard: Shard, mean: np.ndarray, log_var: np.ndarray) -> Entry:
+        """The first half of `write`: the file, which counts once it has been entered.
+
+        Processes may write files of different shards at the same time; one process enters them.
+        """
         for name, array in (("mean", mean), ("log_var", log_var)):
             if array.dtype != np.float32 or array.shape != (shard.frames, self.latent):
                 raise ValueError(f"{name}: {array.dtype} {array.shape}, expected float32 {shard.frames, self.latent}")
@@ -131,8 +154,12 @@ class LatentStore:
         np.save(buffer, np.stack([mean, log_var]))
         path = self._file(shard.name)
         files.write_atomically(path, buffer.getvalue())
-        stamp = files.stamp_of(path)
-        entries = {**self._entries, shard.name: {"stamp": stamp, "frames": shard.frames, "shard": shard.digest}}
+        return Entry(shard.name, files.stamp_of(path), shard.frames, shard.digest)
+
+    def enter(self, written: Iterable[Entry]) -> None:
+        """The second half of `write`: enter files into the manifest."""
+        new = {entry.name: {"stamp": entry.stamp, "frames": entry.frames, "shard": entry.shard} for entry in written}
+        entries = {**self._entries, **new}
         content = {"format": FORMAT, "parents": self.parents, "latent": self.latent, "files": entries}
         files.write_manifest(self.path / "manifest.json", content)
         self._entries = entries

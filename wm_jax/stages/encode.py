@@ -1,15 +1,24 @@
-"""encode: what V sees in every frame of the replays, (mean, log variance), shard by shard."""
+"""encode: what V sees in every frame of the replays, (mean, log variance), shard by shard.
+
+Several processes (`hosts.py`) encode different shards at the same time, each on its own devices.
+"""
 
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 
-from wm_jax.artefacts import load_vae, open_replays
+from wm_jax import hosts
+from wm_jax.artefacts import Trained, load_vae, open_replays
 from wm_jax.config import Config
-from wm_jax.data.latents import LatentStore
+from wm_jax.data.episodes import Shard
+from wm_jax.data.latents import Entry, LatentStore
+from wm_jax.data.replay import ReplayStore
+from wm_jax.devices import AXIS, everywhere, open_local_mesh, place
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
 from wm_jax.models.frames import to_float
@@ -21,25 +30,26 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage = run.stage("latents")
     vae, store = load_vae(run, config), open_replays(run, config)
     parents = {"vae": vae.digest, "replays": store.id}
+    latent = vae.about["settings"]["latent"]
+    mesh = open_local_mesh(config.devices)
     with stage.lock():
         stage.claim({}, parents, config.model_dump())
-        latents = LatentStore.open_or_create(stage.path, vae.digest, store.id, vae.about["settings"]["latent"])
-        todo = latents.missing(store)
+        latents = hosts.in_turn(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, latent))
+        todo = hosts.led(latents.missing)(store)
         if not todo:
             say("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
                 return {"frames": done["frames"], "encoded_now": 0}
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
-        encode = _encoder(vae.graphdef, config.encode.batch)
-        with stage.timed() as watch, Progress("encode", total, "frame", done=total - frames) as progress:
-            for shard, blocks in store.iter_shards([shard.name for shard in todo]):
-                pieces = []
-                for block in blocks:
-                    pieces.append(encode(vae.params, block))
-                    progress.advance(len(block))
-                latents.write(shard, *map(np.concatenate, zip(*pieces, strict=True)))
-                stop.check()
+        # Every process encodes every so many-th shard, and shows its own progress.
+        mine = todo[hosts.index() :: hosts.count()]
+        done, until = total - frames, total - frames + sum(shard.frames for shard in mine)
+        encode = _encoder(vae, config.encode.batch, mesh)
+        with stage.timed() as watch, Progress("encode", until, "frame", done=done) as progress:
+            files = _encode_shards(store, mine, latents, encode, progress, stop)
+            while written := [entry for entry in hosts.together(lambda: next(files, None)) if entry]:
+                hosts.led(latents.enter)(written)
         summary = {
             "frames": total,
             "encoded_now": frames,
@@ -50,21 +60,46 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         return summary
 
 
-def _encoder(graphdef: Any, batch: int) -> Any:
-    @jax.jit
-    def encode(params: Any, frames: jax.Array) -> Any:
-        return nnx.merge(graphdef, params).encode(to_float(frames))
+Encoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""uint8 [F, 64, 64, 3] to (mean, log variance), float32 [F, Z] each."""
 
-    def encode_all(params: Any, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [F, 64, 64, 3] to two float32 [F, Z], in batches of one size."""
+
+def _encode_shards(
+    store: ReplayStore, mine: list[Shard], latents: LatentStore, encode: Encoder, progress: Progress, stop: Stop
+) -> Iterator[Entry]:
+    """Encode shard after shard, and write a file for each."""
+    for shard, blocks in store.iter_shards([shard.name for shard in mine]):
+        stop.check()
+        pieces = []
+        for block in blocks:
+            pieces.append(encode(block))
+            progress.advance(len(block))
+        yield latents.write_file(shard, *map(np.concatenate, zip(*pieces, strict=True)))
+
+
+def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
+    """Encodes in batches of one size (rounded up to share it out), split between the devices of the mesh."""
+    params, batch = place(vae.params, everywhere(mesh)), -(-batch // mesh.size) * mesh.size
+
+    def encode(params: Any, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+        posterior = nnx.merge(vae.graphdef, params).encode(to_float(frames))
+        return posterior.mean, posterior.log_var
+
+    # Each device runs the whole program on its rows, which have nothing to do with each other.
+    rows, whole = PartitionSpec(AXIS), PartitionSpec()
+    on_devices = jax.jit(
+        jax.shard_map(encode, mesh=mesh, in_specs=(whole, rows), out_specs=(rows, rows), check_vma=False)
+    )
+
+    def encode_all(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means, log_vars = [], []
         for start in range(0, len(frames), batch):
             piece = frames[start : start + batch]
             room = np.zeros((batch, *frames.shape[1:]), np.uint8)
             room[: len(piece)] = piece
-            posterior = encode(params, room)
-            means.append(np.asarray(posterior.mean)[: len(piece)])
-            log_vars.append(np.asarray(posterior.log_var)[: len(piece)])
+            mean, log_var = on_devices(params, room)
+            means.append(np.asarray(mean)[: len(piece)])
+            log_vars.append(np.asarray(log_var)[: len(piece)])
         return np.concatenate(means), np.concatenate(log_vars)
 
     return encode_all

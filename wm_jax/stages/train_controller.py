@@ -2,6 +2,9 @@
 
 All candidates of a generation play the same episodes. What is kept as best is the search distribution's *mean*, by its
 score on separate episodes: the best sample of a generation is mostly the luckiest one.
+
+Several processes (`hosts.py`) play a share of the episodes each, on host environments and devices of their own. All
+get all returns and tell them to their own copies of the search, which therefore stay the same, bit for bit.
 """
 
 import contextlib
@@ -12,15 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import streams
+from wm_jax import hosts, streams
 from wm_jax.artefacts import World, load_world
+from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
-from wm_jax.rollout import AgentPolicy, follow, play
+from wm_jax.rollout import AgentPolicy, Played, follow, play
 from wm_jax.run import Run
 from wm_jax.training import resume
 
@@ -100,8 +105,9 @@ def _evolve(
     begun = resume(stage, start, settings.generations, "generation")
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
+    mine = hosts.share(settings.population * settings.episodes)
     with (
-        contextlib.closing(open_pool(game, min(settings.slots, settings.population * settings.episodes))) as pool,
+        contextlib.closing(open_pool(game, min(settings.slots, max(1, mine.stop - mine.start)))) as pool,
         contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=generation) as metrics,
         Progress("controller", settings.generations, "generation", done=generation) as progress,
@@ -122,7 +128,7 @@ def _evolve(
             metrics.write(generation, **figures)
             shown = {name: figures[key] for name, key in SHOWN.items()}
             progress.advance(1, **shown, kept=float(search.best_score))
-            if generation % settings.save_every == 0 or generation == settings.generations or stop.requested:
+            if generation % settings.save_every == 0 or generation == settings.generations or stop.agreed():
                 checkpoints.save(generation, search, begun.record(figures, evaluated))
                 saved = generation
         if evaluated != generation:  # an earlier process was stopped right here, before this was the end
@@ -147,13 +153,7 @@ class Arena:
         asked, population = self.evolution.ask(search.evolution)
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
         seeds = self._seeds(generation, settings.episodes) * settings.population
-        played = play(
-            self.pool,
-            seeds,
-            self._policy(population, candidates, seeds),
-            patience=settings.patience,
-            watch=follow(stop),
-        )
+        played = self._play(population, candidates, seeds, patience=settings.patience, watch=follow(stop))
         returns = played.returns.reshape(settings.population, settings.episodes)
         search = search._replace(evolution=self.evolution.tell(asked, returns))
         scores = _scores(returns.mean(1))
@@ -164,7 +164,7 @@ class Arena:
         mean = self.evolution.mean(search.evolution)
         seeds = self._seeds("evaluation", self.config.controller.evaluate_episodes)
         # As long as in training, but without patience; and without `stop`: the generation before it is done.
-        returns = play(self.pool, seeds, self._policy(mean, np.zeros(len(seeds), np.int32), seeds)).returns
+        returns = self._play(mean, np.zeros(len(seeds), np.int32), seeds).returns
         score = jnp.float32(returns.mean())
         if score > search.best_score:
             search = search._replace(best=mean, best_score=score)
@@ -176,8 +176,18 @@ class Arena:
     def _seeds(self, occasion: int | str, count: int) -> list[int]:
         return [streams.integer(self.config.seed, "controller", occasion, episode) for episode in range(count)]
 
-    def _policy(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int]) -> AgentPolicy:
-        return AgentPolicy(self.world.agent, self.world.params(controllers), candidates, seeds, self.pool.slots)
+    def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> Played:
+        """All episodes: this process plays its share, and gets the others' results; `how` is for `rollout.play`."""
+        if other := hosts.odd_one(digest_of(controllers)):
+            raise UserError(
+                f"controller: process {other} searches elsewhere than process 0: their processors compute differently; "
+                "start them on machines of one kind"
+            )
+        mine = hosts.share(len(seeds))
+        params = self.world.params(controllers)
+        policy = AgentPolicy(self.world.agent, params, candidates[mine], seeds[mine], self.pool.slots)
+        shares = hosts.together(lambda: play(self.pool, seeds[mine], policy, **how))
+        return Played.together(shares)
 
 
 def _scores(scores: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax import streams
+from wm_jax import hosts, streams
 from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
@@ -63,7 +63,8 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
         return ResidentFrames(store.frames("train"), config.vae.batch, seed)
     say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following = Schedule.of(config.vae).next_stop
-    return StreamedFrames(lambda indices: store.read("train", indices), count, config.vae.batch, seed, following)
+    batch, mine = config.vae.batch, hosts.share(config.vae.batch)
+    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine)
 
 
 def _gradient(graphdef: Any) -> Any:

@@ -1,0 +1,81 @@
+"""What `test_devices.py` runs in two processes at once, two virtual devices each:
+
+    python two_hosts.py FOLDER PORT INDEX
+
+Prints this process's figures as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import conftest  # noqa: F401 (strict JAX on the CPU)
+import jax
+import numpy as np
+from many_devices import STEPS, TASKS, encode, train, weights
+
+from wm_jax import cli, hosts
+from wm_jax.checkpoints import Checkpoints
+from wm_jax.config import HostsConfig
+
+
+def trainings(folder: Path) -> dict[str, Any]:
+    """V and M by both processes, on all four devices; M also with a change between both and process 0 half-way."""
+    alone = hosts.led(train)
+    before = {name: weights(make()[1]) for name, make in TASKS.items()}
+    one = {name: alone(folder / "one", name, make, 1) for name, make in TASKS.items()}
+    found = {f"{name}, both": train(folder / "both", name, make, 4) for name, make in TASKS.items()}
+    half_way = ("memory", TASKS["memory"])
+    alone(folder / "joined", *half_way, 2, steps=STEPS // 2)
+    found["memory, joined"] = train(folder / "joined", *half_way, 4)
+    train(folder / "left", *half_way, 4, steps=STEPS // 2)
+    found["memory, left"] = alone(folder / "left", *half_way, 1)
+
+    def error(name: str, trained: np.ndarray) -> float:
+        return float(np.abs(trained - one[name]).max() / np.abs(one[name] - before[name]).max())
+
+    return {how: error(how.split(",")[0], trained) for how, trained in found.items()}
+
+
+def command(folder: Path, *words: str) -> int:
+    """One command on a smoke run, by both processes."""
+    return cli.main([*words, "--game", "chaser", "--preset", "smoke", "--run", str(folder)])
+
+
+def searches(folder: Path) -> dict[str, Any]:
+    """C evolved by both processes, and by process 0 alone: digests of the whole search after every generation."""
+    saves: list[str] = []
+    save = Checkpoints.save
+
+    def recorded(self: Checkpoints, *arguments: Any) -> str:
+        saves.append(save(self, *arguments))
+        return saves[-1]
+
+    Checkpoints.save = recorded  # type: ignore[method-assign]
+    words = ("train_controller", "--controller.world", "random", "--controller.population", "5", "--vae.width", "0.125")
+    status = command(folder / "both", *words)
+    both = saves[:]
+    saves.clear()
+    hosts.led(command)(folder / "alone", *words)
+    Checkpoints.save = save  # type: ignore[method-assign]
+    return {"status": status, "both": both, "alone": hosts.together(lambda: saves)[0]}
+
+
+def main(folder: Path, port: str, index: str) -> dict[str, Any]:
+    """The figures that the test looks at."""
+    with hosts.joined(HostsConfig(coordinator=f"localhost:{port}", count=2, index=int(index))):
+        figures: dict[str, Any] = {"devices": jax.device_count(), "own": jax.local_device_count()}
+        figures["shares"] = hosts.together(lambda: (hosts.share(7).start, hosts.share(7).stop))
+        figures["odd"] = hosts.odd_one(0), hosts.odd_one(hosts.index())
+        figures["training"] = trainings(folder / "training")
+        figures["search"] = searches(folder / "search")
+        small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")
+        figures["chain"] = command(folder / "run", "train_vae", *small)
+        (both, status), (alone, _) = encode(folder / "run", 0), hosts.led(encode)(folder / "run", 1)
+        figures["encode"] = {"status": status, "both": float(np.abs(both - alone).max())}
+    return figures
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), *sys.argv[2:])))
