@@ -25,9 +25,9 @@ from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 
-POPULATION, STEPS = 64, 250
+POPULATION, STEPS = 64, 125
 SIGMA = 0.1
-"""Of the candidates: small enough that no car leaves the field, which would end its episode."""
+"""Of the candidates. Cars that drive straight on leave the field after 140 steps, which would end their episodes."""
 RECORDED = 8
 """Frames of each slot that the network alone is shown, over and over."""
 COMPARED, COMPARED_STEPS = 16, 3
