@@ -113,6 +113,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--stage", "vea"], 2, "--stage: invalid choice: 'vea'"),
         (["--rounds", "0"], 2, "--rounds 0: give 1 or more"),
         (["--batch", "-2"], 2, "--batch: give 1 or more"),
+        (["--devices", "0"], 2, "--devices 0: give 1 or more"),
         (["--game", "enduro"], 2, "unrecognized arguments: --game enduro"),
     ],
 )

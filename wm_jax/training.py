@@ -198,10 +198,8 @@ def fit(
     mesh = mesh or open_mesh(1, 1, "")
     if (there := jax.device_count()) > 1:
         say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
-    placed = _placement(begun.state, mesh)
-    state, data = place(begun.state, placed), place(task.batches.data, everywhere(mesh))
-    references_lie, key = split(mesh, task.batches.batch_axis), place(jax.random.key(seed), everywhere(mesh))
-    dispatch, look = compile_dispatch(task, placed), hosts.led(report)
+    state, data, dispatch = lay_out(task, begun.state, mesh)
+    key, look = place(jax.random.key(seed), everywhere(mesh)), hosts.led(report)
     with (
         contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=step) as metrics,
@@ -211,7 +209,6 @@ def fit(
         while step < schedule.steps:
             until = schedule.next_stop(step)
             references = task.batches.references(step, until - step, schedule.per_dispatch)
-            references = place(references, references_lie)
             state, sums = dispatch(state, data, references, step, until - step, key)
             # The previous dispatch is looked at while this one runs.
             if pending is not None:
@@ -292,12 +289,21 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
 
 
-def _placement(state: TrainState, mesh: Mesh) -> TrainState:
-    """Where a state lies: the carry of a batch with the batch, all else on every device."""
-    whole = everywhere(mesh)
+def lay_out(task: Task, state: TrainState, mesh: Mesh) -> tuple[TrainState, Any, Callable[..., Any]]:
+    """State and data as they lie on the devices that share the batch, and the dispatch (`compile_dispatch`) over them.
+
+    The carry of a batch lies with the batch, all else is on every device.
+    """
+    whole, with_batch = everywhere(mesh), split(mesh, task.batches.batch_axis)
     carry = jax.tree.map(lambda leaf: split(mesh) if jnp.ndim(leaf) else whole, state.carry)
     params, optimizer = (jax.tree.map(lambda _: whole, part) for part in (state.params, state.optimizer))
-    return TrainState(params, optimizer, carry)
+    placed = TrainState(params, optimizer, carry)
+    compiled = compile_dispatch(task, placed)
+
+    def dispatch(state: TrainState, data: Any, references: Any, *more: Any) -> tuple[TrainState, Scalars]:
+        return compiled(state, data, place(references, with_batch), *more)
+
+    return place(state, placed), place(task.batches.data, whole), dispatch
 
 
 def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:

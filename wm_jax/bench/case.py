@@ -21,12 +21,14 @@ class Options:
     folder: a scratch folder.
     small: tiny sizes, to see that everything runs.
     batch: of the stage; 0 for its own.
+    devices: that share the batches of our V and M.
     """
 
     names: tuple[str, ...]
     folder: Path
     small: bool = False
     batch: int = 0
+    devices: int = 1
 
 
 @dataclass(frozen=True)

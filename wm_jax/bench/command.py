@@ -30,6 +30,8 @@ from wm_jax.process import cores
 STAGES = ("vae", "encode", "memory", "controller")
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
 ROUNDS = 7
+ARITHMETIC = 0.6
+"""From this share of the peak on, arithmetic is what takes the time."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--against", action="append", choices=AGAINST, help="torch (tuned by an expert, and as users "
                         "write it), plain (ours without the fast kernels), none [torch]")  # fmt: skip
     parser.add_argument("--batch", action="append", type=int, metavar="N", help="batch sizes [the stage's own]")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="that share the batches of our V and M [1]")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"timed rounds [{ROUNDS}]")
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it all run here?")
     parser.add_argument("--plot", metavar="FILE", help="write a bar chart of the throughputs (PNG)")
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds}: give 1 or more")
+    if options.devices < 1:
+        raise UsageError(f"--devices {options.devices}: give 1 or more")
     if any(batch < 1 for batch in options.batch or ()):
         raise UsageError("--batch: give 1 or more")
     names = (OURS, *(name for against in options.against or ["torch"] for name in AGAINST[against]))
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             "or give --against none"
         )
     with tempfile.TemporaryDirectory(prefix="wm_jax-benchmark-") as folder:
-        asked = Options(names, Path(folder), options.small)
+        asked = Options(names, Path(folder), options.small, devices=options.devices)
         if options.memory_of:
             return _show_memory(options, asked)
         return _run(options, asked)
@@ -79,8 +84,8 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
             memories = {name: _memory(options, stage, batch, name) for name in asked.names}
             rows = [_row(case, name, timings, peak, memories.get(name)) for name in timings]
             _print(case, rows)
-            if case.remark is not None:
-                print(case.remark(timings), end="\n\n", flush=True)
+            remark = _limit(rows[0]["of_peak"]) if case.remark is None else case.remark(timings)
+            print(remark, end="\n\n", flush=True)
             results += rows
     if options.plot:
         from wm_jax.render.plots import throughputs
@@ -149,7 +154,14 @@ def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
             f"  {row['contender']:<18}{row['per_second']:>18,.0f}{row['spread']:>9.0%}{row['times_ours']:>9.2f}"
             f"{row['gflops']:>9,.0f}{row['of_peak']:>9.0%}{row['compile_seconds']:>7.1f} s{memory:>9}"
         )
-    print(flush=True)
+
+
+def _limit(of_peak: float) -> str:
+    """What keeps ours from being faster."""
+    taken = f"at full speed, matrix products would take {of_peak:.0%} of the time"
+    if of_peak >= ARITHMETIC:
+        return f"  What limits ours: arithmetic; {taken}."
+    return f"  What limits ours: memory traffic, small operations or other processes; {taken}."
 
 
 def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> float | None:
@@ -157,6 +169,7 @@ def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> f
     words = ["--stage", stage, "--memory-of", name]
     words += ["--batch", str(batch)] if batch else []
     words += ["--small"] if options.small else []
+    words += ["--devices", str(options.devices)]
     command = [sys.executable, "-P", "-m", "wm_jax", "benchmark", *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None

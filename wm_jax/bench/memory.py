@@ -11,11 +11,12 @@ from wm_jax.artefacts import init_memory
 from wm_jax.bench import flops
 from wm_jax.bench.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Work
+from wm_jax.bench.updates import updates
 from wm_jax.bench.vae import difference
 from wm_jax.config import MemoryConfig
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.models.memory import loss_and_grad
-from wm_jax.training import Task, TrainState, adam, compile_dispatch
+from wm_jax.training import Task, adam
 
 LATENT, ACTION = 32, 3
 EPISODES = 200
@@ -38,21 +39,9 @@ def training(options: Options) -> Case:
             metrics, _, gradients = loss_and_grad(graphdef, params, batch, carry, key)
             return metrics, carry, gradients
 
-        task = Task(
-            gradient, adam(LEARNING_RATE, None, 1, config.clip), SequenceBatches(latents, steps, batch, 0, False)
-        )
-        dispatch = compile_dispatch(task)
-        state = TrainState(params, task.optimizer.init(params), carry)
-        step = 0
-
-        def work() -> None:
-            nonlocal state, step
-            references = task.batches.references(step, 1, 1)
-            state, sums = dispatch(state, task.batches.data, references, step, 1, jax.random.key(0))
-            jax.block_until_ready(sums)
-            step += 1
-
-        return work
+        batches = SequenceBatches(latents, steps, batch, 0, False)
+        task = Task(gradient, adam(LEARNING_RATE, None, 1, config.clip), batches)
+        return updates(task, params, carry, batch=batch, count=1, devices=options.devices)
 
     def theirs(*, tuned: bool) -> Work:
         from wm_jax.bench.pytorch import memory

@@ -11,11 +11,12 @@ from wm_jax.artefacts import init_vae
 from wm_jax.bench import flops
 from wm_jax.bench.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Work
+from wm_jax.bench.updates import updates
 from wm_jax.config import VaeConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import loss_and_grad
-from wm_jax.training import Task, TrainState, adam, compile_dispatch
+from wm_jax.training import Task, adam
 
 FRAMES = 2000
 LEARNING_RATE = 1e-4
@@ -38,18 +39,7 @@ def training(options: Options) -> Case:
             return metrics, carry, gradients
 
         task = Task(gradient, adam(LEARNING_RATE, None, 1), ResidentFrames(frames, batch, 0))
-        dispatch = compile_dispatch(task)
-        state = TrainState(params, task.optimizer.init(params), ())
-        step = 0
-
-        def work() -> None:
-            nonlocal state, step
-            references = task.batches.references(step, UPDATES, UPDATES)
-            state, sums = dispatch(state, task.batches.data, references, step, UPDATES, jax.random.key(0))
-            jax.block_until_ready(sums)
-            step += UPDATES
-
-        return work
+        return updates(task, params, (), batch=batch, count=UPDATES, devices=options.devices)
 
     def tuned() -> Work:
         from wm_jax.bench.pytorch import vae
