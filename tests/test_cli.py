@@ -130,12 +130,18 @@ def test_a_file_where_a_folder_should_be(name: str, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("seconds", [0.1, 0.25, 0.5, 1.0, 2.0])
 def test_ctrl_c_at_any_moment_leaves_no_traceback(seconds: float, tmp_path: Path) -> None:
-    words = ["-P", "-m", "wm_jax", "collect", "--game", "carracing", "--run", str(tmp_path)]
+    # As `python -m wm_jax` does, but that it says when its first line has run: before, Python itself is starting.
+    code = (
+        "from wm_jax.process import die_on_ctrl_c; die_on_ctrl_c(); print(flush=True); "
+        "import runpy; runpy.run_module('wm_jax', run_name='__main__', alter_sys=True)"
+    )
+    words = ["-P", "-c", code, "collect", "--game", "carracing", "--run", str(tmp_path)]
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process inherits that Ctrl-C is ignored
     process = subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     signal.signal(signal.SIGINT, ours)
+    assert process.stdout is not None and process.stdout.readline() == "\n"
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
