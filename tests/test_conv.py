@@ -129,5 +129,9 @@ def test_what_does_not_fit_is_refused_before_c_reads_it(op):
     for wrong in (layer._replace(w=layer.w[:, :, :2, :2]), layer._replace(b=layer.b[:3])):
         with pytest.raises((TypeError, ValueError)):
             op(x, [wrong], fast=True)
+    with pytest.raises(ValueError, match="side 17"):
+        op(jnp.zeros((1, 40, 40, 2)), [conv_layer(17, 2, 2)], fast=True)
+    with pytest.raises(ValueError, match="at least one"):
+        op(x[:0], [layer], fast=True)
     with pytest.raises(TypeError, match="float32"):
         op(x, [Layer(layer.w.astype(jnp.bfloat16), layer.b)], fast=True)

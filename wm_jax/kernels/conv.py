@@ -13,7 +13,7 @@ plain ones up to rounding, and those of an image don't depend on its neighbours 
 forward-mode derivative.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,6 +26,8 @@ from wm_jax.kernels import native
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _COLUMNS = 16
 """Numbers in the widest vector that a kernel reads at once: weights are filled up to a multiple."""
+_LARGEST_KERNEL = 16
+"""What `MAX_SPANS` in native/conv.c has room for: a quarter of a kernel's square reaches one pixel."""
 
 
 class Layer(NamedTuple):
@@ -49,7 +51,7 @@ def convolutions(
       fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        native.check(convolutions, x, layers)
+        _check(convolutions, x, layers)
         return _fast_convolutions(x, tuple(layers))
     for w, b in layers:
         y = lax.conv_general_dilated(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
@@ -66,13 +68,27 @@ def transposed_convolutions(
       fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        native.check(transposed_convolutions, x, layers)
+        _check(transposed_convolutions, x, layers)
         return _fast_transposed(x, tuple(layers))
     for place, (w, b) in enumerate(layers):
         y = lax.conv_transpose(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
         y = _with_bias(y, b)
         x = jax.nn.relu(y) if place < len(layers) - 1 else y
     return x
+
+
+def _check(plain: Callable[..., Array], x: Array, layers: Sequence[Layer]) -> None:
+    """Refuse what the kernels in C can't compute.
+
+    Raises:
+      TypeError, ValueError: shapes that don't fit together, other types than float32, a kernel that is too large.
+    """
+    native.check(plain, x, layers)
+    largest = max(layer.w.shape[0] for layer in layers)
+    if largest > _LARGEST_KERNEL:
+        raise ValueError(f"a kernel of side {largest}: ours in C take {_LARGEST_KERNEL} at most")
+    if 0 in x.shape:
+        raise ValueError(f"images {x.shape}: ours in C need at least one number")
 
 
 def _with_bias(y: Array, b: Array) -> Array:
