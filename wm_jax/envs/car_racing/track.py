@@ -272,5 +272,5 @@ def _strips(
     pairs = [jnp.stack([each, each[after]], -1) for each in (curb, shade)]
     rows = [ahead, -jnp.sum(ahead * points, -1, keepdims=True), tile, tile[after], *pairs, after[:, None]]
     strips = jnp.concatenate([each.astype(jnp.float32) for each in rows], -1)
-    nothing = jnp.zeros((1, len(STRIP))).at[0, [STRIP.index("half"), STRIP.index("next_half")]].set(-1e6)
-    return jnp.concatenate([strips, nothing])
+    nowhere = {"ahead_y": 1.0, "right_x": 1.0, "next_right_x": 1.0, "half": -1e6, "next_half": -1e6, "next": SECTIONS}
+    return jnp.concatenate([strips, jnp.array([[nowhere.get(column, 0.0) for column in STRIP]])])

@@ -23,9 +23,9 @@ import numpy as np
 
 from wm_jax.process import cache_folder, processor
 
-SOURCES = ("conv.c", "lstm.c")
+SOURCES = ("conv.c", "lstm.c", "scene.c")
 HEADERS = ("simd.h", "xla.h")
-FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward")
+FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene")
 FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 COMPILERS = ("cc", "gcc", "clang")
 
