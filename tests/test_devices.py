@@ -143,6 +143,13 @@ def test_processes_find_each_other(pair: list[dict[str, Any]]) -> None:
         assert found["odd"] == [None, 1]
 
 
+def test_an_error_that_is_caught_leaves_processes_in_step(pair: list[dict[str, Any]]) -> None:
+    for figures in pair:
+        *answers, unsent, after = figures["errors"]
+        assert answers == ["of process 0", "of process 1", "well"]
+        assert unsent in ("AttributeError", "PicklingError") and after == [0, 1]
+
+
 @pytest.mark.parametrize("how", ["vae, both", "memory, both", "memory, joined", "memory, left"])
 def test_two_processes_train_what_one_trains(pair: list[dict[str, Any]], how: str) -> None:
     """Up to rounding; both of them all the time, or from half-way on, or until half-way."""

@@ -1,5 +1,6 @@
 """The LSTM: against a loop in NumPy, its hand-derived gradient against automatic differentiation."""
 
+import inspect
 from typing import get_args
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from wm_jax.kernels import native
-from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
+from wm_jax.kernels.lstm import Formulation, LstmParams, _groups, lstm, lstm_step
 
 ours = pytest.mark.parametrize("formulation", ["derived", "native"])
 
@@ -126,3 +127,28 @@ def test_native_elementary_functions_keep_their_precision_everywhere():
     with np.errstate(over="ignore"):
         expected = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
     np.testing.assert_allclose(c, expected, rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("wrong", ["b", "gates", "first", "flags", "carry", "steps"])
+def test_what_does_not_fit_is_refused_before_c_reads_it(wrong):
+    """All but the last would broadcast, or be read as something else, without a word."""
+    params, carry, x, first = problem(7, 3, 5, 2, 8, 0.0)
+    if wrong == "b":
+        params = params._replace(b=params.b[:1])
+    elif wrong == "gates":
+        params = LstmParams(params.wx[:, :4], params.wh[:, :4], params.b[:4])
+    elif wrong == "first":
+        first = first[:, :1]
+    elif wrong == "flags":
+        first = first.astype(jnp.float32)
+    elif wrong == "carry":
+        x, first = x[:, :1], first[:, :1]
+    else:
+        x, first = x[:0], first[:0]
+    with pytest.raises((ValueError, TypeError), match="lstm: "):
+        inspect.unwrap(lstm)(params, carry, x, first, "native")  # as outside of pytest: without jaxtyping's check
+
+
+def test_the_bits_do_not_depend_on_the_number_of_cores():
+    """The groups that the weights' gradient is summed in follow from the batch alone."""
+    assert [_groups(batch) for batch in (1, 15, 32, 64, 100, 256, 10_000)] == [1, 1, 2, 4, 4, 16, 16]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,31 @@ def test_several_at_once_leave_one_whole_library(empty_cache: Path, tmp_path: Pa
     assert list(empty_cache.iterdir()) == list(libraries)
 
 
+def test_every_source_is_part_of_the_key(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A library of older sources would be tested, and used, in their place."""
+    fake_compiler(tmp_path / "cc", 'for last; do :; done; echo library >"$last"', monkeypatch)
+    copy = tmp_path / "native"
+    shutil.copytree(Path(native.__file__).parent, copy)
+    monkeypatch.setattr(native, "__file__", str(copy / "__init__.py"))
+    libraries = {native.build()}
+    sources = sorted(copy.glob("*.[ch]"))
+    assert {source.name for source in sources} >= {"conv.c", "lstm.c", "tiles.h", "simd.h", "xla.h"}
+    for source in sources:
+        source.write_text(source.read_text() + "\n")
+        libraries.add(native.build())
+    assert len(libraries) == len(sources) + 1
+
+
+def test_a_library_that_can_not_be_loaded_is_made_anew_once(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls = tmp_path / "calls"
+    fake_compiler(tmp_path / "cc", f'echo call >>{calls}; for last; do :; done; : >"$last"', monkeypatch)
+    with pytest.raises(native.CannotBuild, match=r"can't be loaded.*CC"):
+        native._load()
+    assert calls.read_text() == "call\ncall\n"
+
+
 def test_a_failing_compiler_is_named_and_leaves_nothing(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -53,7 +79,12 @@ def test_a_failing_compiler_is_named_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"), [("CC", "/no/compiler", "can't be started"), ("PATH", "", "there is no C compiler")]
+    ("variable", "value", "said"),
+    [
+        ("CC", "/no/compiler", "can't be started"),
+        ("CC", 'gcc "', "is no command"),
+        ("PATH", "", "there is no C compiler"),
+    ],
 )
 def test_no_compiler_is_said_with_the_remedy(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str

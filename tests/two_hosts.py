@@ -18,6 +18,7 @@ from many_devices import STEPS, TASKS, encode, train, weights
 from wm_jax import cli, hosts
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.config import HostsConfig
+from wm_jax.errors import UserError
 
 
 def trainings(folder: Path) -> dict[str, Any]:
@@ -62,12 +63,34 @@ def searches(folder: Path) -> dict[str, Any]:
     return {"status": status, "both": both, "alone": hosts.together(lambda: saves)[0]}
 
 
+def errors() -> list[Any]:
+    """What both make of errors that somebody catches, and that they still understand each other afterwards."""
+
+    def fail(whose: int) -> str:
+        if hosts.index() == whose:
+            raise UserError(f"of process {whose}")
+        return "well"
+
+    heard: list[Any] = []
+    for attempt in (lambda: hosts.led(fail)(0), lambda: hosts.together(lambda: fail(1)), lambda: hosts.led(fail)(1)):
+        try:
+            heard.append(attempt())
+        except UserError as error:
+            heard.append(str(error))
+    try:
+        hosts.together(lambda: fail if hosts.index() else None)  # a function in a function can't be sent
+    except Exception as error:
+        heard.append(type(error).__name__)
+    return [*heard, hosts.together(hosts.index)]
+
+
 def main(folder: Path, port: str, index: str) -> dict[str, Any]:
     """The figures that the test looks at."""
     with hosts.joined(HostsConfig(coordinator=f"localhost:{port}", count=2, index=int(index))):
         figures: dict[str, Any] = {"devices": jax.device_count(), "own": jax.local_device_count()}
         figures["shares"] = hosts.together(lambda: (hosts.share(7).start, hosts.share(7).stop))
         figures["odd"] = hosts.odd_one(0), hosts.odd_one(hosts.index())
+        figures["errors"] = errors()
         figures["training"] = trainings(folder / "training")
         figures["search"] = searches(folder / "search")
         small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")

@@ -8,7 +8,7 @@ batch that lie with a process are its `hosts.share`. Arrays over such a mesh are
 and `whole`, by all processes together.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,9 +16,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wm_jax import hosts
+from wm_jax.config import MemoryConfig, VaeConfig
 from wm_jax.errors import UserError
 
 AXIS = "batch"
+S = TypeVar("S", VaeConfig, MemoryConfig)
 
 
 def open_mesh(wanted: int, batch: int, option: str) -> Mesh:
@@ -73,6 +75,12 @@ def _devices_by_process() -> list[list[Any]]:
 
 def _mesh(devices: list[Any]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def without_kernels(settings: S, mesh: Mesh) -> S:
+    """A network's settings for programs over this mesh: our kernels in C can't be shared by several CPU devices."""
+    shared = mesh.size > 1 and jax.default_backend() == "cpu"
+    return settings.model_copy(update={"fast_kernels": False}) if shared else settings
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -52,12 +52,14 @@ class _Group:
 
     client: of the coordination service: a store of named byte strings that all processes share.
     words: said so far; everybody's word n lies at `wm_jax/n/<index>`.
+    shared: the last error that all processes raised at the same word.
     """
 
     index: int
     count: int
     client: Any
     words: int = 0
+    shared: BaseException | None = None
 
     def exchange(self, word: Any) -> list[Any]:
         """Everybody's word, in the order of the processes; waits for all of them.
@@ -65,10 +67,15 @@ class _Group:
         Raises:
           Exception: what one of them raised instead.
         """
-        self._say(word)
+        try:
+            self._say(word)
+        except Exception as error:  # it can't be sent
+            self.fail(error)
+            raise
         while True:
             heard = self._heard()
             if failed := self._failed(heard):
+                self.shared = failed
                 raise failed
             if len(heard) == self.count:
                 break
@@ -76,6 +83,11 @@ class _Group:
         # Who said word n has heard all words n - 1.
         self.client.key_value_delete(f"{self._place(-1)}{self.index}")
         return [heard[index] for index in range(self.count)]
+
+    def fail(self, error: Exception) -> None:
+        """Say an error as the next word: all others raise it where they wait for that word."""
+        self._say(_Failure.of(error))
+        self.shared = error
 
     def withdraw(self, error: BaseException) -> BaseException | None:
         """Say, instead of the next word, that there won't be one, and ask everybody to stop.
@@ -99,8 +111,9 @@ class _Group:
         return bool(self.client.key_value_dir_get(ASKED_TO_STOP))
 
     def _say(self, word: Any) -> None:
+        # Counted only once it is said: what goes wrong here is said in its place.
+        self.client.key_value_set_bytes(f"{self._place(1)}{self.index}", pickle.dumps(word))
         self.words += 1
-        self.client.key_value_set_bytes(f"{self._place()}{self.index}", pickle.dumps(word))
 
     def _heard(self) -> dict[int, Any]:
         """What has been said so far in this exchange, by process."""
@@ -188,6 +201,9 @@ def led(work: Callable[P, T]) -> Callable[P, T]:
         _group = None
         try:
             answer = work(*args, **kwargs)
+        except Exception as error:
+            group.fail(error)
+            raise
         finally:
             _group = group
         return group.exchange(answer)[0]
@@ -197,8 +213,14 @@ def led(work: Callable[P, T]) -> Callable[P, T]:
 
 def together(work: Callable[[], T]) -> list[T]:
     """What `work` returns on every process, in their order; what it raises on one is raised on all."""
-    mine = work()
-    return _group.exchange(mine) if _group else [mine]
+    if _group is None:
+        return [work()]
+    try:
+        mine = work()
+    except Exception as error:
+        _group.fail(error)
+        raise
+    return _group.exchange(mine)
 
 
 def in_turn(work: Callable[[], T]) -> T:
@@ -245,7 +267,7 @@ def joined(settings: HostsConfig) -> Iterator[None]:
         yield
         wait()  # for the slowest, which may take its time
     except BaseException as error:
-        if group and (failed := group.withdraw(error)):
+        if group and error is not group.shared and (failed := group.withdraw(error)):
             raise failed from None
         raise
     finally:

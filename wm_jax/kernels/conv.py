@@ -10,10 +10,10 @@ small one, half its size (`native/conv.c`):
 A convolution is down, with gradients by up and outer; a transposed convolution is up, with gradients by down and
 outer. Bias, ReLU and the ReLU's mask in the gradient are applied as results are stored. Values and gradients equal the
 plain ones up to rounding, and those of an image don't depend on its neighbours in the batch, bit for bit. There is no
-forward-mode derivative.
+forward-mode derivative, and kernels have sides of 2 to 16.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -51,7 +51,7 @@ def convolutions(
       fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        _check(convolutions, x, layers)
+        _require(x, layers, transposed=False)
         return _fast_convolutions(x, tuple(layers))
     for w, b in layers:
         y = lax.conv_general_dilated(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
@@ -68,7 +68,7 @@ def transposed_convolutions(
       fast: ours, which needs `native.available()` and float32 throughout.
     """
     if fast:
-        _check(transposed_convolutions, x, layers)
+        _require(x, layers, transposed=True)
         return _fast_transposed(x, tuple(layers))
     for place, (w, b) in enumerate(layers):
         y = lax.conv_transpose(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
@@ -77,18 +77,28 @@ def transposed_convolutions(
     return x
 
 
-def _check(plain: Callable[..., Array], x: Array, layers: Sequence[Layer]) -> None:
+def _require(x: Array, layers: Sequence[Layer], *, transposed: bool) -> None:
     """Refuse what the kernels in C can't compute.
 
     Raises:
-      TypeError, ValueError: shapes that don't fit together, other types than float32, a kernel that is too large.
+      ValueError, TypeError: see `native.require`; or a kernel's side that is out of range, or too large for the image.
     """
-    native.check(plain, x, layers)
-    largest = max(layer.w.shape[0] for layer in layers)
-    if largest > _LARGEST_KERNEL:
-        raise ValueError(f"a kernel of side {largest}: ours in C take {_LARGEST_KERNEL} at most")
-    if 0 in x.shape:
-        raise ValueError(f"images {x.shape}: ours in C need at least one number")
+    _, height, width, channels = x.shape
+    arrays: dict[str, Array] = {"x": x}
+    shapes: dict[str, tuple[int, ...]] = {"x": x.shape}
+    for place, (w, b) in enumerate(layers):
+        k = w.shape[0]
+        if not 2 <= k <= _LARGEST_KERNEL:
+            raise ValueError(f"layers[{place}].w: a kernel of side {k}; ours in C take 2 to {_LARGEST_KERNEL}")
+        if not transposed and min(height, width) < k:
+            raise ValueError(f"layers[{place}].w: a kernel of side {k} on images of {height} x {width}")
+        large, small = w.shape[-2:]
+        arrays |= {f"layers[{place}].w": w, f"layers[{place}].b": b}
+        inner, outer = (large, channels) if transposed else (channels, small)
+        shapes |= {f"layers[{place}].w": (k, k, inner, outer), f"layers[{place}].b": (large if transposed else small,)}
+        channels = large if transposed else small
+        height, width = (2 * side - 2 + k if transposed else (side - k) // 2 + 1 for side in (height, width))
+    native.require("convolutions", arrays, shapes)
 
 
 def _with_bias(y: Array, b: Array) -> Array:

@@ -14,7 +14,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.kernels import native
-from wm_jax.process import cores
 
 Formulation = Literal["plain", "derived", "native"]
 """A scan; with the hand-derived gradient; ours in C, which needs `native.available()` and float32."""
@@ -66,7 +65,14 @@ def lstm(
       The state after the last step, and h after every step.
     """
     if formulation == "native":
-        native.check(_scan, params, carry, x, first)
+        (steps, batch, inputs), hidden = x.shape, params.wh.shape[0]
+        gates, state = 4 * hidden, (batch, hidden)
+        native.require(
+            "lstm",
+            {**params._asdict(), "h": carry[0], "c": carry[1], "x": x, "first": first},
+            {"wx": (inputs, gates), "wh": (hidden, gates), "b": (gates,), "h": state, "c": state}
+            | {"x": x.shape, "first": (steps, batch)},
+        )
     return {"plain": _scan, "derived": _derived_lstm, "native": _native_lstm}[formulation](params, carry, x, first)
 
 
@@ -158,7 +164,7 @@ def _native_backward(saved, cotangents):
     params, carry, x, first, *states = saved
     (d_last_h, d_last_c), d_h = cotangents
     inputs, gates = params.wx.shape
-    groups = min(cores(), x.shape[1])
+    groups = _groups(x.shape[1])
     shapes = ((groups, inputs + params.wh.shape[0], gates), (groups, gates), d_last_h.shape, d_last_c.shape, x.shape)
     dw, db, d_h0, d_c0, dx = native.call(
         "lstm_backward",
@@ -171,3 +177,12 @@ def _native_backward(saved, cotangents):
 
 
 _native_lstm.defvjp(_native_forward, _native_backward)
+
+
+def _groups(batch: int) -> int:
+    """How many groups of rows each make their share of the weights' gradient, which are then added up.
+
+    By the batch alone, so that the bits don't depend on the machine's cores: a power of two, which most numbers of
+    cores share evenly, of at least 16 rows each, because every group reads all weights.
+    """
+    return min(1 << max(batch // 16, 1).bit_length() - 1, 16)

@@ -99,6 +99,9 @@ class Agent:
             sizes may be summed in different orders, which depends on the processor; pieces of one size are not, so
             a row's bits don't depend on how many others there are. Padding at the end costs nothing but its last piece.
 
+        Raises:
+          ValueError: at_once doesn't divide B.
+
         Returns:
           the new carry, and actions: positions, or vectors.
         """
@@ -106,6 +109,8 @@ class Agent:
         if at_once is None:
             return self._act(params, carry, rows)
         size = ids.shape[0]
+        if size % at_once:
+            raise ValueError(f"at_once {at_once}: no divisor of the {size} rows")
         real = (ids >= 0) & (ids < carry.steps.shape[0])
         used = jnp.max(jnp.where(real, jnp.arange(1, size + 1), 0))
 

@@ -13,7 +13,7 @@ from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
-from wm_jax.devices import open_mesh
+from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import Game, find
 from wm_jax.interrupt import Stop
 from wm_jax.models.controller import encode_action
@@ -31,7 +31,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
     latents = _latents(run, store, vae.digest)
-    graphdef, params = init_memory(settings, vae.about["settings"]["latent"], game.actions.size, config.seed)
+    mesh = open_mesh(config.devices, settings.batch, "--memory.batch")
+    latent = vae.about["settings"]["latent"]
+    graphdef, params = init_memory(without_kernels(settings, mesh), latent, game.actions.size, config.seed)
     parents = {"vae": vae.digest, "replays": store.digest}
     length, batch, carried = settings.sequence, settings.batch, settings.carry_state
 
@@ -47,7 +49,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         parents=parents,
         params=params,
         carry=nnx.merge(graphdef, params).init_carry(batch),
-        mesh=open_mesh(config.devices, batch, "--memory.batch"),
+        mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},

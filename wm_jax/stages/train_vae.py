@@ -13,7 +13,7 @@ from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.replay import ReplayStore
-from wm_jax.devices import open_mesh
+from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
@@ -34,7 +34,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("vae"), config.vae
     store = open_replays(run, config, begun=stage)
     mesh = open_mesh(config.devices, settings.batch, "--vae.batch")
-    graphdef, params = init_vae(settings, config.seed)
+    graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
     sheet = stage.path / "reconstructions.png"
 
     def prepare(seed: int) -> tuple[Task, Report]:

@@ -6,6 +6,7 @@ in the user's cache. Where that can't be done `available` says so, and JAX's own
 
 import ctypes
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shlex
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ import numpy as np
 
 from wm_jax.process import cache_folder, processor
 
-SOURCES = ("conv.c", "lstm.c", "scene.c")
-HEADERS = ("simd.h", "xla.h")
 FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene")
 FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 COMPILERS = ("cc", "gcc", "clang")
@@ -38,19 +37,37 @@ class CannotBuild(Exception):
 def available() -> bool:
     """Are the kernels there? Compiles them if they aren't yet, and says on standard error if that fails.
 
-    They aren't for several devices: XLA can't tell how a foreign function could be shared between them.
+    A program that XLA splits between several devices can use them, but every device then computes everything: XLA can't
+    tell how a foreign function could be shared (`devices.without_kernels`).
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu":
         return False
     try:
-        library = ctypes.CDLL(str(build()))
-    except (CannotBuild, OSError) as error:
+        functions = _load()
+    except CannotBuild as error:
         print(f"kernels: {error}", file=sys.stderr)
         return False
-    for name in FUNCTIONS:
-        target = jax.ffi.pycapsule(getattr(library, f"wm_jax_{name}"))
-        jax.ffi.register_ffi_target(f"wm_jax_{name}", target, platform="cpu")
+    for name, function in functions.items():
+        jax.ffi.register_ffi_target(f"wm_jax_{name}", jax.ffi.pycapsule(function), platform="cpu")
     return True
+
+
+def _load() -> dict[str, Any]:
+    """The functions by name. A library that can't be loaded is compiled anew, once.
+
+    Raises:
+      CannotBuild: see `build`; or the new one can't be loaded either.
+    """
+    for again in (True, False):
+        library = build()
+        try:
+            loaded = ctypes.CDLL(str(library))
+            return {name: getattr(loaded, f"wm_jax_{name}") for name in FUNCTIONS}
+        except (OSError, AttributeError) as error:
+            library.unlink(missing_ok=True)
+            if not again:
+                raise CannotBuild(f"what {_compiler()[0]} makes can't be loaded ({error}); set CC to another") from None
+    raise AssertionError
 
 
 def call(name: str, results: Any, *arguments: Any, **attributes: int) -> Any:
@@ -64,19 +81,27 @@ def call(name: str, results: Any, *arguments: Any, **attributes: int) -> Any:
     return jax.ffi.ffi_call(f"wm_jax_{name}", results, vmap_method="sequential")(*arguments, **integers)
 
 
-def check(plain: Callable[..., Any], *arguments: Any) -> None:
-    """Refuse what the plain formulation refuses: C takes any numbers for the shapes that it was promised.
+def require(name: str, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse arrays that aren't what a kernel was written for: C reads whatever lies behind a smaller one.
+
+    Args:
+      name: of the operation, for errors.
+      arrays: by name. All hold float32, but `first`, which holds bools.
+      shapes: what each must have.
 
     Raises:
       RuntimeError: the kernels are not `available`.
-      TypeError: arrays that don't fit together, or whose numbers aren't float32.
+      ValueError: another shape, or an empty one.
+      TypeError: another type.
     """
     if not available():
         raise RuntimeError("there are no kernels in C here: ask native.available() first")
-    jax.eval_shape(plain, *arguments)
-    types = {leaf.dtype for leaf in jax.tree.leaves(arguments)} - {np.dtype(bool), np.dtype(np.float32)}
-    if types:
-        raise TypeError(f"the kernels in C compute in float32, not {', '.join(map(str, types))}")
+    for each, array in arrays.items():
+        if array.shape != shapes[each] or 0 in array.shape:
+            raise ValueError(f"{name}: {each} is {array.shape}, not {shapes[each]} of at least one number")
+        wanted = np.dtype(bool if each == "first" else np.float32)
+        if array.dtype != wanted:
+            raise TypeError(f"{name}: {each} holds {array.dtype}, but the kernels in C take {wanted}")
 
 
 def build() -> Path:
@@ -91,13 +116,15 @@ def build() -> Path:
     here = Path(__file__).parent
     compiler, *options = _compiler()
     command = [compiler, *FLAGS, _for_this_processor(), *options, f"-I{jax.ffi.include_dir()}"]
-    text = b"".join((here / name).read_bytes() for name in (*SOURCES, *HEADERS))
-    key = hashlib.sha256(text + repr((command, processor(), jax.__version__)).encode()).hexdigest()[:16]
+    files = sorted(here.glob("*.[ch]"))
+    text = b"".join(file.read_bytes() for file in files)
+    made_for = repr((command, processor(), importlib.metadata.version("jaxlib")))
+    key = hashlib.sha256(text + made_for.encode()).hexdigest()[:16]
     library = folder / "kernels" / f"{key}.so"
     if not library.exists():
         print("kernels: compiling them for this processor (once, about ten seconds)", file=sys.stderr)
         library.parent.mkdir(exist_ok=True)
-        _compile([*command, *(str(here / name) for name in SOURCES)], library)
+        _compile([*command, *(str(file) for file in files if file.suffix == ".c")], library)
     return library
 
 
@@ -117,7 +144,11 @@ def _compile(command: list[str], library: Path) -> None:
 
 def _compiler() -> list[str]:
     """`CC` with the options in it, or the first compiler that is there."""
-    if chosen := shlex.split(os.environ.get("CC", "")):
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise CannotBuild(f"CC={os.environ['CC']} is no command ({error}); set CC to a C compiler") from None
+    if chosen:
         return chosen
     found = next(filter(shutil.which, COMPILERS), None)
     if found is None:
