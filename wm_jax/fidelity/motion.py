@@ -16,7 +16,8 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from wm_jax.envs.car_racing import dynamics
-from wm_jax.envs.car_racing.dynamics import CENTRE, CarState
+from wm_jax.envs.car_racing.bodies import CENTRE
+from wm_jax.envs.car_racing.state import CarState
 from wm_jax.envs.car_racing.track import Tracks, bank
 from wm_jax.fidelity.reference import Recording, Snapshot, Style, record
 

@@ -159,7 +159,9 @@ def take_seat(game: CarRacing, style: Style, seed: int) -> Driver:
             held = np.maximum(random.uniform((-1, 0, -2), (1, 1, 0.5)), (-1, 0, 0))
         elif style == "stopping":
             turn = frame % 200
-            held = np.array([held[0] if turn else random.uniform(-0.3, 0.3), 0.3 * (turn < 30), 0.3 * (30 <= turn < 60)])
+            held = np.array(
+                [held[0] if turn else random.uniform(-0.3, 0.3), 0.3 * (turn < 30), 0.3 * (30 <= turn < 60)]
+            )
         return held.astype(np.float32)
 
     return drive
