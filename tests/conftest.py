@@ -11,4 +11,6 @@ from jaxtyping import install_import_hook
 from wm_jax import process
 
 process.prepare()
-install_import_hook(["wm_jax.kernels", "wm_jax.models", "wm_jax.data.sequences"], "checking.checked")
+install_import_hook(
+    ["wm_jax.kernels", "wm_jax.models", "wm_jax.data.sequences", "wm_jax.envs.car_racing"], "checking.checked"
+)

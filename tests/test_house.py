@@ -23,7 +23,7 @@ FLOORS = (
     "models envs data",  # floor 1
     "training rollout evolution artefacts lineage",  # floor 2
     "render",  # floor 3, in two steps
-    "stages bench",
+    "stages bench fidelity",
     "cli",  # floor 4
     "__main__",
 )

@@ -106,18 +106,17 @@ class Batch(NamedTuple):
 
 def measure(style: Style, seeds: Sequence[int], steps: int = 700) -> Fidelity:
     """Drive the tracks of these seeds on both sides."""
-    batch, tracks = gather([record(seed, style, steps) for seed in seeds]), bank(seeds)
+    batch, tracks = gather([record(seed, style, steps) for seed in seeds], steps), bank(seeds)
     return Fidelity(one_step(tracks, batch), drift(tracks, batch))
 
 
-def gather(recordings: Sequence[Recording]) -> Batch:
-    """The recordings as one batch."""
+def gather(recordings: Sequence[Recording], steps: int) -> Batch:
+    """The recordings as one batch of T = `steps`."""
     lengths = np.array([len(each.rewards) for each in recordings])
 
     def stack(arrays: Sequence[NDArray], length: int) -> NDArray:
         return np.stack([np.pad(a, [(0, length - len(a))] + [(0, 0)] * (a.ndim - 1), mode="edge") for a in arrays])
 
-    steps = lengths.max()
     actions = stack([each.actions for each in recordings], steps)
     if actions.ndim == 2:
         actions = dynamics.DISCRETE[actions]

@@ -1,9 +1,9 @@
 """The five bodies of CarRacing-v3's car: a hull and four wheels on joints that turn. This is Box2D's part of the game.
 
-Box2D (2.3.10; `b2Island`, `b2RevoluteJoint`) finds the velocities that the joints allow by 180 rounds over the joints,
-moves the bodies, and pulls them together again by a few rounds more. Here is what the rounds tend to, as formulas: wheels
-that stay at their places are one rigid body with the hull, whose momenta are known. Box2D stops so near to it that
-float32 hardly knows the difference.
+Box2D (2.3.10; `b2Island`, `b2RevoluteJoint`) goes 180 times over the joints to find the velocities that they allow,
+moves the bodies, and goes over the joints again to pull together what has come apart. Here is what these rounds tend
+to, as formulas: with wheels that stay at their places the hull is one rigid body, whose momenta are known. Box2D comes
+so near to it that float32 hardly knows the difference.
 
 Units: u (of length), s, rad, and Box2D's kg. Wheels are front left, front right, rear left, rear right. A joint's angle
 and rate are those of its wheel against the hull.
@@ -153,8 +153,8 @@ def _solve(state: CarState, joint_rates: Array, forces: Array, arms: Array) -> t
 def _tighten(angle: Array, places: Array) -> tuple[Array, Array]:
     """How far each wheel pulls the hull [4, 2], and turns it [4], when it is pulled back to its place on it.
 
-    Wheels have moved along tangents of their circles. What turns the hull is of third order in the angle of a step, up to
-    2e-4 rad, and yet nearly all of the error of a car that is not corrected for it.
+    Wheels have moved along tangents of their circles. What turns the hull is of third order in the angle of a step, up
+    to 2e-4 rad, and yet it would be nearly all of the error if it was left out.
 
     Args:
       angle: of the hull, after it has turned.
@@ -167,7 +167,7 @@ def _tighten(angle: Array, places: Array) -> tuple[Array, Array]:
 
 
 def _add_in_turn(value: Array, four: Array) -> Array:
-    """The value and four [4, ...], from the last to the first: as Box2D rounds, where each is less than what is seen."""
+    """The value and four [4, ...], the last one first, like Box2D: where each is rounded away, so is their sum."""
     for each in four[::-1]:
         value = value + each
     return value
