@@ -5,7 +5,7 @@ the painting, so each pixel is a mean over a part of the window, its footprint. 
 `Tracks.nearest`, which section of the road lies near, computes how much of its footprint the two tiles at that section
 cover, and mixes the colours. Coverage is that of a half-plane by a box, clip(1/2 + distance / width). While the camera
 is still far away (the first second), a footprint holds several tiles: then a pixel is made from several samples. The
-car, always at the same place, is drawn apart, in hard samples of a small patch.
+car, always at the same place, is drawn apart, in finer samples of a small patch.
 
 Everything happens in two systems: the world's (u, angles counter-clockwise) and the camera's, with the car at its
 origin, x to the right and y ahead: window column = 500 + zoom x, row = 600 - zoom y.
@@ -14,7 +14,8 @@ There are two formulations of the same arithmetic, one in JAX for accelerators, 
 (`kernels/native/scene.c`).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def picture(tracks: Tracks, shot: Shot, width: int, *, fast: bool = True) -> UIn
       fast: in C, where that can be had.
     """
     if fast and native.available():
-        return _natively(width)(tracks, jax.tree.map(lambda leaf: leaf[None], shot))[0]
+        return _natively(width)(tracks, tuple(field[None] for field in shot))[0]
     return _plainly(tracks, shot, raster(width))
 
 
@@ -201,11 +202,13 @@ def _sample(
         _grass(world_x, extents[0], outline), _grass(world_y, extents[1], outline), strict=True
     ))  # fmt: skip
     shares = _road(strips[nearest_section(tracks, track, world_x, world_y)], x, y)
-    road, ground, patches = tracks.colours[track][..., None, None]
     bare = on_field * (1.0 - shares.paved - shares.red - shares.white)
-    red = jnp.array([255.0, 0.0, 0.0])[:, None, None]
-    grass = bare * (ground + (patches - ground) * on_patch)
-    return grass + jnp.floor(road) * shares.paved + shares.shade + 255.0 * shares.white + red * shares.red
+    curbs = shares.white + shares.red, shares.white, shares.white
+    channels = []
+    for (road, ground, patch), curb in zip(tracks.colours[track].T, curbs, strict=True):
+        grass = bare * (ground + (patch - ground) * on_patch)
+        channels.append(grass + jnp.floor(road) * shares.paved + shares.shade + 255.0 * curb)
+    return jnp.stack(channels)
 
 
 def _grass(along: Array, extent: Array, outline: Array) -> tuple[Array, Array]:
@@ -255,19 +258,20 @@ def _with_car(
     """The picture with wheels and hull over the ground."""
     x = ((jnp.asarray(grid.sample_columns) - MIDDLE[0]) / camera.zoom)[None]
     y = ((MIDDLE[1] - jnp.asarray(grid.sample_rows)) / camera.zoom)[:, None]
-    outline = OUTLINE / camera.zoom
+    outline, sample = OUTLINE / camera.zoom, grid.sample / camera.zoom
     cos, sin, low, high = (each[:, None, None] for each in (cos, sin, low, high))
-    dx, dy = x - _WHEELS[:, 0, None, None], y - _WHEELS[:, 1, None, None]
+    dx, dy = x[None] - _WHEELS[:, 0, None, None], y[None] - _WHEELS[:, 1, None, None]
     right, ahead = cos * dx + sin * dy, cos * dy - sin * dx
-    beside = jnp.abs(right) <= _TYRE[0] + outline
-    tyres = jnp.any(beside & (jnp.abs(ahead) <= _TYRE[1] + outline), 0)
-    stripes = jnp.any(beside & (ahead >= low - outline) & (ahead <= high + outline), 0)
+    beside = _TYRE[0] - jnp.abs(right)
+    tyres = jnp.minimum(beside, _TYRE[1] - jnp.abs(ahead))
+    stripes = jnp.minimum(beside, jnp.minimum(ahead - low, high - ahead))
     edges = _edges()[..., None, None]
-    hull = jnp.any(jnp.all(edges[:, :, 0] * x + edges[:, :, 1] * y + edges[:, :, 2] >= -outline, 1), 0)
-    masks = jnp.stack([hull | tyres, hull, stripes & ~hull]).astype(jnp.float32)
+    hull = jnp.min(edges[:, :, 0] * x[None, None] + edges[:, :, 1] * y[None, None] + edges[:, :, 2], 1)
+    hull, tyres, stripes = (_ramp((jnp.max(inside, 0) + outline) / sample) for inside in (hull, tyres, stripes))
+    masks = jnp.stack([jnp.maximum(hull, tyres), hull, jnp.minimum(stripes, 1.0 - hull)])
     covered, red, grey = jnp.einsum("is,cst,jt->cij", grid.row_weights, masks, grid.column_weights)
     colour = jnp.stack([204.0 * red + 77.0 * grey, 77.0 * grey, 77.0 * grey])
-    return levels.at[:, *grid.car].set(levels[:, *grid.car] * (1.0 - covered) + colour)
+    return levels.at[:, *grid.car].set(levels[:, *grid.car] * (1.0 - covered)[None] + colour)
 
 
 def _edges() -> Vector:
@@ -284,16 +288,16 @@ def _edges() -> Vector:
 # ---- In C ----
 
 
-def _natively(width: int):
-    """(tracks, shots [B]) -> uint8 [B, H, W, 3]. Under `vmap` all pictures are drawn in one call."""
+def _natively(width: int) -> Callable[[Tracks, tuple[Array, Array, Array]], Array]:
+    """(tracks, fields of shots [B]) -> uint8 [B, H, W, 3]. Under `vmap` all pictures are drawn in one call."""
 
     @custom_vmap
-    def draw(tracks: Tracks, shots: Shot) -> Array:
+    def draw(tracks: Tracks, shots: tuple[Array, Array, Array]) -> Array:
         grid = raster(width)
-        constants = (FIELD, CELL, PATCH, OUTLINE, CURB, LOST_LEVELS, *MIDDLE, grid.width, grid.height)
+        constants = (FIELD, CELL, PATCH, OUTLINE, CURB, LOST_LEVELS, *MIDDLE, grid.width, grid.height, grid.sample)
         vectors = [np.array(constants), grid.columns, grid.rows, _edges(), grid.sample_columns, grid.sample_rows]
         vectors += [grid.column_weights, grid.row_weights, np.array([*_WHEELS.flat, *_TYRE])]
-        size = (shots.track.shape[0], len(grid.rows), len(grid.columns), 3)
+        size = (shots[0].shape[0], len(grid.rows), len(grid.columns), 3)
         return native.call(
             "scene",
             jax.ShapeDtypeStruct(size, jnp.uint8),
@@ -307,15 +311,15 @@ def _natively(width: int):
         )
 
     @draw.def_vmap
-    def _many(size: int, mapped: tuple[Tracks, Shot], tracks: Tracks, shots: Shot) -> tuple[Array, bool]:
-        if any(mapped[0]):
-            return lax.map(lambda each: draw(*each), (tracks, shots)), True
-        spread = [
-            leaf if batched else jnp.broadcast_to(leaf, (size, *leaf.shape))
-            for leaf, batched in zip(shots, mapped[1], strict=True)
-        ]
-        flat = Shot(*(leaf.reshape(-1, *leaf.shape[2:]) for leaf in spread))
-        pictures = draw(tracks, flat)
+    def _many(size: int, mapped: Any, tracks: Any, shots: Any) -> tuple[Array, bool]:
+        def spread(field: Array, batched: bool) -> Array:
+            return field if batched else jnp.broadcast_to(field, (size, *field.shape))
+
+        several = tuple(map(spread, shots, mapped[1]))
+        if any(mapped[0]):  # banks of tracks are large, and several of them unusual
+            banks = Tracks(*map(spread, tracks, mapped[0]))
+            return lax.map(lambda each: draw(*each), (banks, several)), True
+        pictures = draw(tracks, tuple(field.reshape(-1, *field.shape[2:]) for field in several))
         return pictures.reshape(size, -1, *pictures.shape[1:]), True
 
     return draw

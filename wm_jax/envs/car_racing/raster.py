@@ -34,6 +34,7 @@ class Raster(NamedTuple):
     width, height: of a footprint, in window pixels.
     car: the part of the picture that the car can reach: its rows and columns.
     sample_columns, sample_rows: float32 [48], [44], where samples of that part are taken, in window pixels.
+    sample: side of the square that a sample stands for, in window pixels.
     column_weights, row_weights: float32 [columns of the part, 48], [rows of the part, 44], of the samples in pixels.
     """
 
@@ -44,6 +45,7 @@ class Raster(NamedTuple):
     car: tuple[slice, slice]
     sample_columns: Vector
     sample_rows: Vector
+    sample: float
     column_weights: Vector
     row_weights: Vector
 
@@ -57,7 +59,8 @@ def raster(size: int) -> Raster:
         columns, rows = _averages(OBSERVATION, FRAME) @ columns, _averages(ROWS_SEEN, FRAME) @ rows
     (x, width), (y, height) = _moments(columns), _moments(rows)
     parts, places, weights = zip(*map(_car_part, (columns, rows), _CAR, _SAMPLES), strict=True)
-    return Raster(x, y, width, height, (parts[1], parts[0]), places[0], places[1], weights[0], weights[1])
+    sample = float(np.sqrt(np.prod([np.ptp(each) / (len(each) - 1) for each in places])))
+    return Raster(x, y, width, height, (parts[1], parts[0]), places[0], places[1], sample, weights[0], weights[1])
 
 
 def _averages(many: int, few: int) -> Matrix:

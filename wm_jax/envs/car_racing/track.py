@@ -66,7 +66,7 @@ class Tracks(NamedTuple):
     strips: Float32[Array, "S 401 16"]
     """What a pixel near section i has to know, see `STRIP`; the last one, NOWHERE's, holds no road."""
     colours: Float32[Array, "S 3 3"]
-    """Of road, ground and patches of grass; red, green, blue in 0..255."""
+    """Of road, ground and patches of grass; red, green, blue in 0..255. The road's need not be whole numbers."""
 
 
 STRIP = (
@@ -93,6 +93,7 @@ def bank(seeds: Sequence[int], *, colourful: bool = False) -> Tracks:
         random = np.random.default_rng(seed)
         if colourful:
             colours[i] = draw_colours(random)
+            colours[i, 1:] = np.floor(colours[i, 1:])  # the road's are cut after the tile's shade is added
         track = generate(random)
         n = count[i] = len(track)
         angles[i, :n], points[i, :n] = track[:, 0], track[:, 1:]

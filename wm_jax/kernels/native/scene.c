@@ -15,7 +15,7 @@ enum { KERB_WIDTH = NEXT };
 
 /* Of `drawing._CONSTANTS`, and of `drawing.Shot.numbers`. */
 typedef struct {
-  float field, cell, patch, outline, curb, lost, middle_x, middle_y, width, height;
+  float field, cell, patch, outline, curb, lost, middle_x, middle_y, width, height, sample;
 } Constants;
 typedef struct {
   float x, y, cos, sin, zoom, wheel_cos[4], wheel_sin[4], low[4], high[4];
@@ -50,6 +50,8 @@ typedef struct {
 INLINE vec constant(float x) { return (vec){0} + x; }
 INLINE vec at_least(vec x, float low) { return choose(x < low, constant(low), x); }
 INLINE vec at_most(vec x, float high) { return choose(x > high, constant(high), x); }
+INLINE vec least(vec a, vec b) { return choose(a < b, a, b); }
+INLINE vec most(vec a, vec b) { return choose(a > b, a, b); }
 INLINE vec magnitude(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 /* The share of a box on the inner side of a line, from the distance of its middle in widths of the box. */
 INLINE vec ramp(vec distance) { return at_most(at_least(distance + 0.5f, 0.0f), 1.0f); }
@@ -165,31 +167,32 @@ static void add_sample(Work *w, float dx, float dy, float share) {
 
 /* ---- The car ---- */
 
-/* Masks of a vector of samples: anything of the car, its hull, its stripes that are seen. */
+/* Shares of a vector of samples: anything of the car, its hull, its stripes that are seen. */
 INLINE void car_masks(const Work *w, vec x, vec y, vec *masks) {
   const Scene *p = w->scene;
   const Shot *shot = w->shot;
-  ivec tyres = {0}, stripes = {0}, hull = {0};
-  const float half = p->wheels[8] + w->outline, radius = p->wheels[9] + w->outline;
+  const float sample = shot->zoom / p->constants->sample;
+  vec tyres = constant(-1e6f), stripes = tyres, hull = tyres; /* distances to the inside */
   for (int i = 0; i < 4; i++) {
     const vec dx = x - p->wheels[2 * i], dy = y - p->wheels[2 * i + 1];
     const vec right = shot->wheel_cos[i] * dx + shot->wheel_sin[i] * dy;
     const vec ahead = shot->wheel_cos[i] * dy - shot->wheel_sin[i] * dx;
-    const ivec beside = magnitude(right) <= half;
-    tyres |= beside & (magnitude(ahead) <= radius);
-    stripes |= beside & (ahead >= shot->low[i] - w->outline) & (ahead <= shot->high[i] + w->outline);
+    const vec beside = p->wheels[8] - magnitude(right);
+    tyres = most(tyres, least(beside, p->wheels[9] - magnitude(ahead)));
+    stripes = most(stripes, least(beside, least(ahead - shot->low[i], shot->high[i] - ahead)));
   }
   for (int64_t polygon = 0; polygon < p->polygons; polygon++) {
-    ivec inside = ~(ivec){0};
+    vec inside = constant(1e6f);
     for (int edge = 0; edge < CORNERS; edge++) {
       const float *line = p->hull + (polygon * CORNERS + edge) * 3;
-      inside &= line[0] * x + line[1] * y + line[2] >= -w->outline;
+      inside = least(inside, line[0] * x + line[1] * y + line[2]);
     }
-    hull |= inside;
+    hull = most(hull, inside);
   }
-  masks[0] = where(hull | tyres, constant(1));
-  masks[1] = where(hull, constant(1));
-  masks[2] = where(stripes & ~hull, constant(1));
+  hull = ramp((hull + w->outline) * sample);
+  masks[0] = most(hull, ramp((tyres + w->outline) * sample));
+  masks[1] = hull;
+  masks[2] = least(ramp((stripes + w->outline) * sample), 1.0f - hull);
 }
 
 INLINE float dot(const float *a, const float *b, int64_t count) {

@@ -1,0 +1,107 @@
+"""CarRacing's pictures: beside Gymnasium's, and the two formulations beside each other."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wm_jax.envs.car_racing.drawing import frame, observation, picture, shot
+from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
+from wm_jax.envs.car_racing.track import bank
+from wm_jax.fidelity.pictures import Album, compare, observations_differ, photograph
+from wm_jax.kernels import native
+
+ZOOMING, NEAR = (0, 1, 3, 9, 20, 45), (60, 120, 180)
+
+
+@cache
+def album(style: str = "held", colourful: bool = False) -> Album:
+    return photograph(style, (1000, 1001), ZOOMING + NEAR, colourful=colourful)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("style", ["held", "racing"])
+def test_frames_look_like_gymnasiums(style):
+    found = compare(album(style))
+    for phase, mean, wrong in (("near", 0.25, 0.0005), ("zooming", 0.4, 0.001)):
+        everywhere = found[phase]["all"]
+        assert everywhere.mean < mean and everywhere.wrong < wrong
+        assert found[phase]["grass"].mean < 0.05 and found[phase]["road"].mean < 0.5
+
+
+def test_observations_look_like_gymnasiums():
+    found = observations_differ(album("held"))
+    assert found.mean < 0.25 and found.wrong < 0.0005
+
+
+def test_random_colours_look_like_gymnasiums():
+    theirs = album(colourful=True)
+    differences = np.abs(theirs.ours().astype(int) - theirs.frames())
+    assert differences.mean() < 0.3 and (differences.max(-1) > 32).mean() < 0.001
+    assert theirs.frames().std((0, 1, 2)).max() > 5
+
+
+def test_a_picture_of_something_else_is_told_apart():
+    """The bars above can fail: a car elsewhere, other tracks and other wheels all show."""
+    theirs = album("held")
+    frames, ours = theirs.frames().astype(int), theirs.ours()
+    states = theirs.states
+    moved = theirs.__class__(theirs.seeds, theirs.times, states._replace(position=states.position + 0.3), theirs.observations)
+    steered = states._replace(joint_angles=states.joint_angles + 0.3)
+    steered = theirs.__class__(theirs.seeds, theirs.times, steered, theirs.observations)
+    error = np.abs(ours - frames).mean()
+    assert np.abs(moved.ours() - frames).mean() > 2 * error
+    car = (slice(-3, None), *raster(FRAME).car)
+    assert np.abs(steered.ours() - frames)[car].mean() > 1.1 * np.abs(ours - frames)[car].mean()
+
+
+@pytest.mark.skipif(not native.available(), reason="no kernels in C here")
+@pytest.mark.parametrize("width", [FRAME, OBSERVATION])
+@pytest.mark.parametrize("colourful", [False, True])
+def test_c_draws_what_jax_draws(width, colourful):
+    theirs = album(colourful=colourful)
+    plain, fast = theirs.ours(width, fast=False).astype(int), theirs.ours(width).astype(int)
+    assert np.abs(plain - fast).max() <= 1 and (plain != fast).mean() < 0.002
+
+
+@pytest.mark.parametrize("fast", [False, pytest.param(True, marks=pytest.mark.skipif("not native.available()"))])
+def test_maps_over_maps_draw_the_same(fast):
+    tracks = bank((1000, 1001))
+    points, angles = np.asarray(tracks.points), np.asarray(tracks.angles)
+    where = [(0, 0), (0, 50), (1, 7), (1, 100), (0, 200), (1, 0)]
+    rows = [(t, points[t, i], angles[t, i], 2.0 + i) for t, i in where]
+
+    def draw(track, position, angle, time):
+        zeros = jnp.zeros(4)
+        return picture(tracks, shot(track, jnp.zeros(400, bool), position, angle, zeros, zeros, time), FRAME, fast=fast)
+
+    columns = [jnp.asarray(np.array(column, kind)) for column, kind in zip(zip(*rows, strict=True), ("i4", "f4", "f4", "f4"), strict=True)]
+    one_by_one = np.stack([jax.jit(draw)(*(column[i] for column in columns)) for i in range(6)])
+    two_by_three = [column.reshape(2, 3, *column.shape[1:]) for column in columns]
+    nested = jax.jit(jax.vmap(jax.vmap(draw)))(*two_by_three)
+    np.testing.assert_array_equal(np.asarray(nested).reshape(one_by_one.shape), one_by_one)
+    # Some arguments of the inner map alone: the same three cars on either track.
+    shared = jax.jit(jax.vmap(jax.vmap(draw, in_axes=(None, 0, 0, 0)), in_axes=(0, None, None, None)))
+    several = shared(jnp.array([0, 1]), *(column[:3] for column in columns[1:]))
+    np.testing.assert_array_equal(several[0, :2], one_by_one[:2])
+    np.testing.assert_array_equal(several[1, 2], one_by_one[2])
+
+
+def test_an_observation_has_the_bar_below():
+    tracks = bank((1000,))
+    zeros = jnp.zeros(4)
+    shown = shot(jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5))
+    bar = jnp.full((OBSERVATION - ROWS_SEEN, OBSERVATION, 3), 9, jnp.uint8)
+    whole = observation(tracks, shown, bar)
+    assert whole.shape == (96, 96, 3) and (whole[84:] == 9).all()
+    assert frame(tracks, shown).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("width", [FRAME, OBSERVATION])
+def test_footprints_tile_the_window(width):
+    grid = raster(width)
+    assert grid.columns.mean() == pytest.approx(WINDOW[0] / 2, abs=0.01)
+    assert grid.rows.mean() == pytest.approx(WINDOW[1] * ROWS_SEEN / OBSERVATION / 2, abs=0.01)
+    for weights in (grid.column_weights, grid.row_weights):
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
