@@ -73,6 +73,7 @@ def assert_same(one: Step, other: Step) -> None:
 
 
 CASES = [
+    ("carracing", "device"),
     ("carracing", "envpool"),
     ("carracing", "gymnasium"),
     ("enduro", "envpool"),

@@ -31,9 +31,10 @@ class Waves:
     """A pool whose slots can't restart, as EnvPool's can't."""
 
     restarts = False
+    environment = None
 
     def __init__(self, pool: HostPool):
-        self._pool, self.slots = pool, pool.slots
+        self._pool, self.slots, self.episode_steps = pool, pool.slots, pool.episode_steps
         self.resets = 0
 
     def reset(self, seeds) -> np.ndarray:

@@ -51,7 +51,9 @@ class Section(BaseModel):
 class EnvConfig(Section):
     """The game: how it is opened and what of it is seen."""
 
-    backend: Literal["envpool", "gymnasium"] = Field(default="envpool", description="host environments for training")
+    backend: Literal["device", "envpool", "gymnasium"] = Field(
+        default="envpool", description="where the game of training runs; device: ours in JAX, CarRacing only"
+    )
     crop: tuple[int, int, int, int] | None = Field(
         default=None,
         description="top, bottom, left, right: the rows and columns kept of the screen (default: the game's own)",

@@ -156,3 +156,19 @@ class RowSharing:
         if self._mesh is None or jax.tree.leaves(tree)[0].shape[0] % self._mesh.size:
             return self.whole(tree)
         return place(tree, split(self._mesh))
+
+
+def padded(rows: np.ndarray, size: int, filling: int = 0) -> np.ndarray:
+    """Rows [B, ...] filled up to [size, ...]."""
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.full((size - len(rows), *rows.shape[1:]), filling, rows.dtype)])
+
+
+def padded_size(count: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128 ..."""
+    size = 1
+    while size < count:
+        size *= 2
+    three_quarters = size * 3 // 4
+    return three_quarters if size > 16 and count <= three_quarters else size

@@ -1,6 +1,7 @@
-"""Playing games on host environments: the environments' threads and the network work at the same time.
+"""Playing games: `play`, for every game and every policy.
 
-One episode per seed. Slots come back from the pool as they get ready; while the network acts for one half, the pool
+Where the game is a function of JAX, an agent plays it on the device (`device_rollout.py`). All else is played on the
+host's environments, whose threads and the network work at the same time: slots come back from the pool as they get ready; while the network acts for one half, the pool
 steps the other.
 
 Why no core is idle for long: where slots can restart (Gymnasium's workers), each begins the next episode as soon as it
@@ -14,23 +15,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from wm_jax import streams
-from wm_jax.devices import RowSharing
+from wm_jax.device_rollout import CPU_ROWS, Rules, play_on_device
+from wm_jax.devices import RowSharing, padded, padded_size
 from wm_jax.envs.host.pool import HostPool, Step
+from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
 from wm_jax.spaces import ActionSpace, Discrete
 
-CPU_ROWS = 8
-"""Rows that go through the network together on CPU: as fast as more of them, and less is lost in a short batch."""
 CPU_BATCH = 32
 """Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
+
+HALVES = ("acting", "waiting")
 
 Watch = Callable[[Step, np.ndarray], None]
 """Is shown every `Step` with the finished flags bool[B] (first frames are not steps)."""
@@ -43,37 +46,36 @@ class Played:
     returns: float64[N], undiscounted sums of rewards.
     lengths: int64[N], steps.
     seconds: that all of it took.
-    acting: seconds of them in the policy.
-    waiting: seconds of them in which only the environments were at work.
+    acting: seconds of them in the policy; None where environments and network are one program.
+    waiting: seconds of them in which only the environments were at work; None likewise.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     seconds: float
-    acting: float
-    waiting: float
+    acting: float | None = None
+    waiting: float | None = None
 
     @staticmethod
     def together(shares: "Sequence[Played]") -> "Played":
         """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
-        times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
-        return Played(
-            np.concatenate([share.returns for share in shares]),
-            np.concatenate([share.lengths for share in shares]),
-            *times,
-        )
+        returns, lengths = (np.concatenate([getattr(each, name) for each in shares]) for name in ("returns", "lengths"))
+        seconds = max(share.seconds for share in shares)
+        if any(share.acting is None or share.waiting is None for share in shares):
+            return Played(returns, lengths, seconds)
+        return Played(returns, lengths, seconds, *(max(getattr(share, name) for share in shares) for name in HALVES))
 
     def figures(self) -> dict[str, float]:
         """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
 
         On a CPU both work on the same cores, and each is slower for the other.
         """
-        return {
-            "environment_steps": int(self.lengths.sum()),
-            "steps_per_second": round(float(self.lengths.sum()) / self.seconds, 1),
-            "network_share": round(self.acting / self.seconds, 3),
-            "environments_share": round(self.waiting / self.seconds, 3),
-        }
+        steps = int(self.lengths.sum())
+        figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(steps / self.seconds, 1)}
+        if self.acting is not None and self.waiting is not None:
+            figures["network_share"] = round(self.acting / self.seconds, 3)
+            figures["environments_share"] = round(self.waiting / self.seconds, 3)
+        return figures
 
 
 class Policy(Protocol):
@@ -89,26 +91,42 @@ class Policy(Protocol):
 
 
 def play(
-    pool: HostPool, seeds: Sequence[int], policy: Policy, *, patience: int = 0, watch: Watch | None = None
+    pool: HostPool,
+    seeds: Sequence[int],
+    policy: Policy,
+    *,
+    patience: int = 0,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Played:
     """Play one episode per seed, at most `pool.slots` at a time.
 
     Args:
       patience: give an episode up after this many steps without a positive reward; 0 never does.
-      watch: is shown every step; whatever it raises ends the play.
+      stop: ends the play when the user asks for it.
+      progress: is told of every episode that has ended.
+      watch: is shown every step.
+
+    Raises:
+      Interrupted: by `stop`.
+      UserError: the policy's actions are not finite.
     """
-    match = _Match(pool, seeds, policy, patience, watch)
+    if watch is None and pool.environment is not None and isinstance(policy, AgentPolicy):
+        return policy.play_on_device(pool.environment, Rules(pool.episode_steps, patience), stop, progress)
+    match = _Match(pool, seeds, policy, patience, _follow(stop, progress, watch))
     began = time.monotonic()
     while match.waiting:
         match.play_wave()
     return Played(match.returns, match.lengths, time.monotonic() - began, match.acting.seconds, match.idle.seconds)
 
 
-def follow(stop: Stop, progress: Progress | None = None, then: Watch | None = None) -> Watch:
+def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) -> Watch:
     """A `Watch` that stops when asked to, counts finished episodes, and shows each step to `then`."""
 
     def watch(step: Step, done: np.ndarray) -> None:
-        stop.check()
+        if stop is not None:
+            stop.check()
         if then is not None:
             then(step, done)
         if progress is not None and done.any():
@@ -120,7 +138,7 @@ def follow(stop: Stop, progress: Progress | None = None, then: Watch | None = No
 class _Match:
     """The books of one call of `play`: which slot plays which episode, and what came of them so far."""
 
-    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, patience: int, watch: Watch | None):
+    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, patience: int, watch: Watch):
         self._pool, self._seeds, self._policy, self._patience, self._watch = pool, seeds, policy, patience, watch
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._rewarded_at = np.zeros(len(seeds), np.int64)
@@ -176,7 +194,7 @@ class _Match:
             rewarded_at = np.where(step.reward > 0, self.lengths[episodes], self._rewarded_at[episodes])
             self._rewarded_at[episodes] = rewarded_at
             done = done | (self.lengths[episodes] - rewarded_at >= self._patience)
-        if self._watch is not None and stepped.any():
+        if stepped.any():
             self._watch(jax.tree.map(lambda field: field[stepped], step), done[stepped])
         return done
 
@@ -282,34 +300,36 @@ class AgentPolicy:
         pieces = [slice(start, start + most) for start in range(0, len(ids), most)]
         return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
 
+    def play_on_device(self, env: Any, rules: Rules, stop: Stop | None, progress: Progress | None) -> Played:
+        """Play all episodes where the network is; see `play`."""
+        result = play_on_device(
+            env,
+            self._seeds.tolist(),
+            self._agent,
+            self._params,
+            self._candidates,
+            rules,
+            slots=self._slots,
+            devices=self._devices,
+            stop=stop,
+            progress=progress,
+        )
+        if not np.isfinite(result.returns).all():
+            raise UserError("an action is not finite (NaN or infinity); the policy that made it is broken")
+        return Played(result.returns, result.lengths, result.seconds)
+
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        size = CPU_BATCH if self._on_cpu else _padded_size(len(ids))
+        size = CPU_BATCH if self._on_cpu else padded_size(len(ids))
         episodes = self._episodes[ids]
         batch = (
-            _padded(ids, size, -1),
-            _padded(frames, size),
-            _padded(self._seeds[episodes], size),
-            _padded(self._candidates[episodes], size),
-            _padded(self._fresh[ids], size),
+            padded(ids, size, -1),
+            padded(frames, size),
+            padded(self._seeds[episodes], size),
+            padded(self._candidates[episodes], size),
+            padded(self._fresh[ids], size),
         )
         at_once = CPU_ROWS if self._on_cpu else None
         carry, actions = self._agent.act(self._params, self._carry, *self._devices.rows(batch), at_once=at_once)
         self._carry = self._devices.whole(carry)
         self._fresh[ids] = False
         return np.asarray(actions)[: len(ids)]
-
-
-def _padded(rows: np.ndarray, size: int, filling: int = 0) -> np.ndarray:
-    """Rows [B, ...] filled up to [size, ...]."""
-    if len(rows) == size:
-        return rows
-    return np.concatenate([rows, np.full((size - len(rows), *rows.shape[1:]), filling, rows.dtype)])
-
-
-def _padded_size(count: int) -> int:
-    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128 ..."""
-    size = 1
-    while size < count:
-        size *= 2
-    three_quarters = size * 3 // 4
-    return three_quarters if size > 16 and count <= three_quarters else size

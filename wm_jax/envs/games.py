@@ -144,6 +144,8 @@ def find(name: str, env: EnvConfig) -> Game:
     """
     name = canonical_name(name)
     _refuse_foreign(name, env)
+    if env.backend == "device" and family_of(name) != "carracing":
+        raise UsageError(f"--env.backend device: only carracing runs on the device, {name} does not; leave it out")
     makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium}
     game = makers[family_of(name)](name, env)
     _check_crop(game)
@@ -152,6 +154,11 @@ def find(name: str, env: EnvConfig) -> Game:
 
 def _carracing(name: str, env: EnvConfig) -> Game:
     _refuse_action_names(name, env)
+    if env.backend == "device" and env.crop not in (None, _CAR_CROP):
+        raise UsageError(
+            f"--env.crop {' '.join(map(str, env.crop))}: the device draws rows 0..83 of CarRacing and nothing else; "
+            "leave it out, or give --env.backend envpool"
+        )
     return Game(
         name=name,
         family="carracing",
@@ -317,10 +324,10 @@ def is_transfer(game: Game) -> bool:
     """Whether an agent trained on this game meets other pictures or rules in the official one, or other levels were
     to be trained on. The length of episodes does not count: that of training has settings of its own anyway.
 
-    EnvPool has a CarRacing of its own, and of Atari it shows, pixel by pixel, the brighter one of the last two emulator
+    EnvPool and the device have CarRacings of their own, and of Atari it shows, pixel by pixel, the brighter one of the last two emulator
     frames.
     """
-    if game.family in ("carracing", "atari") and game.env.backend == "envpool":
+    if game.family in ("carracing", "atari") and game.env.backend != "gymnasium":
         return True
     published = {**_ATARI_RULES, "first_level": 0, "levels": _PROCGEN_LEVELS[game.env.difficulty]}
     return any(getattr(game.env, name) != value for name, value in published.items())

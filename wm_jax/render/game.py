@@ -13,7 +13,7 @@ from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.models.frames import to_float
 from wm_jax.render.video import side_by_side, write_video
-from wm_jax.rollout import AgentPolicy, follow, play
+from wm_jax.rollout import AgentPolicy, play
 
 SCALE = 5
 DECODE_BATCH = 64
@@ -38,7 +38,7 @@ def record_game(
         scores.append((scores[-1] if scores else 0.0) + float(step.reward[0]))
 
     policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), [seed], pool.slots)
-    play(pool, [seed], policy, watch=follow(stop, then=watch))
+    play(pool, [seed], policy, stop=stop, watch=watch)
     decoded = reconstruct(world, np.stack(frames))
 
     def pictures() -> Iterator[np.ndarray]:

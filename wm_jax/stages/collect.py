@@ -24,7 +24,7 @@ from wm_jax.envs.host.pool import Step, open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, follow, play
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
 
@@ -140,7 +140,7 @@ def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], st
                     shard = numbers[start : start + slots]
                     playing = [seeds[number] for number in shard]
                     recorder = Recorder(player.policy(playing, slots), len(playing))
-                    play(pool, playing, recorder, watch=follow(stop, progress, recorder.watch))
+                    play(pool, playing, recorder, stop=stop, progress=progress, watch=recorder.watch)
                     splits: list[Split] = [split_of(number, settings.test_fraction) for number in shard]
                     store.append(recorder.episodes(playing), splits, shard, player.about)
     finally:

@@ -28,7 +28,7 @@ from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, follow, play
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run, Stage, now
 
 FIRST_SEED = 1_000_000_000
@@ -147,7 +147,7 @@ class Sitting:
             ):
                 for first in range(done, count, SAVED_TOGETHER * slots):
                     seeds = [FIRST_SEED + i for i in range(first, min(first + SAVED_TOGETHER * slots, count))]
-                    played = play(pool, seeds, policy(seeds, slots), watch=follow(self.stop, progress))
+                    played = play(pool, seeds, policy(seeds, slots), stop=self.stop, progress=progress)
                     kept["scores"] += played.returns.tolist()
                     kept["lengths"] += played.lengths.tolist()
                     kept["seconds"] = watch.seconds()

@@ -25,12 +25,12 @@ from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
-from wm_jax.rollout import AgentPolicy, Played, follow, play
+from wm_jax.rollout import AgentPolicy, Played, play
 from wm_jax.run import Run
 from wm_jax.training import resume
 
 SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environments": "environments_share"}
-"""The figures of a generation in the progress line, by the names that they bear there."""
+"""The figures of a generation in the progress line, by the names that they bear there. The last two are known of host environments only."""
 
 
 class Search(NamedTuple):
@@ -126,7 +126,7 @@ def _evolve(
                 search, evaluation = arena.evaluate_mean(search)
                 figures, evaluated = figures | evaluation, generation
             metrics.write(generation, **figures)
-            shown = {name: figures[key] for name, key in SHOWN.items()}
+            shown = {name: figures[key] for name, key in SHOWN.items() if key in figures}
             progress.advance(1, **shown, kept=float(search.best_score))
             if generation % settings.save_every == 0 or generation == settings.generations or stop.agreed():
                 checkpoints.save(generation, search, begun.record(figures, evaluated))
@@ -153,7 +153,7 @@ class Arena:
         asked, population = self.evolution.ask(search.evolution)
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
         seeds = self._seeds(generation, settings.episodes) * settings.population
-        played = self._play(population, candidates, seeds, patience=settings.patience, watch=follow(stop))
+        played = self._play(population, candidates, seeds, patience=settings.patience, stop=stop)
         returns = played.returns.reshape(settings.population, settings.episodes)
         search = search._replace(evolution=self.evolution.tell(asked, returns))
         scores = _scores(returns.mean(1))

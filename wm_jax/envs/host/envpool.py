@@ -35,7 +35,7 @@ _NO_LIMIT = 2**30
 class EnvPoolEngine:
     """An `Engine` that owns one EnvPool pool per start."""
 
-    restart = None
+    restart = environment = None
 
     def __init__(self, game: Game, *, test_levels: bool, workers: int = 0):
         qt.preload()

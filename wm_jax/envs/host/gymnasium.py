@@ -118,6 +118,8 @@ def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> 
 class GymnasiumEngine:
     """An `Engine` over worker processes; slot i lives in worker i modulo their number."""
 
+    environment = None
+
     def __init__(self, game: Game, options: dict[str, Any], workers: int):
         self._game = game
         self._continuous = isinstance(game.actions, Continuous)

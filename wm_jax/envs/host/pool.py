@@ -1,11 +1,12 @@
 """The one contract of the host environments, and everything of it that doesn't depend on who steps them.
 
 A slot plays exactly one episode per reset or restart. `EpisodePool` keeps the books (who runs, who is in flight, who
-has ended, the step limit) over an `Engine`, which only starts and steps environments; EnvPool and Gymnasium are two.
+has ended, the step limit) over an `Engine`, which only starts and steps environments: EnvPool's, Gymnasium's, or those
+on the device.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,16 @@ class HostPool(Protocol):
     """Environments that play one episode each per reset, stepped together or as they become ready."""
 
     slots: int
+
+    @property
+    def episode_steps(self) -> int:
+        """The longest episode."""
+        ...
+
+    @property
+    def environment(self) -> Any | None:
+        """The game as a function of JAX, where it is one: agents can then play it on the device."""
+        ...
 
     @property
     def restarts(self) -> bool:
@@ -72,6 +83,9 @@ class HostPool(Protocol):
 
 class Engine(Protocol):
     """Starts and steps environments; keeps no episode books and never checks its arguments."""
+
+    environment: Any | None
+    """See `HostPool`."""
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Start slot i with seeds[i], forgetting everything that was in flight; the first frames [N, 64, 64, 3]."""
@@ -124,6 +138,16 @@ class EpisodePool:
         frames = self._engine.start(_seeds(seeds))
         self._started(frames)
         return frames
+
+    @property
+    def episode_steps(self) -> int:
+        """See `HostPool`."""
+        return self.game.episode_steps
+
+    @property
+    def environment(self) -> Any | None:
+        """See `HostPool`."""
+        return self._engine.environment
 
     @property
     def restarts(self) -> bool:
@@ -242,6 +266,11 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
+    if game.env.backend == "device" and not official:
+        from wm_jax.envs.car_racing import CarRacing
+        from wm_jax.envs.device import DeviceEngine
+
+        return EpisodePool(game, slots, DeviceEngine(CarRacing()))
     # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine

@@ -192,6 +192,14 @@ INLINE void car_masks(const Work *w, vec x, vec y, vec *masks) {
   masks[2] = where(stripes & ~hull, constant(1));
 }
 
+INLINE float dot(const float *a, const float *b, int64_t count) {
+  vec products = {0};
+  for (int64_t i = 0; i < count; i += LANES) products += load(a + i) * load(b + i);
+  float sum = 0.0f;
+  for (int lane = 0; lane < LANES; lane++) sum += products[lane];
+  return sum;
+}
+
 static void add_car(Work *w) {
   const Scene *p = w->scene;
   float sums[SIDE][MASKS][SAMPLES] = {0}; /* over the rows of samples, for each row of pixels */
@@ -209,10 +217,9 @@ static void add_car(Work *w) {
   }
   for (int64_t row = 0; row < p->part_h; row++)
     for (int64_t column = 0; column < p->part_w; column++) {
-      float mean[MASKS] = {0};
+      float mean[MASKS];
       for (int m = 0; m < MASKS; m++)
-        for (int64_t sx = 0; sx < p->samples_x; sx++)
-          mean[m] += p->column_weights[column * p->samples_x + sx] * sums[row][m][sx];
+        mean[m] = dot(p->column_weights + column * p->samples_x, sums[row][m], p->samples_x);
       const float colour[CHANNELS] = {204.0f * mean[1] + 77.0f * mean[2], 77.0f * mean[2], 77.0f * mean[2]};
       for (int channel = 0; channel < CHANNELS; channel++) {
         float *pixel = w->picture[channel] + (p->part_y + row) * p->w + p->part_x + column;
@@ -223,20 +230,21 @@ static void add_car(Work *w) {
 
 /* ---- The picture ---- */
 
-/* Into bytes, red, green and blue in turns. A pixel is written as four bytes, of which the next one's cover the last. */
+/* Into bytes, red, green and blue in turns. */
 static void pack(const Work *w, uint8_t *out) {
   const int64_t pixels = w->scene->h * w->scene->w;
+  uint8_t last[3 * LANES + 1];
   for (int64_t i = 0; i < pixels; i += LANES) {
     ivec packed = {0};
     for (int channel = 0; channel < CHANNELS; channel++) {
       const vec level = at_least(load(w->picture[channel] + i) - w->scene->constants->lost, 0.0f);
       packed |= __builtin_convertvector(level + 0.5f, ivec) << (8 * channel);
     }
-    for (int lane = 0; lane < LANES; lane++) {
-      const int32_t pixel = packed[lane];
-      memcpy(out + 3 * (i + lane), &pixel, i + lane + 1 < pixels ? 4 : 3);
-    }
+    /* A pixel is written as four bytes, of which the next one covers the last; behind the picture nothing may be. */
+    uint8_t *bytes = i + LANES < pixels ? out + 3 * i : last;
+    for (int lane = 0; lane < LANES; lane++) memcpy(bytes + 3 * lane, &(int32_t){packed[lane]}, 4);
   }
+  memcpy(out + 3 * (pixels - LANES), last, 3 * LANES);
 }
 
 static void shoot(void *data, int64_t i) {

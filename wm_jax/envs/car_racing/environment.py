@@ -1,0 +1,120 @@
+"""CarRacing as a Gymnax environment: tracks, car and pictures joined.
+
+`step` of the base class begins a new episode where one has ended; `step_env` does not, and `start` begins one on a
+track of one's choice. All are pure, and made for `jax.vmap`:
+
+    env, params = CarRacing(), CarRacing.on_tracks(range(1000))
+    frames, states = jax.vmap(env.start, in_axes=(None, 0))(params, jnp.arange(64))
+    frames, states, rewards, ended, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(keys, states, actions, params)
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from wm_jax.envs.car_racing import dynamics
+from wm_jax.envs.car_racing.bodies import DT, origin
+from wm_jax.envs.car_racing.drawing import Shot, frame, shot
+from wm_jax.envs.car_racing.state import CarState
+from wm_jax.envs.car_racing.track import Tracks, bank
+
+EPISODE_STEPS = 1000
+_DEFAULT_TRACKS = 64
+
+
+@struct.dataclass
+class State(EnvState):
+    """`time` is the number of steps since the start; the car's own clock is one step ahead."""
+
+    car: CarState
+
+
+@struct.dataclass
+class Params(EnvParams):
+    """The bank of tracks that `reset_env` draws from, and the length of an episode."""
+
+    tracks: Tracks = cast(Tracks, None)  # a default is needed behind the base class's; `on_tracks` makes all Params
+    max_steps_in_episode: int = EPISODE_STEPS
+
+
+class CarRacing(Environment[State, Params]):
+    """Gymnasium's CarRacing-v3 with the World Models' frames: rows 0..83 of 96, averaged to 64 x 64.
+
+    Args:
+      continuous: steering, gas and brake; else Gymnasium's five actions.
+    """
+
+    def __init__(self, *, continuous: bool = True):
+        self._continuous = continuous
+
+    @staticmethod
+    def on_tracks(seeds: Sequence[int], *, colourful: bool = False, episode_steps: int = EPISODE_STEPS) -> Params:
+        """Parameters with Gymnasium's tracks of these seeds, in this order.
+
+        Args:
+          colourful: with the colours of `domain_randomize=True`, and its tracks, which are others.
+        """
+        return Params(tracks=bank(seeds, colourful=colourful), max_steps_in_episode=episode_steps)
+
+    @property
+    def default_params(self) -> Params:
+        """The tracks of seeds 0..63."""
+        return _default_params()
+
+    def start(self, params: Params, track: Int[Array, ""]) -> tuple[UInt8[Array, "64 64 3"], State]:
+        """The beginning of an episode on this track of the bank."""
+        state = State(time=cast(int, jnp.int32(0)), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
+        return self.get_obs(state, params), state
+
+    def reset_env(self, key: Key[Array, ""], params: Params) -> tuple[UInt8[Array, "64 64 3"], State]:
+        """The beginning of an episode on a track drawn from the bank."""
+        return self.start(params, jax.random.randint(key, (), 0, params.tracks.count.shape[0]))
+
+    def step_env(
+        self, key: Key[Array, ""], state: State, action: Float[Array, "3"] | Int[Array, ""], params: Params
+    ) -> tuple[UInt8[Array, "64 64 3"], State, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
+        """One step; the key is not used. See `dynamics.step`; an ended episode goes on, if it is stepped on."""
+        moves = action if self._continuous else dynamics.discrete_action(action)
+        car, reward, terminated = dynamics.step(params.tracks, state.car, moves)
+        state = State(time=state.time + 1, car=car)
+        return self.get_obs(state, params), state, reward, terminated, {}
+
+    def get_obs(
+        self, state: State, params: Params | None = None, key: Key[Array, ""] | None = None
+    ) -> UInt8[Array, "64 64 3"]:
+        """What V sees."""
+        return frame((params or self.default_params).tracks, view(state.car))
+
+    def action_space(self, params: Params | None = None) -> spaces.Box | spaces.Discrete:
+        """Steering, gas and brake, or five choices."""
+        if not self._continuous:
+            return spaces.Discrete(len(dynamics.DISCRETE))
+        return spaces.Box(jnp.array([-1.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 1.0]), (3,), jnp.float32)
+
+    def observation_space(self, params: Params | None = None) -> spaces.Box:
+        """Frames."""
+        return spaces.Box(0, 255, (64, 64, 3), jnp.uint8)
+
+    @property
+    def num_actions(self) -> int:
+        """3 numbers, or 5 choices."""
+        return 3 if self._continuous else len(dynamics.DISCRETE)
+
+
+@cache
+def _default_params() -> Params:
+    with jax.ensure_compile_time_eval():
+        return CarRacing.on_tracks(range(_DEFAULT_TRACKS))
+
+
+def view(car: CarState) -> Shot:
+    """What the camera sees of a car."""
+    time = DT * car.steps.astype(jnp.float32)
+    return shot(car.track, car.visited, origin(car), car.angle, car.joint_angles, car.phases, time)
