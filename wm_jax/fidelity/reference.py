@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.envs.box2d.car_racing import FPS, CarRacing
 from numpy.typing import NDArray
 
+from wm_jax.envs.car_racing.bodies import WHEEL_INERTIA
 from wm_jax.envs.car_racing.track import SECTIONS
 
 Style = Literal["random", "held", "following", "racing", "fast", "spin", "stopping", "flat_out", "leaving", "choices"]
@@ -58,7 +59,7 @@ class Snapshot(NamedTuple):
     velocity: float64[2] of the hull's centre of mass; rate: float64[].
     wheel_velocities: float64[4, 2]; joint_angles, joint_rates, spins, phases: float64[4].
     gas: float64[] of the rear wheels.
-    stops: float64[4], impulses of the joints' stops in the last step, positive against a motor that pushes out.
+    stops: float64[4], see `CarState`.
     on_road: bool[4].
     visited: bool[400]; touched: int64[], how many these are.
     """
@@ -122,7 +123,7 @@ def snapshot(game: CarRacing, before: Snapshot | None = None) -> Snapshot:
     """The state of a game.
 
     Args:
-      before: an earlier one of the same episode; saves looking at all tiles if no other was visited since.
+      before: the one of the step before; None at the start.
     """
     assert game.car is not None and game.road is not None
     hull, wheels = game.car.hull, game.car.wheels
@@ -132,8 +133,6 @@ def snapshot(game: CarRacing, before: Snapshot | None = None) -> Snapshot:
         visited = np.zeros(SECTIONS, bool)
         visited[: len(game.road)] = [tile.road_visited for tile in game.road]
     angles = np.array([wheel.joint.angle for wheel in wheels])
-    # The upper stop pushes down, the lower one up.
-    stops = np.array([wheel.joint.GetReactionTorque(FPS) for wheel in wheels]) / FPS * -np.sign(angles)
     return Snapshot(
         position=np.array(hull.position, float),
         angle=np.array(hull.angle),
@@ -145,11 +144,20 @@ def snapshot(game: CarRacing, before: Snapshot | None = None) -> Snapshot:
         spins=np.array([wheel.omega for wheel in wheels], float),
         phases=np.array([wheel.phase for wheel in wheels], float),
         gas=np.array(wheels[2].gas, float),
-        stops=stops,
+        stops=_stops(wheels, angles, before),
         on_road=np.array([len(wheel.tiles) > 0 for wheel in wheels]),
         visited=visited,
         touched=np.array(game.tile_visited_count),
     )
+
+
+def _stops(wheels: list, angles: NDArray, before: Snapshot | None) -> NDArray:
+    """`CarState.stops`: what motors have pushed against their stops, and what it took to stop the joints."""
+    side = np.sign(angles)
+    met = np.abs([wheel.joint.GetReactionTorque(FPS) / FPS for wheel in wheels]) > 1e-3
+    pushed = side * np.array([wheel.joint.GetMotorTorque(FPS) for wheel in wheels]) / FPS
+    moving = 0.0 if before is None else side * before.joint_rates
+    return np.where(met, np.maximum(pushed, 0) + WHEEL_INERTIA * np.maximum(moving, 0), 0)
 
 
 def take_seat(game: CarRacing, style: Style, seed: int) -> Driver:

@@ -24,7 +24,8 @@ class CarState(NamedTuple):
     joint_rates: Float32[Array, "4"]
     """Of the joints, in rad/s."""
     stops: Float32[Array, "4"]
-    """Impulses with which joints push against their stops, in kg u²/s."""
+    """Impulses of the joints' motors against their stops, in kg u²/s; in the step in which a joint meets its stop, what
+    it takes to stop it comes on top."""
     spins: Float32[Array, "4"]
     """How fast the wheels roll, in rad/s."""
     phases: Float32[Array, "4"]
