@@ -47,7 +47,9 @@ def test_a_picture_of_something_else_is_told_apart():
     theirs = album("held")
     frames, ours = theirs.frames().astype(int), theirs.ours()
     states = theirs.states
-    moved = theirs.__class__(theirs.seeds, theirs.times, states._replace(position=states.position + 0.3), theirs.observations)
+    moved = theirs.__class__(
+        theirs.seeds, theirs.times, states._replace(position=states.position + 0.3), theirs.observations
+    )
     steered = states._replace(joint_angles=states.joint_angles + 0.3)
     steered = theirs.__class__(theirs.seeds, theirs.times, steered, theirs.observations)
     error = np.abs(ours - frames).mean()
@@ -76,7 +78,10 @@ def test_maps_over_maps_draw_the_same(fast):
         zeros = jnp.zeros(4)
         return picture(tracks, shot(track, jnp.zeros(400, bool), position, angle, zeros, zeros, time), FRAME, fast=fast)
 
-    columns = [jnp.asarray(np.array(column, kind)) for column, kind in zip(zip(*rows, strict=True), ("i4", "f4", "f4", "f4"), strict=True)]
+    columns = [
+        jnp.asarray(np.array(column, kind))
+        for column, kind in zip(zip(*rows, strict=True), ("i4", "f4", "f4", "f4"), strict=True)
+    ]
     one_by_one = np.stack([jax.jit(draw)(*(column[i] for column in columns)) for i in range(6)])
     two_by_three = [column.reshape(2, 3, *column.shape[1:]) for column in columns]
     nested = jax.jit(jax.vmap(jax.vmap(draw)))(*two_by_three)
@@ -91,7 +96,9 @@ def test_maps_over_maps_draw_the_same(fast):
 def test_an_observation_has_the_bar_below():
     tracks = bank((1000,))
     zeros = jnp.zeros(4)
-    shown = shot(jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5))
+    shown = shot(
+        jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5)
+    )
     bar = jnp.full((OBSERVATION - ROWS_SEEN, OBSERVATION, 3), 9, jnp.uint8)
     whole = observation(tracks, shown, bar)
     assert whole.shape == (96, 96, 3) and (whole[84:] == 9).all()

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from wm_jax.envs.car_racing.drawing import FRAME, OBSERVATION, picture, shot
 from wm_jax.envs.car_racing.raster import ROWS_SEEN, raster
 from wm_jax.envs.car_racing.track import bank
+from wm_jax.envs.host.frames import shrink
 from wm_jax.fidelity.reference import Snapshot, Style, snapshot, take_seat
 
 Pictures = NDArray[np.uint8]
@@ -45,8 +45,8 @@ class Difference:
             return None
         ours = np.abs(differences[chosen])
         worst = ours.max(-1)
-        shares = (float((worst > bar).mean()) for bar in (NOTICEABLE, WRONG))
-        return Difference(float(chosen.mean()), float(ours.mean()), *shares, int(worst.max()))
+        noticeable, wrong = (float((worst > bar).mean()) for bar in (NOTICEABLE, WRONG))
+        return Difference(float(chosen.mean()), float(ours.mean()), noticeable, wrong, int(worst.max()))
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ class Album:
 
     def frames(self) -> Pictures:
         """uint8 [N, 64, 64, 3]: what V sees of Gymnasium's pictures."""
-        size = (FRAME, FRAME)
-        rows = (np.ascontiguousarray(each[:ROWS_SEEN]) for each in self.observations)
-        return np.stack([cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in rows])
+        return shrink(self.observations, (0, ROWS_SEEN, 0, OBSERVATION))
 
     def ours(self, width: int = FRAME, *, fast: bool = True) -> Pictures:
         """Our pictures of the same: [N, 64, 64, 3], or the upper [N, 84, 96, 3] of observations."""
@@ -137,7 +135,9 @@ def sheet(album: Album, count: int = 8, scale: int = 4) -> Pictures:
     theirs, ours = album.frames(), album.ours()
     differences = np.abs(ours.astype(np.int16) - theirs)
     worst = np.argsort(-(differences.max(-1) > NOTICEABLE).sum((1, 2)), kind="stable")[:count]
-    rows = [np.concatenate([theirs[i], ours[i], np.minimum(6 * differences[i], 255).astype(np.uint8)], 1) for i in worst]
+    rows = [
+        np.concatenate([theirs[i], ours[i], np.minimum(6 * differences[i], 255).astype(np.uint8)], 1) for i in worst
+    ]
     return np.repeat(np.repeat(np.concatenate(rows), scale, 0), scale, 1)
 
 

@@ -10,7 +10,7 @@ track of one's choice. All are pure, and made for `jax.vmap`:
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
