@@ -17,7 +17,7 @@ import numpy as np
 
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device import episodes
+from wm_jax.envs.device import NO_KEY, episodes
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -177,10 +177,9 @@ def _segment(
         acting = jnp.where(slots.running, ids, -1)
         rows = acting, slots.frames, slots.seeds, slots.candidates, slots.fresh
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
-        keys = jnp.zeros(ids.shape, jnp.uint32)  # nothing is drawn in a step
-        advance = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))
-        frames, states, rewards, terminated, _info = advance(keys, slots.states, actions, world)
-        lengths = slots.lengths + slots.running
+        advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
+        frames, states, rewards, terminated, _info = advance(NO_KEY, slots.states, actions, world)
+        lengths = slots.lengths + slots.running.astype(jnp.int32)
         rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
         ended = terminated | (lengths >= rules.steps)
         if rules.patience:

@@ -10,20 +10,20 @@ track of one's choice. All are pure, and made for `jax.vmap`:
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from wm_jax.envs.car_racing import dynamics
 from wm_jax.envs.car_racing.bodies import DT, origin
 from wm_jax.envs.car_racing.drawing import Shot, frame, shot
 from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.car_racing.track import Tracks, bank
+from wm_jax.envs.car_racing.track import bank
 
 EPISODE_STEPS = 1000
 _DEFAULT_TRACKS = 64
@@ -31,17 +31,18 @@ _DEFAULT_TRACKS = 64
 
 @struct.dataclass
 class State(EnvState):
-    """`time` is the number of steps since the start; the car's own clock is one step ahead."""
+    """Of an episode; `time` is the base class's count of steps. The car's own clock is one step ahead."""
 
-    car: CarState
+    time: Any  # int32[]; an int for the base class
+    car: Any  # CarState, of N cars outside of `vmap`
 
 
 @struct.dataclass
 class Params(EnvParams):
     """The bank of tracks that `reset_env` draws from, and the length of an episode."""
 
-    tracks: Tracks = cast(Tracks, None)  # a default is needed behind the base class's; `on_tracks` makes all Params
-    max_steps_in_episode: int = EPISODE_STEPS
+    max_steps_in_episode: Any = EPISODE_STEPS  # int, or int32[] inside of jitted functions
+    tracks: Any = None  # Tracks; the base class's default asks for one here, but `on_tracks` always gives them
 
 
 class CarRacing(Environment[State, Params]):
@@ -70,15 +71,15 @@ class CarRacing(Environment[State, Params]):
 
     def start(self, params: Params, track: Int[Array, ""]) -> tuple[UInt8[Array, "64 64 3"], State]:
         """The beginning of an episode on this track of the bank."""
-        state = State(time=cast(int, jnp.int32(0)), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
+        state = State(time=jnp.int32(0), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
         return self.get_obs(state, params), state
 
-    def reset_env(self, key: Key[Array, ""], params: Params) -> tuple[UInt8[Array, "64 64 3"], State]:
+    def reset_env(self, key: Any, params: Params) -> tuple[UInt8[Array, "64 64 3"], State]:
         """The beginning of an episode on a track drawn from the bank."""
         return self.start(params, jax.random.randint(key, (), 0, params.tracks.count.shape[0]))
 
     def step_env(
-        self, key: Key[Array, ""], state: State, action: Float[Array, "3"] | Int[Array, ""], params: Params
+        self, key: Any, state: State, action: Float[Array, "3"] | Int[Array, ""], params: Params
     ) -> tuple[UInt8[Array, "64 64 3"], State, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
         """One step; the key is not used. See `dynamics.step`; an ended episode goes on, if it is stepped on."""
         moves = action if self._continuous else dynamics.discrete_action(action)
@@ -86,9 +87,7 @@ class CarRacing(Environment[State, Params]):
         state = State(time=state.time + 1, car=car)
         return self.get_obs(state, params), state, reward, terminated, {}
 
-    def get_obs(
-        self, state: State, params: Params | None = None, key: Key[Array, ""] | None = None
-    ) -> UInt8[Array, "64 64 3"]:
+    def get_obs(self, state: State, params: Params | None = None, key: Any = None) -> UInt8[Array, "64 64 3"]:
         """What V sees."""
         return frame((params or self.default_params).tracks, view(state.car))
 
