@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from wm_jax.envs.car_racing.drawing import frame, observation, picture, shot
+from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
 from wm_jax.envs.car_racing.track import bank
+from wm_jax.fidelity.motion import synchronised
 from wm_jax.fidelity.pictures import Album, compare, observations_differ, photograph
 from wm_jax.kernels import native
 
@@ -112,3 +114,14 @@ def test_footprints_tile_the_window(width):
     assert grid.rows.mean() == pytest.approx(WINDOW[1] * ROWS_SEEN / OBSERVATION / 2, abs=0.01)
     for weights in (grid.column_weights, grid.row_weights):
         np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+
+
+def test_instruments_show_what_gymnasiums_show():
+    """But for the score in figures: rows 3..8 of the bar, up to column 28, where it also hides other instruments."""
+    theirs = album("held")
+    states = jax.tree.map(lambda field: field[None], theirs.states)
+    cars = jax.tree.map(lambda leaf: leaf[0], synchronised(states))
+    differences = np.abs(np.asarray(jax.jit(jax.vmap(bar))(cars)).astype(int) - theirs.observations[:, ROWS_SEEN:])
+    differences[:, 3:9, :28] = 0
+    assert differences.mean() < 0.05 and differences.max() < 30
+    assert theirs.observations[:, ROWS_SEEN:, 28:].max(axis=(1, 2, 3)).min() > 50
