@@ -1,5 +1,6 @@
 """CarRacing as others use it: through Gymnax's interface, alone and in numbers."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -71,7 +72,7 @@ def test_an_episode_is_truncated_at_its_limit_and_the_next_begins():
 def test_a_lost_game_is_terminated():
     env = CarRacing()
     _, state = env.start(params(), jnp.int32(0))
-    lost = state.replace(car=state.car._replace(centre=jnp.array([334.0, 0.0])))
+    lost = replace(state, car=state.car._replace(centre=jnp.array([334.0, 0.0])))
     _, _, reward, terminated, _ = env.step_env(KEY, lost, jnp.zeros(3), params())
     assert terminated and reward == -100
 
