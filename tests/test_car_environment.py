@@ -1,7 +1,7 @@
 """CarRacing as others use it: through Gymnax's interface, alone and in numbers."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,8 @@ def test_spaces_hold_what_steps_take_and_show(whole, shape, continuous):
     np.testing.assert_array_equal(info["final_observation"], shown)
 
 
-def test_five_choices_are_gymnasiums():
+def test_choices_are_played_as_their_actions():
+    """That these are Gymnasium's is tested beside its car (test_car_dynamics.py)."""
     continuous, discrete = CarRacing(), CarRacing(continuous=False)
     for choice in range(5):
         _, state = continuous.start(params(), jnp.int32(0))
@@ -99,6 +100,20 @@ def test_many_steps_are_one_program():
     assert traces == [1]
     assert (after.time == 20).all() and (rewards.sum(0) > 5).all()
     assert (np.linalg.norm(after.car.velocity, axis=1) > 1).all()
+
+
+def test_programs_are_compiled_once_for_all_games_alike():
+    traced = []
+
+    @partial(jax.jit, static_argnums=0)
+    def start(env, params, track):
+        traced.append(env)
+        return env.start(params, track)[0]
+
+    for env in (CarRacing(), CarRacing(), CarRacing(whole=True), CarRacing(whole=True)):
+        start(env, params(), jnp.int32(0))
+    assert len(traced) == 2
+    assert CarRacing() == CarRacing() != CarRacing(continuous=False)
 
 
 def test_parameters_are_there_without_asking():

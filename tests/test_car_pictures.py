@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.envs.car_racing.drawing import frame, observation, picture, shot
+from wm_jax.envs.car_racing.drawing import picture, shot
 from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
 from wm_jax.envs.car_racing.track import bank
@@ -95,16 +95,30 @@ def test_maps_over_maps_draw_the_same(fast):
     np.testing.assert_array_equal(several[1, 2], one_by_one[2])
 
 
-def test_an_observation_has_the_bar_below():
-    tracks = bank((1000,))
-    zeros = jnp.zeros(4)
-    shown = shot(
-        jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5)
-    )
-    bar = jnp.full((OBSERVATION - ROWS_SEEN, OBSERVATION, 3), 9, jnp.uint8)
-    whole = observation(tracks, shown, bar)
-    assert whole.shape == (96, 96, 3) and (whole[84:] == 9).all()
-    assert frame(tracks, shown).shape == (64, 64, 3)
+@pytest.mark.parametrize("fast", [False, pytest.param(True, marks=pytest.mark.skipif("not native.available()"))])
+def test_every_bank_of_several_is_drawn(fast):
+    """Tracks under `vmap` too, which is unusual."""
+    one, other = bank((1000,)), bank((1001,))
+    banks = jax.tree.map(lambda *leaves: jnp.stack(leaves), one, other)
+
+    def draw(tracks):
+        zeros, place = jnp.zeros(4), tracks.points[0, 30]
+        shown = shot(jnp.int32(0), jnp.zeros(400, bool), place, tracks.angles[0, 30], zeros, zeros, jnp.float32(5))
+        return picture(tracks, shown, FRAME, fast=fast)
+
+    together = np.asarray(jax.jit(jax.vmap(draw))(banks))
+    np.testing.assert_array_equal(together, [jax.jit(draw)(each) for each in (one, other)])
+    assert (together[0] != together[1]).any()
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -1e30])
+def test_a_camera_that_is_nowhere_harms_nothing(broken):
+    """C must not look for a cell of the map that does not exist."""
+    tracks, zeros = bank((1000,)), jnp.zeros(4)
+    for place, angle in (((broken, 0.0), 0.0), ((0.0, 0.0), broken)):
+        where = jnp.array(place, jnp.float32), jnp.float32(angle)
+        shown = shot(jnp.int32(7), jnp.zeros(400, bool), *where, zeros, zeros, jnp.float32(5))
+        assert picture(tracks, shown, FRAME).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("width", [FRAME, OBSERVATION])

@@ -85,6 +85,12 @@ def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
     )
 
 
+def test_no_episodes_are_none(actor):
+    """As when there are more processes than episodes."""
+    nothing = directly(actor, Rules(STEPS, 0), 8, 0)
+    assert len(nothing.returns) == len(nothing.lengths) == 0
+
+
 @pytest.mark.parametrize("patience", [0, 20])
 def test_episodes_are_those_of_a_pool(actor, patience):
     rules = Rules(STEPS, patience)
@@ -100,30 +106,50 @@ def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
     """Waiting episodes begin in the slots of those that have ended; at the end they move together."""
     rules = Rules(STEPS, 20)
     expected = directly(actor, rules, len(SEEDS))
+    begun, sizes = [], set()
+
+    def begin(*rows):
+        begun.append(int(np.sum(rows[-1])))
+        return real_begin(*rows)
+
+    def segment(*words):
+        sizes.add(len(words[-1].running))
+        return real_segment(*words)
+
+    real_begin, real_segment = device_rollout._begin, device_rollout._segment
+    monkeypatch.setattr(device_rollout, "_begin", begin)
+    monkeypatch.setattr(device_rollout, "_segment", segment)
     monkeypatch.setattr(device_rollout, "LEAST_SLOTS", 8)
-    for slots in (8, 16):
+    monkeypatch.setattr(device_rollout, "SHRINK", 2)
+    for slots, seen in ((8, {8}), (16, {16, 8})):
         found = directly(actor, rules, slots)
         np.testing.assert_array_equal(found.lengths, expected.lengths)
         np.testing.assert_array_equal(found.returns, expected.returns)
+        assert sizes == seen and sum(begun) == len(SEEDS) and begun[0] == slots and len(begun) > 1
+        sizes.clear()
+        begun.clear()
 
 
-def test_play_takes_the_device_where_nobody_watches(actor, monkeypatch):
+def test_play_takes_the_device_where_nobody_watches(actor):
     agent, params = actor
-    calls = []
-    monkeypatch.setattr("wm_jax.rollout.play_on_device", lambda *a, **k: calls.append(a) or play_on_device(*a, **k))
     with contextlib.closing(open_pool(game(), 4)) as pool:
         policy = AgentPolicy(agent, params, CANDIDATES[:4], SEEDS[:4], 4)
         played = play(pool, SEEDS[:4], policy)
-    assert len(calls) == 1
     np.testing.assert_array_equal(played.lengths, STEPS)
     assert set(played.figures()) == {"environment_steps", "steps_per_second"}
 
 
 def test_it_stops_when_asked(actor):
-    stop = Stop()
-    stop.requested = True
+    stop, ended = Stop(), []
+
+    class Impatient:
+        def advance(self, count: int) -> None:
+            ended.append(count)
+            stop.requested = True
+
     with pytest.raises(Interrupted):
-        directly(actor, Rules(STEPS, 0), 4, 4, stop=stop)
+        directly(actor, Rules(STEPS, 20), 4, stop=stop, progress=Impatient())
+    assert 0 < sum(ended) < len(SEEDS)
 
 
 def test_numbers_that_are_none_are_refused(actor):

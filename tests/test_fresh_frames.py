@@ -1,5 +1,6 @@
 """Frames that are driven while V trains."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from wm_jax import fresh_frames
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.games import find
+from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
 
 
@@ -41,5 +43,15 @@ def test_every_frame_of_a_block_is_seen_once_and_blocks_differ():
 
 
 def test_a_batch_that_no_block_can_fill_is_refused():
-    with pytest.raises(ValueError, match="more than the 40 frames"):
+    with pytest.raises(UsageError, match=r"--vae.batch 41.*40 frames"):
         source(batch=41)
+
+
+def test_blocks_are_driven_by_one_program(caplog):
+    """Compiled for each block, a long training would end with the process's memory maps."""
+    frames = source()
+    frames.references(0, 1, 1)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        frames.references(5, 1, 1)
+        frames.references(10, 1, 1)
+    assert [line for line in caplog.messages if "Compiling" in line and ("draw" in line or "drive" in line)] == []

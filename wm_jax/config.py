@@ -263,6 +263,16 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
+def default_of(key: str) -> Any:
+    """The default of a setting by its option's name, such as `vae.beta`; None for what is no setting."""
+    section, _, name = key.partition(".")
+    field = Config.model_fields.get(section)
+    if field is None or not is_section(field.annotation):
+        return None
+    found = field.annotation.model_fields.get(name)
+    return None if found is None else found.default
+
+
 def config_folder() -> Path:
     """Where the YAML files lie: beside the package in a checkout, inside it once installed."""
     package = Path(__file__).parent

@@ -17,7 +17,7 @@ import numpy as np
 
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device import NO_KEY, episodes
+from wm_jax.envs.device import episodes, start_all, step_all
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -29,6 +29,9 @@ CPU_ROWS = 8
 CPU_SLOTS = 64
 """Slots on CPU: enough to share the cost of a step's many small operations, few enough to stay in cache."""
 LEAST_SLOTS = 16
+SHRINK = 4
+"""Once so small a part of the slots is still playing, the others are given up. Each size is compiled for."""
+FOREVER = 2**30
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Slots(NamedTuple):
     states: of the environment.
     frames: uint8[S, 64, 64, 3], what it shows.
     carry: of the agent.
-    places, seeds, candidates: int32[S], each episode's track, its seed, and the candidate that plays it.
+    seeds, candidates: int32[S], the episode's seed, and the candidate that plays it.
     fresh: bool[S], its first frame has not been acted on.
     running: bool[S], it has not ended.
     returns: float32[S]; lengths: int32[S]; rewarded: int32[S], the length at the last positive reward.
@@ -54,7 +57,6 @@ class Slots(NamedTuple):
     states: Any
     frames: jax.Array
     carry: AgentCarry
-    places: jax.Array
     seeds: jax.Array
     candidates: jax.Array
     fresh: jax.Array
@@ -66,7 +68,7 @@ class Slots(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of N episodes: returns float64[N], lengths int64[N], and the seconds that they took."""
+    """What came of N episodes: returns float64[N] (summed in float32), lengths int64[N], and the seconds it took."""
 
     returns: np.ndarray
     lengths: np.ndarray
@@ -91,49 +93,87 @@ def play_on_device(
     Args:
       params: the controller's are [P, n_params].
       candidates: int[N], which of them plays each episode.
-      slots: most episodes at once.
+      slots: episodes at once; as many are taken as the next power of two, on CPU at most CPU_SLOTS.
       devices: that share the slots.
       stop: is checked between segments.
       progress: is told of every episode that has ended.
     """
     began = time.monotonic()
-    world, places = episodes(env, seeds)
-    world, params = devices.whole((world, params))
-    table = places, np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
-    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
-    on_cpu = jax.default_backend() == "cpu"
-    count = _slot_count(min(slots, len(seeds), CPU_SLOTS if on_cpu else slots))
-    waiting = deque(range(len(seeds)))
-    playing = np.full(count, -1)  # the episode of each slot, -1 for none
-
-    def begin(slots: Slots | None) -> Slots:
-        """Waiting episodes into free slots."""
-        free = np.flatnonzero(playing < 0)[: len(waiting)]
-        playing[free] = [waiting.popleft() for _ in free]
-        new = np.zeros(len(playing), bool)
-        new[free] = True
-        rows = devices.rows([column[np.maximum(playing, 0)] for column in table] + [new])
-        return _begin(env, agent, world, *rows) if slots is None else _replace(env, agent, world, slots, *rows)
-
-    at_once = CPU_ROWS if on_cpu else None
-    now = begin(None)
-    while (playing >= 0).any():
+    if not seeds:
+        return Result(np.zeros(0), np.zeros(0, np.int64), 0.0)
+    books = _Books(env, agent, seeds, candidates, slots, devices)
+    params = devices.whole(params)
+    limits = jnp.array([rules.steps, rules.patience or FOREVER], jnp.int32)
+    while books.playing:
         if stop is not None:
             stop.check()
-        now = _segment(env, agent, rules, at_once, world, params, now)
-        ended = (playing >= 0) & ~np.asarray(now.running)
-        done = playing[ended]
-        returns[done], lengths[done] = np.asarray(now.returns)[ended], np.asarray(now.lengths)[ended]
-        playing[ended] = -1
-        if progress is not None and len(done):
-            progress.advance(len(done))
-        if len(done) and waiting:
-            now = begin(now)
-        elif (playing >= 0).any() and (size := _slot_count(int((playing >= 0).sum()))) <= len(playing) // 2:
-            order = np.argsort(playing < 0, kind="stable")[:size]
-            playing = playing[order]
-            now = devices.rows(jax.tree.map(lambda leaf, order=order: leaf[order], now))
-    return Result(returns, lengths, time.monotonic() - began)
+        books.slots = _segment(env, agent, _rows_at_once(), books.world, params, limits, books.slots)
+        ended = books.enter()
+        if progress is not None and ended:
+            progress.advance(ended)
+    return Result(books.returns, books.lengths, time.monotonic() - began)
+
+
+class _Books:
+    """Which slot plays which episode, and what came of them so far."""
+
+    def __init__(
+        self,
+        env: CarRacing,
+        agent: Agent,
+        seeds: Sequence[int],
+        candidates: np.ndarray,
+        slots: int,
+        devices: RowSharing,
+    ):
+        world, self._places = episodes(env, seeds)
+        self.world, self._devices = devices.whole(world), devices
+        self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
+        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+        self._waiting = deque(range(len(seeds)))
+        # First pictures are costly (the camera is far away): one for each track.
+        self._starts = start_all(env, self.world, jnp.arange(int(self._places.max()) + 1))
+        most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
+        self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
+        self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
+        self._begin()
+
+    @property
+    def playing(self) -> int:
+        """How many slots play."""
+        return int((self._episodes >= 0).sum())
+
+    def enter(self) -> int:
+        """Enter the episodes that have ended, and let others begin, or the rest move together; how many had ended."""
+        over = (self._episodes >= 0) & ~np.asarray(self.slots.running)
+        done = self._episodes[over]
+        self.returns[done] = np.asarray(self.slots.returns)[over]
+        self.lengths[done] = np.asarray(self.slots.lengths)[over]
+        self._episodes[over] = -1
+        if len(done) and self._waiting:
+            self._begin()
+        elif len(done) and self.playing:
+            self._close_up()
+        return len(done)
+
+    def _begin(self) -> None:
+        """Waiting episodes into free slots."""
+        free = np.flatnonzero(self._episodes < 0)[: len(self._waiting)]
+        self._episodes[free] = [self._waiting.popleft() for _ in free]
+        new = np.zeros(len(self._episodes), bool)
+        new[free] = True
+        here = np.maximum(self._episodes, 0)
+        rows = [self._places[here], self._seeds[here], self._candidates[here], new]
+        self.slots = _begin(self._starts, self.slots, *self._devices.rows(rows))
+
+    def _close_up(self) -> None:
+        """Those that play first, so that the network need not look at the others; and without these if few play."""
+        size = len(self._episodes)
+        while size // SHRINK >= max(LEAST_SLOTS, self.playing):
+            size //= SHRINK
+        order = np.argsort(self._episodes < 0, kind="stable")[:size]
+        self._episodes = self._episodes[order]
+        self.slots = self._devices.rows(_take(self.slots, jnp.asarray(order)))
 
 
 def _slot_count(episodes: int) -> int:
@@ -144,46 +184,61 @@ def _slot_count(episodes: int) -> int:
     return count
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _begin(env: CarRacing, agent: Agent, world: Any, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
-    """Slots in which the `new` ones begin and the others have ended."""
-    frames, states = jax.vmap(env.start, in_axes=(None, 0))(world, places)
-    number, zero = jnp.zeros(places.shape, jnp.int32), jnp.zeros(places.shape)
-    carry = agent.init(places.shape[0])
-    return Slots(states, frames, carry, places, seeds, candidates, new, new, zero, number, number)
+def _rows_at_once() -> int | None:
+    return CPU_ROWS if jax.default_backend() == "cpu" else None
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _replace(
-    env: CarRacing, agent: Agent, world: Any, slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any
-) -> Slots:
-    """The slots, with other episodes in the `new` ones."""
-    begun = _begin(env, agent, world, places, seeds, candidates, new)
+def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
+    """So many slots in which nothing is played."""
+    frames, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
+    number, no, zero = jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), jnp.zeros(count)
+    return Slots(states, frames, agent.init(count), number, number, no, no, zero, number, number)
 
-    def choose(fresh: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(new.reshape(-1, *[1] * (fresh.ndim - 1)), fresh, old)
 
+@partial(jax.jit, donate_argnums=1)
+def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
+    """The slots, with the first frames of other episodes in the `new` ones. Their carries are reset by `fresh`."""
+
+    def choose(begun: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(new.reshape(-1, *[1] * (begun.ndim - 1)), begun, old)
+
+    frames, states = jax.tree.map(lambda leaf: leaf[places], starts)
+    number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)
+    begun = Slots(states, frames, slots.carry, seeds, candidates, new, new, zero, number, number)
     return jax.tree.map(choose, begun, slots)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=6)
+@jax.jit
+def _take(slots: Slots, order: jax.Array) -> Slots:
+    """These slots, in this order."""
+    return jax.tree.map(lambda leaf: leaf[order], slots)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=6)
 def _segment(
-    env: CarRacing, agent: Agent, rules: Rules, at_once: int | None, world: Any, params: AgentParams, slots: Slots
+    env: CarRacing,
+    agent: Agent,
+    at_once: int | None,
+    world: Any,
+    params: AgentParams,
+    limits: jax.Array,
+    slots: Slots,
 ) -> Slots:
-    """SEGMENT steps of all slots, of which those that have ended change nothing any more."""
+    """SEGMENT steps of all slots; the results of those that have ended stay what they are.
+
+    Args:
+      limits: int32[2], the most steps of an episode, and of its steps without a reward.
+    """
     ids = jnp.arange(slots.running.shape[0], dtype=jnp.int32)
 
     def step(slots: Slots, _: Any) -> tuple[Slots, None]:
         acting = jnp.where(slots.running, ids, -1)
         rows = acting, slots.frames, slots.seeds, slots.candidates, slots.fresh
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
-        advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
-        frames, states, rewards, terminated, _info = advance(NO_KEY, slots.states, actions, world)
+        frames, states, rewards, terminated = step_all(env, world, slots.states, actions)
         lengths = slots.lengths + slots.running.astype(jnp.int32)
         rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
-        ended = terminated | (lengths >= rules.steps)
-        if rules.patience:
-            ended |= lengths - rewarded >= rules.patience
+        ended = terminated | (lengths >= limits[0]) | (lengths - rewarded >= limits[1])
         return slots._replace(
             states=states,
             frames=frames,

@@ -15,7 +15,8 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.envs.car_racing import CarRacing, Params
 from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.device import NO_KEY
+from wm_jax.envs.device import start_all, step_all
+from wm_jax.errors import UsageError
 from wm_jax.rollout import plan
 from wm_jax.spaces import ActionSpace
 
@@ -26,7 +27,7 @@ EVERY = 2
 
 
 class FreshFrames:
-    """A source of batches (`data.frames.Batches`).
+    """A source of batches (`data.frames.Batches`) that never repeats itself.
 
     Args:
       env: the game.
@@ -47,7 +48,10 @@ class FreshFrames:
         self._steps, self._policy, self._hold = steps // EVERY * EVERY, policy, hold
         self._updates = CARS * (self._steps // EVERY) // batch
         if self._updates == 0:
-            raise ValueError(f"a batch of {batch} is more than the {CARS * self._steps // EVERY} frames of a block")
+            raise UsageError(
+                f"--vae.batch {batch}: --vae.frames fresh drives {CARS * self._steps // EVERY} frames at a time; "
+                "give a smaller batch, or more --collect.episode_steps"
+            )
         self._blocks: dict[int, jax.Array] = {}
 
     def references(self, step: int, count: int, room: int) -> jax.Array:
@@ -77,15 +81,14 @@ class FreshFrames:
 @partial(jax.jit, static_argnums=0)
 def _drive(env: CarRacing, params: Any, plans: jax.Array) -> jax.Array:
     """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A]; lost games drive on."""
-    advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
 
     def step(states: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
         for action in actions:
-            frames, states, *_ = advance(NO_KEY, states, action, params)
+            frames, states, _, _ = step_all(env, params, states, action)
         return states, frames
 
     count, steps = plans.shape[:2]
-    _, states = jax.vmap(env.start, in_axes=(None, 0))(params, jnp.arange(count))
+    _, states = start_all(env, params, jnp.arange(count))
     pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, -1)
     frames = jax.lax.scan(step, states, pieces)[1]
     return frames.reshape(-1, *frames.shape[2:])

@@ -109,7 +109,8 @@ def play(
       UserError: the policy's actions are not finite.
     """
     if watch is None and pool.environment is not None and isinstance(policy, AgentPolicy):
-        return policy.play_on_device(pool.environment, Rules(pool.episode_steps, patience), stop, progress)
+        rules = Rules(pool.episode_steps, patience)
+        return policy.play_on_device(pool.environment, seeds, rules, pool.slots, stop, progress)
     match = _Match(pool, seeds, policy, patience, _follow(stop, progress, watch))
     began = time.monotonic()
     while match.waiting:
@@ -299,16 +300,18 @@ class AgentPolicy:
         pieces = [slice(start, start + most) for start in range(0, len(ids), most)]
         return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
 
-    def play_on_device(self, env: Any, rules: Rules, stop: Stop | None, progress: Progress | None) -> Played:
+    def play_on_device(
+        self, env: Any, seeds: Sequence[int], rules: Rules, slots: int, stop: Stop | None, progress: Progress | None
+    ) -> Played:
         """Play all episodes where the network is; see `play`."""
         result = play_on_device(
             env,
-            self._seeds.tolist(),
+            seeds,
             self._agent,
             self._params,
             self._candidates,
             rules,
-            slots=self._slots,
+            slots=slots,
             devices=self._devices,
             stop=stop,
             progress=progress,

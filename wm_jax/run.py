@@ -30,6 +30,7 @@ from typing import Any
 from wm_jax import __version__, hosts
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
+from wm_jax.config import default_of
 from wm_jax.errors import UserError
 from wm_jax.files import lock, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, say
@@ -121,7 +122,8 @@ class Stage:
         current = _identity(settings, parents)
         for kind in ("settings", "parents"):
             for key in sorted({*found[kind], *current[kind]}):
-                was, now_is = found[kind].get(key), current[kind].get(key)
+                # A setting that did not exist yet when the artefact was made was then what is its default.
+                was, now_is = (each[kind].get(key, default_of(key)) for each in (found, current))
                 if was != now_is:
                     what = f"--{key} {was}" if kind == "settings" else f"another {key} ({_short(was)})"
                     instead = now_is if kind == "settings" else _short(now_is)

@@ -8,7 +8,7 @@ Several processes (`hosts.py`) run this loop side by side over one mesh of all t
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ class Recipe:
       prepare: opens the data, for a given seed of the training: the task, and the report of `fit`.
       record: kept with the weights.
       extras: further entries of the summary.
+      also_fixed: settings of other sections that must stay the same while this is gone on with.
     """
 
     settings: VaeConfig | MemoryConfig
@@ -87,6 +88,7 @@ class Recipe:
     prepare: Callable[[int], tuple[Task, Report]]
     record: dict[str, Any]
     extras: dict[str, Any]
+    also_fixed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str,
     settings, count = recipe.settings, recipe.store.count().episodes
     # A decaying learning rate depends on how many steps there are.
     length = {"steps": settings.steps} if settings.final_learning_rate else {}
-    identity = {"seed": config.seed, stage.name: settings.fixed() | length, "episodes": count}
+    identity = {"seed": config.seed, stage.name: settings.fixed() | length, "episodes": count, **recipe.also_fixed}
     with stage.lock():
         stage.check(identity, recipe.parents)
         if (done := stage.finished("steps", settings.steps, recipe.params)) is not None:

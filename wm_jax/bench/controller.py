@@ -1,6 +1,5 @@
 """C's benchmark: what one generation plays on the host's CarRacing, environments and network together."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.process import cores
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 
 POPULATION, STEPS = 64, 125
@@ -156,7 +156,7 @@ class Setting:
         """A process for every core, each with one Gymnasium environment and batches of one."""
         from wm_jax.bench.pytorch import controller
 
-        return controller.written(self.torch_agent(), self.seeds, self.game.episode_steps, os.cpu_count() or 1)
+        return controller.written(self.torch_agent(), self.seeds, self.game.episode_steps, cores())
 
     def environments(self) -> Work:
         """Random actions."""

@@ -27,7 +27,7 @@ class Batches(Protocol):
     batch_axis: int
 
     def references(self, step: int, count: int, room: int) -> Any:
-        """What `fetch` needs for steps `step .. step + count`: NumPy arrays with a leading axis of length `room`."""
+        """What `fetch` needs for steps `step .. step + count`: arrays with a leading axis of length `room`."""
         ...
 
     def fetch(self, data: Any, reference: Any) -> Any:

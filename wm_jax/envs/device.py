@@ -18,8 +18,10 @@ from wm_jax.devices import padded, padded_size
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.pool import Step
 
-NO_KEY = np.zeros(2, np.uint32)
+_NO_KEY = np.zeros(2, np.uint32)
 """For steps that draw nothing."""
+_LEAST_ROWS = 2
+"""A row that is alone in its batch may be rounded otherwise than among others."""
 
 
 class Episodes(NamedTuple):
@@ -53,12 +55,12 @@ class DeviceEngine:
         """See `Engine`."""
         self._sent.clear()
         self._params, places = episodes(self.environment, seeds)
-        frames, self._states = _start(self.environment, self._params, jnp.asarray(places))
+        frames, self._states = start_all(self.environment, self._params, jnp.asarray(places))
         return np.array(frames)
 
     def send(self, ids: NDArray[np.int32], actions: NDArray[Any]) -> None:
         """See `Engine`. Batches are padded, so that few programs are compiled."""
-        size = padded_size(len(ids))
+        size = max(padded_size(len(ids)), _LEAST_ROWS)
         rows = padded(ids, size, np.iinfo(np.int32).max), padded(actions, size)
         self._states, answer = _advance(self.environment, self._params, self._states, *rows)
         self._sent.append((ids, answer))
@@ -76,9 +78,18 @@ class DeviceEngine:
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(env: CarRacing, params: Any, places: jax.Array) -> tuple[jax.Array, Any]:
-    """First frames and states."""
+def start_all(env: CarRacing, params: Any, places: jax.Array) -> tuple[jax.Array, Any]:
+    """First frames uint8[N, 64, 64, 3] and states of episodes on these tracks int32[N]."""
     return jax.vmap(env.start, in_axes=(None, 0))(params, places)
+
+
+def step_all(
+    env: CarRacing, params: Any, states: Any, actions: jax.Array
+) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+    """One step of N episodes: frames, states, rewards float32[N], and whether the game has ended, bool[N]."""
+    advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
+    frames, states, rewards, terminated, _ = advance(_NO_KEY, states, actions, params)
+    return frames, states, rewards, terminated
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -87,7 +98,6 @@ def _advance(
 ) -> tuple[Any, tuple[jax.Array, ...]]:
     """The states after these rows have been stepped; frames, rewards and ends of the rows. Ids out of range pad."""
     own = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), states)
-    advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
-    frames, own, rewards, terminated, _ = advance(NO_KEY, own, actions, params)
+    frames, own, rewards, terminated = step_all(env, params, own, actions)
     states = jax.tree.map(lambda leaf, new: leaf.at[ids].set(new, mode="drop"), states, own)
     return states, (frames, rewards, terminated)

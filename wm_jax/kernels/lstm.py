@@ -72,6 +72,7 @@ def lstm(
             {**params._asdict(), "h": carry[0], "c": carry[1], "x": x, "first": first},
             {"wx": (inputs, gates), "wh": (hidden, gates), "b": (gates,), "h": state, "c": state}
             | {"x": x.shape, "first": (steps, batch)},
+            {"first": bool},
         )
     return {"plain": _scan, "derived": _derived_lstm, "native": _native_lstm}[formulation](params, carry, x, first)
 

@@ -10,7 +10,6 @@ player on each game, as it is finished: nothing is played twice, whatever is ask
 """
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say
+from wm_jax.process import cores
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
@@ -140,7 +140,7 @@ class Sitting:
             kept = {"made": made, "scores": [], "lengths": [], "seconds": 0.0}
         done, watch = len(kept["scores"]), Stopwatch(kept["seconds"])
         if done < count:
-            slots = min(count - done, SLOTS_PER_CORE * (self.settings.workers or os.cpu_count() or 1))
+            slots = min(count - done, SLOTS_PER_CORE * (self.settings.workers or cores()))
             with (
                 contextlib.closing(self._open(slots)) as pool,
                 Progress(f"{who} on {self.on}", count, "episode", done=done) as progress,

@@ -25,7 +25,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wm_jax.envs.car_racing.raster import FRAME, MIDDLE, OBSERVATION, Raster, Vector, raster
-from wm_jax.envs.car_racing.track import CELL, CURB, FIELD, STRIP, Tracks, nearest_section
+from wm_jax.envs.car_racing.track import CELL, CELLS, CURB, FIELD, SECTIONS, STRIP, Tracks, nearest_section
 from wm_jax.kernels import native
 
 OUTLINE = 0.5
@@ -288,6 +288,9 @@ def _edges() -> Vector:
 
 # ---- In C ----
 
+_READ = ("nearest", "strips", "colours")
+"""What C reads of `Tracks`."""
+
 
 def _natively(width: int) -> Callable[[Tracks, tuple[Array, Array, Array]], Array]:
     """(tracks, fields of shots [B]) -> uint8 [B, H, W, 3]. Under `vmap` all pictures are drawn in one call."""
@@ -298,14 +301,15 @@ def _natively(width: int) -> Callable[[Tracks, tuple[Array, Array, Array]], Arra
         constants = (FIELD, CELL, PATCH, OUTLINE, CURB, LOST_LEVELS, *MIDDLE, grid.width, grid.height, grid.sample)
         vectors = [np.array(constants), grid.columns, grid.rows, _edges(), grid.sample_columns, grid.sample_rows]
         vectors += [grid.column_weights, grid.row_weights, np.array([*_WHEELS.flat, *_TYRE])]
-        size = (shots[0].shape[0], len(grid.rows), len(grid.columns), 3)
+        count, size = tracks.count.shape[0], (shots[0].shape[0], len(grid.rows), len(grid.columns), 3)
+        arrays = dict(zip(Shot._fields, shots, strict=True)) | {name: getattr(tracks, name) for name in _READ}
+        shapes = {"track": size[:1], "visited": (size[0], SECTIONS), "numbers": (size[0], 21)}
+        shapes |= {"nearest": (count, CELLS, CELLS), "strips": (count, SECTIONS + 1, 16), "colours": (count, 3, 3)}
+        native.require("scene", arrays, shapes, {"track": jnp.int32, "visited": bool, "nearest": jnp.int16})
         return native.call(
             "scene",
             jax.ShapeDtypeStruct(size, jnp.uint8),
-            *shots,
-            tracks.nearest,
-            tracks.strips,
-            tracks.colours,
+            *arrays.values(),
             *(np.asarray(vector, np.float32) for vector in vectors),
             part_x=grid.car[1].start,
             part_y=grid.car[0].start,

@@ -5,6 +5,7 @@ tracks where making them on the host would be the slowest part.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -43,6 +44,7 @@ class Layout(NamedTuple):
     """As in `Tracks`."""
 
 
+@partial(jax.jit, static_argnums=1)
 def draw_tracks(key: Key[Array, ""], count: int) -> Tracks:
     """A bank of so many new tracks."""
     layouts = _draw_layouts(key, count)
@@ -111,7 +113,8 @@ def lay_out(checkpoints: Float32[Array, "12 2"]) -> Layout:
         section = alpha, 0.5 * (beta + after), x, y, laps <= LAPS
         return _Walker(x, y, after, target, laps, below), section
 
-    start = _Walker(*map(jnp.float32, (1.5 * RADIUS, 0, 0)), jnp.int32(0), jnp.int32(0), jnp.bool_(False))
+    x, y, beta = map(jnp.float32, (1.5 * RADIUS, 0, 0))
+    start = _Walker(x, y, beta, jnp.int32(0), jnp.int32(0), jnp.bool_(False))
     polar, angles, x, y, walking = lax.scan(step, start, None, MOST_STEPS)[1]
     # The step that completes the last lap is still part of the walk.
     walking = jnp.concatenate([jnp.ones(1, bool), walking[:-1]])

@@ -58,6 +58,13 @@ class CarRacing(Environment[State, Params]):
         self._continuous, self._whole = continuous, whole
         self._shape = (96, 96, 3) if whole else (64, 64, 3)
 
+    def __eq__(self, other: object) -> bool:
+        """Alike ones are the same to `jax.jit`, which then compiles once for all of them."""
+        return type(other) is type(self) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._continuous, self._whole))
+
     @staticmethod
     def on_tracks(seeds: Sequence[int], *, colourful: bool = False, episode_steps: int = EPISODE_STEPS) -> Params:
         """Parameters with Gymnasium's tracks of these seeds, in this order.

@@ -10,7 +10,6 @@ What EnvPool does that the contract doesn't allow, and how it is hidden here:
 - its limits on the length of an episode would look like terminations or truncations that aren't ours: they are lifted.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from wm_jax.envs.host import qt
 from wm_jax.envs.host.frames import SIZE, shrink
 from wm_jax.envs.host.pool import LARGEST_SEED, Step
 from wm_jax.errors import UserError
+from wm_jax.process import cores
 from wm_jax.spaces import Continuous
 
 # Environments per EnvPool `recv`. A call costs some 20 microseconds, which matters beside Procgen's steps of 50 only;
@@ -46,7 +46,7 @@ class EnvPoolEngine:
             raise UserError(f"--env.backend envpool: EnvPool can't be loaded ({reason}); install it") from None
         self._make: Any = envpool.make
         self._game = game
-        threads = workers or game.env.threads or os.cpu_count() or 1
+        threads = workers or game.env.threads or cores()
         self._options = {**_options(game, test_levels), "num_threads": threads, "max_episode_steps": _NO_LIMIT}
         self._idle = _idle_actions(game, max(_BATCH.values()))
         self._pool: Any = None

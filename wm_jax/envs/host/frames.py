@@ -1,12 +1,13 @@
 """From a game's screen to the 64x64 picture that V sees: crop, then exact area average."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from wm_jax.process import cores
 
 SIZE = 64
 
@@ -28,7 +29,7 @@ def shrink(screens: NDArray[np.uint8], crop: tuple[int, int, int, int] | None) -
     if screens.shape[1:3] == (SIZE, SIZE):
         return np.ascontiguousarray(screens)
     frames = np.empty((len(screens), SIZE, SIZE, 3), np.uint8)
-    if len(screens) <= _CHUNK or (os.cpu_count() or 1) == 1:
+    if len(screens) <= _CHUNK or cores() == 1:
         _resize(screens, frames)
         return frames
     parts = [slice(start, start + _CHUNK) for start in range(0, len(screens), _CHUNK)]
@@ -47,4 +48,4 @@ def _resize(screens: NDArray[np.uint8], frames: NDArray[np.uint8]) -> None:
 @cache
 def _threads() -> ThreadPoolExecutor:
     """OpenCV leaves Python's lock while it works, so threads do help: one could not keep up with 16 cores of games."""
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="shrink")
+    return ThreadPoolExecutor(min(8, cores()), thread_name_prefix="shrink")

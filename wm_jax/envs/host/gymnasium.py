@@ -24,6 +24,7 @@ from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.host.pool import Step
 from wm_jax.envs.host.worker import make
 from wm_jax.errors import UsageError, UserError
+from wm_jax.process import cores
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 _DEFAULT_STEPS = 1000
@@ -112,7 +113,7 @@ def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> 
     options: dict[str, Any] = {}
     if game.family == "atari" and not official:
         options = {"frameskip": game.env.frame_skip, "repeat_action_probability": game.env.sticky}
-    return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or os.cpu_count() or 1))
+    return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or cores()))
 
 
 class GymnasiumEngine:

@@ -27,6 +27,8 @@ from wm_jax.process import cache_folder, processor
 FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene", "nearest")
 FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 COMPILERS = ("cc", "gcc", "clang")
+_FLOATS: Mapping[str, Any] = {}
+"""No array holds anything but float32."""
 
 
 class CannotBuild(Exception):
@@ -81,13 +83,16 @@ def call(name: str, results: Any, *arguments: Any, **attributes: int) -> Any:
     return jax.ffi.ffi_call(f"wm_jax_{name}", results, vmap_method="sequential")(*arguments, **integers)
 
 
-def require(name: str, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def require(
+    name: str, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, Any] = _FLOATS
+) -> None:
     """Refuse arrays that aren't what a kernel was written for: C reads whatever lies behind a smaller one.
 
     Args:
       name: of the operation, for errors.
-      arrays: by name. All hold float32, but `first`, which holds bools.
+      arrays: by name.
       shapes: what each must have.
+      types: what each must hold, if not float32.
 
     Raises:
       RuntimeError: the kernels are not `available`.
@@ -98,8 +103,8 @@ def require(name: str, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int
         raise RuntimeError("there are no kernels in C here: ask native.available() first")
     for each, array in arrays.items():
         if array.shape != shapes[each] or 0 in array.shape:
-            raise ValueError(f"{name}: {each} is {array.shape}, not {shapes[each]} of at least one number")
-        wanted = np.dtype(bool if each == "first" else np.float32)
+            raise ValueError(f"{name}: {each} is {array.shape}; it must be {shapes[each]}, and not empty")
+        wanted = np.dtype(types.get(each, np.float32))
         if array.dtype != wanted:
             raise TypeError(f"{name}: {each} holds {array.dtype}, but the kernels in C take {wanted}")
 

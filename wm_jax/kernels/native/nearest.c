@@ -23,7 +23,8 @@ static void draw_map(void *data, int64_t track) {
   int32_t *best = malloc(size * sizeof *best);
   if (best == NULL) abort(); /* As XLA does when it has no memory. */
   for (size_t i = 0; i < size; i++) best[i] = INT32_MAX, out[i] = (int16_t)p->sections;
-  for (int64_t section = 0; section < p->count[track]; section++) {
+  const int64_t count = p->count[track] < p->sections ? p->count[track] : p->sections;
+  for (int64_t section = 0; section < count; section++) {
     const float x = points[2 * section], y = points[2 * section + 1];
     const int64_t column = (int64_t)floorf((x + p->field) / p->cell), row = (int64_t)floorf((y + p->field) / p->cell);
     for (int64_t v = row - p->around; v <= row + p->around; v++) {

@@ -13,7 +13,7 @@ enum { AHEAD, RIGHT = 3, HALF = 6, NEXT_RIGHT = 7, NEXT_HALF = 10, CURB, NEXT_CU
 /* A row of what is seen has these in the camera's frame and divided by the footprint, and in the place of NEXT: */
 enum { KERB_WIDTH = NEXT };
 
-/* Of `drawing._CONSTANTS`, and of `drawing.Shot.numbers`. */
+/* In the order of `drawing._natively`, and of `drawing.Shot.numbers`. */
 typedef struct {
   float field, cell, patch, outline, curb, lost, middle_x, middle_y, width, height, sample;
 } Constants;
@@ -22,8 +22,8 @@ typedef struct {
 } Shot;
 
 typedef struct {
-  int64_t cells, h, w;
-  const int32_t *track, *count;
+  int64_t tracks, cells, h, w;
+  const int32_t *track;
   const uint8_t *visited;
   const Shot *shots;
   const int16_t *nearest;
@@ -48,7 +48,8 @@ typedef struct {
 } Work;
 
 INLINE vec constant(float x) { return (vec){0} + x; }
-INLINE vec at_least(vec x, float low) { return choose(x < low, constant(low), x); }
+/* NaN becomes the bound: what it is an index to must exist. */
+INLINE vec at_least(vec x, float low) { return choose(x > low, x, constant(low)); }
 INLINE vec at_most(vec x, float high) { return choose(x > high, constant(high), x); }
 INLINE vec least(vec a, vec b) { return choose(a < b, a, b); }
 INLINE vec most(vec a, vec b) { return choose(a > b, a, b); }
@@ -254,7 +255,8 @@ static void shoot(void *data, int64_t i) {
   const Scene *p = data;
   Work w;
   w.scene = p, w.shot = p->shots + i;
-  const int64_t track = p->track[i];
+  /* As XLA does with indices that are out of range. */
+  const int64_t wanted = p->track[i], track = wanted < 0 ? 0 : wanted < p->tracks ? wanted : p->tracks - 1;
   w.strips = p->strips + track * (SECTIONS + 1) * COLUMNS;
   w.colours = p->colours + track * 3 * CHANNELS;
   w.nearest = p->nearest + track * p->cells * p->cells;
@@ -275,13 +277,13 @@ static void shoot(void *data, int64_t i) {
   pack(&w, p->out + i * p->h * p->w * CHANNELS);
 }
 
-/* (track, visited, numbers of the shots, and what `drawing._native` names) -> pictures uint8 [B, H, W, 3] */
+/* (what `drawing._natively` passes) -> pictures uint8 [B, H, W, 3] */
 XLA_FFI_Error *wm_jax_scene(Frame *frame) {
   if (is_query(frame)) return NULL;
   const XLA_FFI_Buffer *out = result(frame, 0), *nearest = argument(frame, 3), *hull = argument(frame, 9);
   const XLA_FFI_Buffer *column_weights = argument(frame, 12), *row_weights = argument(frame, 13);
   Scene scene = {
-      .cells = nearest->dims[1], .h = out->dims[1], .w = out->dims[2],
+      .tracks = nearest->dims[0], .cells = nearest->dims[1], .h = out->dims[1], .w = out->dims[2],
       .track = argument(frame, 0)->data, .visited = argument(frame, 1)->data, .shots = argument(frame, 2)->data,
       .nearest = nearest->data, .strips = argument(frame, 4)->data, .colours = argument(frame, 5)->data,
       .constants = argument(frame, 6)->data, .columns = argument(frame, 7)->data, .rows = argument(frame, 8)->data,
