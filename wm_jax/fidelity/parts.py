@@ -65,7 +65,7 @@ def measure_motion(sizes: Sizes) -> list[Table]:
         for style in sizes.styles:
             batch = gathered(style, sizes.seeds, sizes.steps)
             single[style] = _one_step(motion.one_step(tracks, batch))
-            many[style] = _drift(motion.drift(tracks, batch), DRIFT.get(style))
+            many[style] = _drift(motion.drift(tracks, batch), sizes.steps, DRIFT.get(style))
         title = f"One step from each state of Gymnasium's ({_seeds(sizes.seeds)}): largest errors, shares that differ"
         tables = [Table("motion", "one step", title, single)]
         title = f"{sizes.steps} steps with the same actions, without correction ({_seeds(sizes.seeds)})"
@@ -73,7 +73,7 @@ def measure_motion(sizes: Sizes) -> list[Table]:
         if laps:
             batch = gathered("following", laps, LAP_STEPS)
             row = {"lap ended": Figure(float(batch.terminated.mean()), ".0%", 1.0, above=True)}
-            row |= _drift(motion.drift(bank(laps), batch), None)
+            row |= _drift(motion.drift(bank(laps), batch), LAP_STEPS)
             title = f"Once round the track, until the lap ends the game ({_seeds(laps)})"
             tables.append(Table("motion", "lap", title, {"following": row}))
     return tables
@@ -128,9 +128,9 @@ def measure_returns(sizes: Sizes) -> list[Table]:
     rows["all"]["means off"] = Figure(worst, ".2%", OFF)
     title = f"Returns of {len(policies)} policies, {len(seeds)} episodes each ({_seeds(seeds)})"
     remark = (
-        f"off: mean absolute difference of a pair's returns, as a share of their range in Gymnasium, {whole.span:.0f}; "
-        "means off: of the means; ends: both\n  ended by the game, or neither; steps: in the same step; "
-        "one tile: pairs that differ by less than it earns"
+        f"off: mean absolute difference of a pair's returns, as a share of their range in Gymnasium, {whole.span:.0f}\n"
+        "  means off: the same of the policies' mean returns; one tile: pairs that differ by less than it earns\n"
+        "  ends: pairs in which the game ends both or neither; steps: in the same step"
     )
     return [Table("returns", "returns", title, rows, remark)]
 
@@ -160,13 +160,13 @@ def _one_step(found: motion.OneStep) -> dict[str, Figure]:
     return row | differ | {"ends": Figure(1.0 - found.ends, ".0%", 1.0, above=True)}
 
 
-def _drift(found: motion.Drift, bar: float | None) -> dict[str, Figure]:
+def _drift(found: motion.Drift, steps: int, bar: float | None = None) -> dict[str, Figure]:
     row: dict[str, Figure] = {}
     if DRIFT_STEPS in found.positions:
         median, worst = found.positions[DRIFT_STEPS]
         row |= {f"median after {DRIFT_STEPS}": Figure(median, ".1e", bar), "worst": Figure(worst, ".1e")}
-    last = max(found.positions, default=0)
-    if last > DRIFT_STEPS:
+    last = max(each for each in motion.CHECKPOINTS if each <= steps)
+    if last > DRIFT_STEPS and last in found.positions:
         row[f"median after {last}"] = Figure(found.positions[last][0], ".1e")
     return row | {
         "visited equal": Figure(found.touched, ".2%", SAME, above=True),

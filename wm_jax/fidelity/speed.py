@@ -7,18 +7,22 @@ second of the game, in which the camera is far away and our pictures take longer
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing as TheirCarRacing
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing, dynamics
+from wm_jax.envs.car_racing.drawing import frame
+from wm_jax.envs.car_racing.environment import view
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
+from wm_jax.envs.car_racing.state import CarState
+from wm_jax.envs.car_racing.track import Tracks
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import HostPool, open_pool
@@ -71,29 +75,26 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
 
 
 def _ours(count: int, steps: int, *, frames: bool) -> Work:
-    """The steps of a call are one program; the next call goes on from where it ended."""
-    env = CarRacing()
-    params = env.default_params
+    """What `CarRacing.step_env` does. The steps of a call are one program; the next call goes on where it ended."""
+    tracks = CarRacing().default_params.tracks
+    ids = jnp.arange(count, dtype=jnp.int32) % tracks.count.shape[0]
     actions = jnp.asarray(_actions(count, steps))
-    ids = jnp.arange(count, dtype=jnp.int32) % params.tracks.count.shape[0]
-    state = jax.jit(jax.vmap(env.start, in_axes=(None, 0)))(params, ids)
-    keys = jnp.zeros(count, jnp.uint32)  # nothing is drawn in a step
+    draw = jax.vmap(lambda tracks, car: frame(tracks, view(car)), in_axes=(None, 0))
+    cars = jax.jit(jax.vmap(dynamics.start, in_axes=(None, 0)))(tracks, ids)
+    now = (cars, jax.jit(draw)(tracks, cars))
 
     @jax.jit
-    def play(params: Any, state: Any, actions: Any) -> Any:
-        def once(before: Any, action: Any) -> tuple[Any, None]:
-            # The pictures are carried along, or the compiler would leave out what nobody looks at.
-            if frames:
-                picture, now, _, _, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(keys, before[1], action, params)
-                return (picture, now), None
-            car, _, _ = jax.vmap(dynamics.step, in_axes=(None, 0, 0))(params.tracks, before[1].car, action)
-            return (before[0], before[1].replace(car=car)), None
+    def play(tracks: Tracks, now: tuple[CarState, Array], actions: Array) -> tuple[CarState, Array]:
+        def once(now: tuple[CarState, Array], action: Array) -> tuple[tuple[CarState, Array], Array]:
+            cars, rewards, _ = jax.vmap(dynamics.step, in_axes=(None, 0, 0))(tracks, now[0], action)
+            # Pictures are carried along, or the compiler might leave out those that nobody looks at.
+            return (cars, draw(tracks, cars) if frames else now[1]), rewards
 
-        return jax.lax.scan(once, state, actions)[0]
+        return jax.lax.scan(once, now, actions)[0]
 
     def work() -> None:
-        nonlocal state
-        state = jax.block_until_ready(play(params, state, actions))
+        nonlocal now
+        now = jax.block_until_ready(play(tracks, now, actions))
 
     return work
 
