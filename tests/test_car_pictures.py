@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from wm_jax.envs.car_racing.drawing import frame, observation, picture, shot
+from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
 from wm_jax.envs.car_racing.track import bank
+from wm_jax.fidelity.motion import synchronised
 from wm_jax.fidelity.pictures import Album, compare, observations_differ, photograph
 from wm_jax.kernels import native
 
@@ -47,7 +49,9 @@ def test_a_picture_of_something_else_is_told_apart():
     theirs = album("held")
     frames, ours = theirs.frames().astype(int), theirs.ours()
     states = theirs.states
-    moved = theirs.__class__(theirs.seeds, theirs.times, states._replace(position=states.position + 0.3), theirs.observations)
+    moved = theirs.__class__(
+        theirs.seeds, theirs.times, states._replace(position=states.position + 0.3), theirs.observations
+    )
     steered = states._replace(joint_angles=states.joint_angles + 0.3)
     steered = theirs.__class__(theirs.seeds, theirs.times, steered, theirs.observations)
     error = np.abs(ours - frames).mean()
@@ -76,7 +80,10 @@ def test_maps_over_maps_draw_the_same(fast):
         zeros = jnp.zeros(4)
         return picture(tracks, shot(track, jnp.zeros(400, bool), position, angle, zeros, zeros, time), FRAME, fast=fast)
 
-    columns = [jnp.asarray(np.array(column, kind)) for column, kind in zip(zip(*rows, strict=True), ("i4", "f4", "f4", "f4"), strict=True)]
+    columns = [
+        jnp.asarray(np.array(column, kind))
+        for column, kind in zip(zip(*rows, strict=True), ("i4", "f4", "f4", "f4"), strict=True)
+    ]
     one_by_one = np.stack([jax.jit(draw)(*(column[i] for column in columns)) for i in range(6)])
     two_by_three = [column.reshape(2, 3, *column.shape[1:]) for column in columns]
     nested = jax.jit(jax.vmap(jax.vmap(draw)))(*two_by_three)
@@ -91,7 +98,9 @@ def test_maps_over_maps_draw_the_same(fast):
 def test_an_observation_has_the_bar_below():
     tracks = bank((1000,))
     zeros = jnp.zeros(4)
-    shown = shot(jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5))
+    shown = shot(
+        jnp.int32(0), jnp.zeros(400, bool), tracks.points[0, 0], tracks.angles[0, 0], zeros, zeros, jnp.float32(5)
+    )
     bar = jnp.full((OBSERVATION - ROWS_SEEN, OBSERVATION, 3), 9, jnp.uint8)
     whole = observation(tracks, shown, bar)
     assert whole.shape == (96, 96, 3) and (whole[84:] == 9).all()
@@ -105,3 +114,14 @@ def test_footprints_tile_the_window(width):
     assert grid.rows.mean() == pytest.approx(WINDOW[1] * ROWS_SEEN / OBSERVATION / 2, abs=0.01)
     for weights in (grid.column_weights, grid.row_weights):
         np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+
+
+def test_instruments_show_what_gymnasiums_show():
+    """But for the score in figures: rows 3..8 of the bar, up to column 28, where it also hides other instruments."""
+    theirs = album("held")
+    states = jax.tree.map(lambda field: field[None], theirs.states)
+    cars = jax.tree.map(lambda leaf: leaf[0], synchronised(states))
+    differences = np.abs(np.asarray(jax.jit(jax.vmap(bar))(cars)).astype(int) - theirs.observations[:, ROWS_SEEN:])
+    differences[:, 3:9, :28] = 0
+    assert differences.mean() < 0.05 and differences.max() < 30
+    assert theirs.observations[:, ROWS_SEEN:, 28:].max(axis=(1, 2, 3)).min() > 50

@@ -95,7 +95,7 @@ def test_strips_measure_distances_to_the_tiles_sides(tracks):
             corners = points + side * track.HALF_WIDTH * across
             for prefix, tile in (("", np.arange(count)), ("next_", (np.arange(count) + 1) % count)):
                 for ends in (corners[tile], corners[tile - 1]):
-                    right = (strip[f"{prefix}right_x"] * ends[:, 0] + strip[f"{prefix}right_y"] * ends[:, 1])
+                    right = strip[f"{prefix}right_x"] * ends[:, 0] + strip[f"{prefix}right_y"] * ends[:, 1]
                     right += strip[f"{prefix}right_c"]
                     # At the seam of the two ends of a track sections may be farther apart, and askew.
                     off = np.sort(np.abs(right - side * strip[f"{prefix}half"]))

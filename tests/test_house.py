@@ -21,7 +21,8 @@ FLOORS = (
     "checkpoints interrupt",
     "run",
     "models envs data",  # floor 1
-    "training rollout evolution artefacts lineage",  # floor 2
+    "training device_rollout evolution artefacts lineage",  # floor 2, in two steps
+    "rollout",
     "render",  # floor 3, in two steps
     "stages bench fidelity",
     "cli",  # floor 4
@@ -51,7 +52,7 @@ NO_JAX = (
 """Imported by processes that must start fast, or before JAX may be imported; some import it late, in a function."""
 
 # Declared, but imported by nobody here: Gymnasium and EnvPool load them.
-INDIRECT = {"box2d", "pygame-ce", "pyqt5-qt5", "six", "gymnax"}
+INDIRECT = {"box2d", "pygame-ce", "pyqt5-qt5", "six"}
 
 
 def modules() -> dict[str, Path]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device import episodes
+from wm_jax.envs.device import NO_KEY, episodes
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -25,9 +25,9 @@ from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
 CPU_ROWS = 8
-"""Rows that go through the network together on CPU, see `rollout.CPU_ROWS`."""
+"""Rows that go through the network together on CPU: as fast as more of them, and less is lost in a short batch."""
 CPU_SLOTS = 64
-"""Slots on CPU: their frames and activations stay in cache, and the cost of a step's many small operations is shared."""
+"""Slots on CPU: enough to share the cost of a step's many small operations, few enough to stay in cache."""
 LEAST_SLOTS = 16
 
 
@@ -173,15 +173,13 @@ def _segment(
     """SEGMENT steps of all slots, of which those that have ended change nothing any more."""
     ids = jnp.arange(slots.running.shape[0], dtype=jnp.int32)
 
-    def step(slots: Slots, _: None) -> tuple[Slots, None]:
+    def step(slots: Slots, _: Any) -> tuple[Slots, None]:
         acting = jnp.where(slots.running, ids, -1)
         rows = acting, slots.frames, slots.seeds, slots.candidates, slots.fresh
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
-        keys = jnp.zeros(ids.shape, jnp.uint32)  # nothing is drawn in a step
-        frames, states, rewards, terminated, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(
-            keys, slots.states, actions, world
-        )
-        lengths = slots.lengths + slots.running
+        advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
+        frames, states, rewards, terminated, _info = advance(NO_KEY, slots.states, actions, world)
+        lengths = slots.lengths + slots.running.astype(jnp.int32)
         rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
         ended = terminated | (lengths >= rules.steps)
         if rules.patience:

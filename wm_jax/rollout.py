@@ -1,8 +1,8 @@
-"""Playing games: `play`, for every game and every policy.
+"""Playing games: `play`, for every game and every policy, one episode per seed.
 
 Where the game is a function of JAX, an agent plays it on the device (`device_rollout.py`). All else is played on the
-host's environments, whose threads and the network work at the same time: slots come back from the pool as they get ready; while the network acts for one half, the pool
-steps the other.
+host's environments, whose threads and the network work at the same time: slots come back from the pool as they get
+ready; while the network acts for one half, the pool steps the other.
 
 Why no core is idle for long: where slots can restart (Gymnasium's workers), each begins the next episode as soon as it
 has ended one. EnvPool's can't, so there the episodes are played in waves of `pool.slots`, and a wave lasts as long as
@@ -33,8 +33,6 @@ from wm_jax.spaces import ActionSpace, Discrete
 CPU_BATCH = 32
 """Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
 
-HALVES = ("acting", "waiting")
-
 Watch = Callable[[Step, np.ndarray], None]
 """Is shown every `Step` with the finished flags bool[B] (first frames are not steps)."""
 
@@ -46,24 +44,22 @@ class Played:
     returns: float64[N], undiscounted sums of rewards.
     lengths: int64[N], steps.
     seconds: that all of it took.
-    acting: seconds of them in the policy; None where environments and network are one program.
-    waiting: seconds of them in which only the environments were at work; None likewise.
+    acting: seconds of them in the policy; 0 where environments and network are one program.
+    waiting: seconds of them in which only the environments were at work; 0 likewise.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     seconds: float
-    acting: float | None = None
-    waiting: float | None = None
+    acting: float = 0.0
+    waiting: float = 0.0
 
     @staticmethod
     def together(shares: "Sequence[Played]") -> "Played":
         """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
         returns, lengths = (np.concatenate([getattr(each, name) for each in shares]) for name in ("returns", "lengths"))
-        seconds = max(share.seconds for share in shares)
-        if any(share.acting is None or share.waiting is None for share in shares):
-            return Played(returns, lengths, seconds)
-        return Played(returns, lengths, seconds, *(max(getattr(share, name) for share in shares) for name in HALVES))
+        times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
+        return Played(returns, lengths, *times)
 
     def figures(self) -> dict[str, float]:
         """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
@@ -72,7 +68,7 @@ class Played:
         """
         steps = int(self.lengths.sum())
         figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(steps / self.seconds, 1)}
-        if self.acting is not None and self.waiting is not None:
+        if self.acting:
             figures["network_share"] = round(self.acting / self.seconds, 3)
             figures["environments_share"] = round(self.waiting / self.seconds, 3)
         return figures

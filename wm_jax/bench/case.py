@@ -9,8 +9,8 @@ from wm_jax.bench.timing import Timing, Work
 OURS, PLAIN, TUNED, WRITTEN = "wm_jax", "wm_jax plain", "torch tuned", "torch as written"
 """The contenders' names. `plain` is ours without the fast kernels; `tuned` is what an expert makes of PyTorch, `as
 written` what its users write."""
-ENVIRONMENTS, NETWORK = "environments alone", "network alone"
-"""Halves of our own work where environments and network share the machine."""
+ENVIRONMENTS, NETWORK, ON_DEVICE = "environments alone", "network alone", "wm_jax on device"
+"""Halves of our own work where environments and network share the machine; and the game beside the network."""
 
 
 @dataclass(frozen=True)

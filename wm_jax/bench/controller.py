@@ -12,12 +12,12 @@ from flax import nnx
 
 from wm_jax.artefacts import init_memory, init_vae
 from wm_jax.bench import flops
-from wm_jax.bench.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.bench.case import ENVIRONMENTS, NETWORK, ON_DEVICE, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Timing, Work
 from wm_jax.bench.vae import difference
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
@@ -37,8 +37,8 @@ COMPARED, COMPARED_STEPS = 16, 3
 def generation(options: Options) -> Case:
     """One generation of CMA-ES with the paper's V, M and C, an episode for each candidate.
 
-    Every call plays the same candidates on the same episodes. Gymnasium, which PyTorch's users have, and EnvPool draw
-    differently: what is compared are steps per second, not returns.
+    Every call plays the same candidates on the same episodes. Gymnasium, which PyTorch's users have, EnvPool and the
+    device draw differently: what is compared are steps per second, not returns.
     """
     population, steps = (4, 8) if options.small else (options.batch or POPULATION, STEPS)
     setting = Setting.make(population, steps, small=options.small)
@@ -63,6 +63,7 @@ def generation(options: Options) -> Case:
         WRITTEN: setting.written,
         ENVIRONMENTS: setting.environments,
         NETWORK: setting.network,
+        ON_DEVICE: setting.on_device,
     }
     return Case(
         name=f"C generation on CarRacing, population {population}, {steps} steps each",
@@ -73,7 +74,7 @@ def generation(options: Options) -> Case:
         agreement=agreement,
         tolerance=1e-3,
         compared="actions",
-        parts=(ENVIRONMENTS, NETWORK),
+        parts=(ENVIRONMENTS, NETWORK, ON_DEVICE),
         remark=shares,
     )
 
@@ -132,9 +133,9 @@ class Setting:
 
     def ours(self, *, fast: bool) -> Work:
         """Ask, play, tell, as `train_controller` does."""
-        agent, params = self.agent(fast=fast)
-        pool = open_pool(self.game, len(self.seeds))
+        return self._generation(*self.agent(fast=fast), open_pool(self.game, len(self.seeds)))
 
+    def _generation(self, agent: Agent, params: AgentParams, pool: HostPool) -> Work:
         def work() -> None:
             asked, candidates = self.evolution.ask(self.start)
             policy = self._policy(agent, params._replace(controller=candidates))
@@ -162,6 +163,12 @@ class Setting:
         return self._played(
             lambda: RandomPolicy("brownian", self.game.actions, self.seeds, self.game.episode_steps),
         )
+
+    def on_device(self) -> Work:
+        """The game on the device too: ask, play, tell."""
+        agent, params = self.agent(fast=True)
+        game = find("carracing", EnvConfig(backend="device", episode_steps=self.game.episode_steps))
+        return self._generation(agent, params, open_pool(game, len(self.seeds)))
 
     def network(self) -> Work:
         """As many frames as the whole, in the batches that the whole has."""

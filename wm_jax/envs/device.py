@@ -18,6 +18,9 @@ from wm_jax.devices import padded, padded_size
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.pool import Step
 
+NO_KEY = np.zeros(2, np.uint32)
+"""For steps that draw nothing."""
+
 
 class Episodes(NamedTuple):
     """What the episodes of N seeds are played on.
@@ -84,7 +87,7 @@ def _advance(
 ) -> tuple[Any, tuple[jax.Array, ...]]:
     """The states after these rows have been stepped; frames, rewards and ends of the rows. Ids out of range pad."""
     own = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), states)
-    keys = jnp.zeros(ids.shape[0], jnp.uint32)  # nothing is drawn in a step
-    frames, own, rewards, terminated, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(keys, own, actions, params)
+    advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
+    frames, own, rewards, terminated, _ = advance(NO_KEY, own, actions, params)
     states = jax.tree.map(lambda leaf, new: leaf.at[ids].set(new, mode="drop"), states, own)
     return states, (frames, rewards, terminated)

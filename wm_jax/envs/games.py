@@ -324,8 +324,8 @@ def is_transfer(game: Game) -> bool:
     """Whether an agent trained on this game meets other pictures or rules in the official one, or other levels were
     to be trained on. The length of episodes does not count: that of training has settings of its own anyway.
 
-    EnvPool and the device have CarRacings of their own, and of Atari it shows, pixel by pixel, the brighter one of the last two emulator
-    frames.
+    EnvPool and the device have CarRacings of their own. Of Atari EnvPool shows, pixel by pixel, the brighter one of the
+    last two emulator frames.
     """
     if game.family in ("carracing", "atari") and game.env.backend != "gymnasium":
         return True

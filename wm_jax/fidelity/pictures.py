@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from wm_jax.envs.car_racing.drawing import FRAME, OBSERVATION, picture, shot
 from wm_jax.envs.car_racing.raster import ROWS_SEEN, raster
 from wm_jax.envs.car_racing.track import bank
+from wm_jax.envs.host.frames import shrink
 from wm_jax.fidelity.reference import Snapshot, Style, UndrawnCarRacing, snapshot, take_seat
 
 Pictures = NDArray[np.uint8]
@@ -86,9 +86,7 @@ class Album:
 
     def frames(self) -> Pictures:
         """uint8 [N, 64, 64, 3]: what V sees of Gymnasium's pictures."""
-        size = (FRAME, FRAME)
-        rows = (np.ascontiguousarray(each[:ROWS_SEEN]) for each in self.observations)
-        return np.stack([cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in rows]).astype(np.uint8)
+        return shrink(self.observations, (0, ROWS_SEEN, 0, OBSERVATION))
 
     def ours(self, width: int = FRAME, *, fast: bool = True) -> Pictures:
         """Our pictures of the same: [N, 64, 64, 3], or the upper [N, 84, 96, 3] of observations."""

@@ -30,7 +30,8 @@ from wm_jax.run import Run
 from wm_jax.training import resume
 
 SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environments": "environments_share"}
-"""The figures of a generation in the progress line, by the names that they bear there. The last two are known of host environments only."""
+"""The figures of a generation in the progress line, by the names that they bear there; the last two are those of host
+environments."""
 
 
 class Search(NamedTuple):

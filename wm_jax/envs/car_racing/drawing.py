@@ -60,8 +60,8 @@ class Shot(NamedTuple):
     visited: Bool[Array, "*B 400"]
     """The tiles that a wheel has touched: they have lost their shade."""
     numbers: Float32[Array, "*B 21"]
-    """x, y (u), cosine and sine of the angle, zoom; of the four wheels: cosines and sines of the angles to the hull, and
-    where the stripe begins and ends, ahead of the axle (u)."""
+    """x, y (u), cosine and sine of the angle, zoom; of the four wheels: cosines and sines of the angles to the hull,
+    and where the stripe begins and ends, ahead of the axle (u)."""
 
 
 def shot(
@@ -113,7 +113,8 @@ def picture(tracks: Tracks, shot: Shot, width: int, *, fast: bool = True) -> UIn
       fast: in C, where that can be had.
     """
     if fast and native.available():
-        return _natively(width)(tracks, tuple(field[None] for field in shot))[0]
+        track, visited, numbers = (field[None] for field in shot)
+        return _natively(width)(tracks, (track, visited, numbers))[0]
     return _plainly(tracks, shot, raster(width))
 
 
@@ -135,8 +136,8 @@ class _Camera(NamedTuple):
 
 
 def _plainly(tracks: Tracks, shot: Shot, grid: Raster) -> UInt8[Array, "H W 3"]:
-    camera = _Camera(*shot.numbers[:5])
-    levels = _with_car(_ground(tracks, shot, camera, grid), camera, *shot.numbers[5:].reshape(4, 4), grid)
+    camera, wheels = _Camera(*shot.numbers[:5]), shot.numbers[5:].reshape(4, 4)
+    levels = _with_car(_ground(tracks, shot, camera, grid), camera, wheels, grid)
     return jnp.moveaxis(jnp.round(jnp.maximum(levels - LOST_LEVELS, 0.0)).astype(jnp.uint8), 0, -1)
 
 
@@ -169,7 +170,8 @@ def _extent(footprint: tuple[Array, Array], right: Array, ahead: Array) -> Array
 
 def _seen(tracks: Tracks, shot: Shot, camera: _Camera, footprint: tuple[Array, Array]) -> Float32[Array, "401 16"]:
     """`Tracks.strips` as this picture needs them: lines in the camera's system, distances in footprints, shades as they
-    are now; and in the place of `next` the width of a curb."""
+    are now; and in the place of `next` the width of a curb.
+    """
     strip = dict(zip(STRIP, tracks.strips[shot.track].T, strict=True))
 
     def line(name: str) -> tuple[Array, Array, Array]:
@@ -219,7 +221,8 @@ def _grass(along: Array, extent: Array, outline: Array) -> tuple[Array, Array]:
 
 class _Shares(NamedTuple):
     """What of each footprint is road, red curb and white curb; and the paved share times its brightness over the plain
-    road's."""
+    road's.
+    """
 
     paved: Array
     red: Array
@@ -252,14 +255,12 @@ def _ramp(distance: Array) -> Array:
     return jnp.clip(0.5 + distance, 0.0, 1.0)
 
 
-def _with_car(
-    levels: Array, camera: _Camera, cos: Array, sin: Array, low: Array, high: Array, grid: Raster
-) -> Float32[Array, "3 H W"]:
+def _with_car(levels: Array, camera: _Camera, wheels: Float32[Array, "4 4"], grid: Raster) -> Float32[Array, "3 H W"]:
     """The picture with wheels and hull over the ground."""
     x = ((jnp.asarray(grid.sample_columns) - MIDDLE[0]) / camera.zoom)[None]
     y = ((MIDDLE[1] - jnp.asarray(grid.sample_rows)) / camera.zoom)[:, None]
     outline, sample = OUTLINE / camera.zoom, grid.sample / camera.zoom
-    cos, sin, low, high = (each[:, None, None] for each in (cos, sin, low, high))
+    cos, sin, low, high = (each[:, None, None] for each in wheels)
     dx, dy = x[None] - _WHEELS[:, 0, None, None], y[None] - _WHEELS[:, 1, None, None]
     right, ahead = cos * dx + sin * dy, cos * dy - sin * dx
     beside = _TYRE[0] - jnp.abs(right)

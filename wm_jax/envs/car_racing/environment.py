@@ -10,20 +10,21 @@ track of one's choice. All are pure, and made for `jax.vmap`:
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from wm_jax.envs.car_racing import dynamics
 from wm_jax.envs.car_racing.bodies import DT, origin
-from wm_jax.envs.car_racing.drawing import Shot, frame, shot
+from wm_jax.envs.car_racing.drawing import Shot, frame, observation, shot
+from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.car_racing.track import Tracks, bank
+from wm_jax.envs.car_racing.track import bank
 
 EPISODE_STEPS = 1000
 _DEFAULT_TRACKS = 64
@@ -31,28 +32,31 @@ _DEFAULT_TRACKS = 64
 
 @struct.dataclass
 class State(EnvState):
-    """`time` is the number of steps since the start; the car's own clock is one step ahead."""
+    """Of an episode; `time` is the base class's count of steps. The car's own clock is one step ahead."""
 
-    car: CarState
+    time: Any  # int32[]; an int for the base class
+    car: Any  # CarState, of N cars outside of `vmap`
 
 
 @struct.dataclass
 class Params(EnvParams):
     """The bank of tracks that `reset_env` draws from, and the length of an episode."""
 
-    tracks: Tracks = cast(Tracks, None)  # a default is needed behind the base class's; `on_tracks` makes all Params
-    max_steps_in_episode: int = EPISODE_STEPS
+    max_steps_in_episode: Any = EPISODE_STEPS  # int, or int32[] inside of jitted functions
+    tracks: Any = None  # Tracks; the base class's default asks for one here, but `on_tracks` always gives them
 
 
 class CarRacing(Environment[State, Params]):
-    """Gymnasium's CarRacing-v3 with the World Models' frames: rows 0..83 of 96, averaged to 64 x 64.
+    """Gymnasium's CarRacing-v3.
 
     Args:
       continuous: steering, gas and brake; else Gymnasium's five actions.
+      whole: show Gymnasium's 96 x 96 observation; else the World Models' frame, its rows 0..83 averaged to 64 x 64.
     """
 
-    def __init__(self, *, continuous: bool = True):
-        self._continuous = continuous
+    def __init__(self, *, continuous: bool = True, whole: bool = False):
+        self._continuous, self._whole = continuous, whole
+        self._shape = (96, 96, 3) if whole else (64, 64, 3)
 
     @staticmethod
     def on_tracks(seeds: Sequence[int], *, colourful: bool = False, episode_steps: int = EPISODE_STEPS) -> Params:
@@ -68,29 +72,28 @@ class CarRacing(Environment[State, Params]):
         """The tracks of seeds 0..63."""
         return _default_params()
 
-    def start(self, params: Params, track: Int[Array, ""]) -> tuple[UInt8[Array, "64 64 3"], State]:
+    def start(self, params: Params, track: Int[Array, ""]) -> tuple[UInt8[Array, "H W 3"], State]:
         """The beginning of an episode on this track of the bank."""
-        state = State(time=cast(int, jnp.int32(0)), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
+        state = State(time=jnp.int32(0), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
         return self.get_obs(state, params), state
 
-    def reset_env(self, key: Key[Array, ""], params: Params) -> tuple[UInt8[Array, "64 64 3"], State]:
+    def reset_env(self, key: Any, params: Params) -> tuple[UInt8[Array, "H W 3"], State]:
         """The beginning of an episode on a track drawn from the bank."""
         return self.start(params, jax.random.randint(key, (), 0, params.tracks.count.shape[0]))
 
     def step_env(
-        self, key: Key[Array, ""], state: State, action: Float[Array, "3"] | Int[Array, ""], params: Params
-    ) -> tuple[UInt8[Array, "64 64 3"], State, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
+        self, key: Any, state: State, action: Float[Array, "3"] | Int[Array, ""], params: Params
+    ) -> tuple[UInt8[Array, "H W 3"], State, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
         """One step; the key is not used. See `dynamics.step`; an ended episode goes on, if it is stepped on."""
         moves = action if self._continuous else dynamics.discrete_action(action)
         car, reward, terminated = dynamics.step(params.tracks, state.car, moves)
         state = State(time=state.time + 1, car=car)
         return self.get_obs(state, params), state, reward, terminated, {}
 
-    def get_obs(
-        self, state: State, params: Params | None = None, key: Key[Array, ""] | None = None
-    ) -> UInt8[Array, "64 64 3"]:
-        """What V sees."""
-        return frame((params or self.default_params).tracks, view(state.car))
+    def get_obs(self, state: State, params: Params | None = None, key: Any = None) -> UInt8[Array, "H W 3"]:
+        """The picture."""
+        tracks, shown = (params or self.default_params).tracks, view(state.car)
+        return observation(tracks, shown, bar(state.car)) if self._whole else frame(tracks, shown)
 
     def action_space(self, params: Params | None = None) -> spaces.Box | spaces.Discrete:
         """Steering, gas and brake, or five choices."""
@@ -99,8 +102,8 @@ class CarRacing(Environment[State, Params]):
         return spaces.Box(jnp.array([-1.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 1.0]), (3,), jnp.float32)
 
     def observation_space(self, params: Params | None = None) -> spaces.Box:
-        """Frames."""
-        return spaces.Box(0, 255, (64, 64, 3), jnp.uint8)
+        """Red, green and blue."""
+        return spaces.Box(0, 255, self._shape, jnp.uint8)
 
     @property
     def num_actions(self) -> int:

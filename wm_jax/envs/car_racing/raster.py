@@ -1,7 +1,7 @@
 """How the pixels of a picture lie in the window that Gymnasium's CarRacing-v3 paints, as plain numbers.
 
-Gymnasium paints 1000 x 800 pixels and scales them down to 96 x 96 by averaging areas; the World Models see rows 0..83 of
-that, averaged again to 64 x 64. Both are weighted means over columns and rows apart, here composed into one.
+Gymnasium paints 1000 x 800 pixels and scales them down to 96 x 96 by averaging areas; the World Models see rows 0..83
+of that, averaged again to 64 x 64. Both are weighted means over columns and rows apart, here composed into one.
 """
 
 from functools import cache

@@ -1,0 +1,135 @@
+"""Playing on the device: the same episodes as through a pool, whoever plays beside them."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from wm_jax import device_rollout
+from wm_jax.artefacts import init_memory, init_vae
+from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.device_rollout import Rules, play_on_device
+from wm_jax.devices import RowSharing
+from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.games import find
+from wm_jax.envs.host.pool import open_pool
+from wm_jax.errors import UserError
+from wm_jax.interrupt import Interrupted, Stop
+from wm_jax.models.agent import make_agent
+from wm_jax.models.controller import Controller
+from wm_jax.rollout import AgentPolicy, play
+
+STEPS = 60
+SEEDS = [
+    1000,
+    1001,
+    1002,
+    1000,
+    1001,
+    1002,
+    1003,
+    1004,
+    1005,
+    1003,
+    1004,
+    1005,
+    1006,
+    1007,
+    1008,
+    1009,
+    1010,
+    1011,
+    1012,
+]
+CANDIDATES = np.array([seed % 3 for seed in range(len(SEEDS))])
+
+
+def game(steps: int = STEPS):
+    return find("carracing", EnvConfig(backend="device", episode_steps=steps))
+
+
+@pytest.fixture(scope="module")
+def actor():
+    space = game().actions
+    vae = nnx.merge(*init_vae(VaeConfig(width=0.125), 0))
+    memory = nnx.merge(*init_memory(MemoryConfig(hidden=16), 32, space.size, 0))
+    controller = Controller("zh", 0, 32, 16, space)
+    params = 0.3 * jax.random.normal(jax.random.key(1), (3, controller.n_params))
+    # One drives off, one stands still, one turns.
+    return make_agent(vae, memory, controller, params.at[:, -2].set(jnp.array([3.0, -9.0, 1.0])))
+
+
+def through_a_pool(actor, rules: Rules, count: int = len(SEEDS)):
+    """Steps whose frames the host sees."""
+    agent, params = actor
+    with contextlib.closing(open_pool(game(rules.steps), count)) as pool:
+        policy = AgentPolicy(agent, params, CANDIDATES[:count], SEEDS[:count], count)
+        return play(pool, SEEDS[:count], policy, patience=rules.patience, watch=lambda step, done: None)
+
+
+def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
+    agent, params = actor
+    return play_on_device(
+        CarRacing(),
+        SEEDS[:count],
+        agent,
+        params,
+        CANDIDATES[:count],
+        rules,
+        slots=slots,
+        devices=RowSharing(None),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("patience", [0, 20])
+def test_episodes_are_those_of_a_pool(actor, patience):
+    rules = Rules(STEPS, patience)
+    pool = through_a_pool(actor, rules)
+    ours = directly(actor, rules, len(SEEDS))
+    np.testing.assert_array_equal(ours.lengths, pool.lengths)
+    np.testing.assert_allclose(ours.returns, pool.returns, atol=1e-3)
+    assert len(set(ours.lengths)) > 1 if patience else set(ours.lengths) == {STEPS}
+    assert np.ptp(ours.returns) > 5
+
+
+def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
+    """Waiting episodes begin in the slots of those that have ended; at the end they move together."""
+    rules = Rules(STEPS, 20)
+    expected = directly(actor, rules, len(SEEDS))
+    monkeypatch.setattr(device_rollout, "LEAST_SLOTS", 8)
+    for slots in (8, 16):
+        found = directly(actor, rules, slots)
+        np.testing.assert_array_equal(found.lengths, expected.lengths)
+        np.testing.assert_array_equal(found.returns, expected.returns)
+
+
+def test_play_takes_the_device_where_nobody_watches(actor, monkeypatch):
+    agent, params = actor
+    calls = []
+    monkeypatch.setattr("wm_jax.rollout.play_on_device", lambda *a, **k: calls.append(a) or play_on_device(*a, **k))
+    with contextlib.closing(open_pool(game(), 4)) as pool:
+        policy = AgentPolicy(agent, params, CANDIDATES[:4], SEEDS[:4], 4)
+        played = play(pool, SEEDS[:4], policy)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(played.lengths, STEPS)
+    assert set(played.figures()) == {"environment_steps", "steps_per_second"}
+
+
+def test_it_stops_when_asked(actor):
+    stop = Stop()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        directly(actor, Rules(STEPS, 0), 4, 4, stop=stop)
+
+
+def test_numbers_that_are_none_are_refused(actor):
+    agent, params = actor
+    broken = params._replace(controller=params.controller.at[1, 0].set(jnp.nan))
+    with contextlib.closing(open_pool(game(), 4)) as pool:
+        policy = AgentPolicy(agent, broken, CANDIDATES[:4], SEEDS[:4], 4)
+        with pytest.raises(UserError, match="not finite"):
+            play(pool, SEEDS[:4], policy)
