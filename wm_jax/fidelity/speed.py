@@ -7,6 +7,8 @@ second of the game, in which the camera is far away and our pictures take longer
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,9 @@ from numpy.typing import NDArray
 
 from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
-from wm_jax.envs.car_racing import CarRacing, dynamics
-from wm_jax.envs.car_racing.drawing import frame
-from wm_jax.envs.car_racing.environment import view
+from wm_jax.envs.car_racing import CarRacing, Params, dynamics
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.car_racing.track import Tracks
+from wm_jax.envs.device import NO_KEY
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import HostPool, open_pool
@@ -75,26 +74,30 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
 
 
 def _ours(count: int, steps: int, *, frames: bool) -> Work:
-    """What `CarRacing.step_env` does. The steps of a call are one program; the next call goes on where it ended."""
-    tracks = CarRacing().default_params.tracks
-    ids = jnp.arange(count, dtype=jnp.int32) % tracks.count.shape[0]
+    """The steps of a call are one program; the next call goes on where it ended."""
+    env = CarRacing()
+    params = env.default_params
+    ids = jnp.arange(count, dtype=jnp.int32) % params.tracks.count.shape[0]
     actions = jnp.asarray(_actions(count, steps))
-    draw = jax.vmap(lambda tracks, car: frame(tracks, view(car)), in_axes=(None, 0))
-    cars = jax.jit(jax.vmap(dynamics.start, in_axes=(None, 0)))(tracks, ids)
-    now = (cars, jax.jit(draw)(tracks, cars))
+    seen, states = jax.jit(jax.vmap(env.start, in_axes=(None, 0)))(params, ids)
+    # Pictures are carried along, or the compiler might leave out those that nobody looks at.
+    now = (seen, states) if frames else states.car
+
+    def draw(params: Params, now: Any, action: Array) -> tuple[Any, Array]:
+        seen, states, rewards, _, _ = jax.vmap(env.step_env, (None, 0, 0, None))(NO_KEY, now[1], action, params)
+        return (seen, states), rewards
+
+    def move(params: Params, cars: Any, action: Array) -> tuple[Any, Array]:
+        cars, rewards, _ = jax.vmap(dynamics.step, (None, 0, 0))(params.tracks, cars, action)
+        return cars, rewards
 
     @jax.jit
-    def play(tracks: Tracks, now: tuple[CarState, Array], actions: Array) -> tuple[CarState, Array]:
-        def once(now: tuple[CarState, Array], action: Array) -> tuple[tuple[CarState, Array], Array]:
-            cars, rewards, _ = jax.vmap(dynamics.step, in_axes=(None, 0, 0))(tracks, now[0], action)
-            # Pictures are carried along, or the compiler might leave out those that nobody looks at.
-            return (cars, draw(tracks, cars) if frames else now[1]), rewards
-
-        return jax.lax.scan(once, now, actions)[0]
+    def play(params: Params, now: Any, actions: Array) -> tuple[Any, Array]:
+        return jax.lax.scan(partial(draw if frames else move, params), now, actions)
 
     def work() -> None:
         nonlocal now
-        now = jax.block_until_ready(play(tracks, now, actions))
+        now, _ = jax.block_until_ready(play(params, now, actions))
 
     return work
 
