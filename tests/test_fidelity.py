@@ -81,6 +81,19 @@ def test_who_leaves_the_field_ends_the_game_on_both_sides() -> None:
     np.testing.assert_allclose(pair.ours.returns, pair.theirs.returns, atol=0.01)
 
 
+def test_where_sides_differ_gymnasium_is_held_against_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not compared()["blind, held"].differs and compared()["blind, held"].nudged is None
+    nothing = Outcome(np.zeros(3), np.zeros(3, np.int64), np.zeros(3, bool))
+    monkeypatch.setattr(returns, "play", lambda tracks, aim, noise: nothing)
+    _, said, found = run(capsys, "--part", "returns")
+    rows = {row["row"]: row for row in found["figures"] if row["table"] == "nudged" and row["figure"] == "one tile"}
+    assert set(rows) == {"following", "on the grass", "blind, held"}
+    assert all(row["value"] == 1 and row["met"] is None for row in rows.values())
+    assert "with the wheel turned by 1e-06 more" in said
+
+
 def test_policies_differ_and_most_of_them_look() -> None:
     assert len({(each.aim, each.noise) for each in POLICIES.values()}) == len(POLICIES)
     assert sum(each.aim.sighted > 0 for each in POLICIES.values()) >= 10

@@ -1,7 +1,7 @@
 """The parts of the check, as tables: what is measured, and the bars that it has to meet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wm_jax.envs.car_racing.track import bank
@@ -132,7 +132,13 @@ def measure_returns(sizes: Sizes) -> list[Table]:
         "  means off: the same of the policies' mean returns; one tile: pairs that differ by less than it earns\n"
         "  ends: pairs in which the game ends both or neither; steps: in the same step"
     )
-    return [Table("returns", "returns", title, rows, remark)]
+    tables = [Table("returns", "returns", title, rows, remark)]
+    nudged = {name: replace(p, ours=p.nudged) for name, p in pairs.items() if p.nudged is not None}
+    if nudged:
+        rows = {name: _agreement(returns.Agreement.of([pair]), whole.span, "nudged") for name, pair in nudged.items()}
+        title = f"Gymnasium beside itself with the wheel turned by {returns.NUDGE:g} more, where ours differs from it"
+        tables.append(Table("returns", "nudged", title, rows))
+    return tables
 
 
 def measure_speed(sizes: Sizes) -> list[Table]:
@@ -185,10 +191,10 @@ def _pixels(found: pictures.Difference, bars: tuple[float | None, float | None] 
     }
 
 
-def _agreement(found: returns.Agreement, span: float) -> dict[str, Figure]:
+def _agreement(found: returns.Agreement, span: float, side: str = "ours") -> dict[str, Figure]:
     return {
         "Gymnasium": Figure(found.theirs, ",.1f"),
-        "ours": Figure(found.ours, ",.1f"),
+        side: Figure(found.ours, ",.1f"),
         "off": Figure(found.difference / span, ".2%"),
         "means off": Figure(abs(found.ours - found.theirs) / span, ".2%"),
         "one tile": Figure(found.within_tile, ".1%"),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm_jax.fidelity.pictures import NOTICEABLE, Album
+from wm_jax.fidelity.pictures import NOTICEABLE, WRONG, Album
 from wm_jax.render import caption_font, whole_file
 from wm_jax.render.sheets import enlarged
 
@@ -27,20 +27,21 @@ def draw(path: Path | str, album: Album, styles: Sequence[str]) -> Path:
     theirs, ours = album.frames(), album.ours()
     differences = np.abs(ours.astype(np.int16) - theirs)
     phases = {"While the camera comes near": album.zooming, "After the first second": ~album.zooming}
-    order = np.argsort(-(differences.max(-1) > NOTICEABLE).sum((1, 2)), kind="stable")
+    worst = differences.max(-1)
+    order = np.lexsort([-(worst > bar).sum((1, 2)) for bar in (NOTICEABLE, WRONG)])  # by the last one first
     first: dict[tuple[int, float], int] = {}  # all styles begin alike: one picture of each track and time will do
     for i in order.tolist():
         first.setdefault((album.seeds[i], float(album.times[i])), i)
     blocks = []
     for title, chosen in phases.items():
-        worst = [i for i in first.values() if chosen[i]][:COLUMNS]
-        shown = [[theirs[i], ours[i], np.minimum(TIMES * differences[i], 255).astype(np.uint8)] for i in worst]
+        picked = [i for i in first.values() if chosen[i]][:COLUMNS]
+        shown = [[theirs[i], ours[i], np.minimum(TIMES * differences[i], 255).astype(np.uint8)] for i in picked]
         captions = [
             f"{styles[i]}, {album.seeds[i]}, step {round(50 * album.times[i]) - 1}: {differences[i].mean():.2f}"
-            for i in worst
+            for i in picked
         ]
-        if worst:
-            blocks.append(_block(f"{title}: frames with most pixels off by over {NOTICEABLE} levels", shown, captions))
+        if picked:
+            blocks.append(_block(f"{title}: frames with most pixels off by over {WRONG} levels", shown, captions))
     sheet = Image.fromarray(np.concatenate(blocks))
     with whole_file(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
