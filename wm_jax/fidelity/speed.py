@@ -27,6 +27,7 @@ from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import HostPool, open_pool
 
 GYMNASIUM, ENVPOOL = "Gymnasium, one process", "EnvPool"
+BLIND = ", no frames"
 CROP = (0, ROWS_SEEN, 0, OBSERVATION)
 
 
@@ -57,18 +58,19 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
     game = find("carracing", EnvConfig(backend="envpool"))
     with closing(open_pool(game, size.pool)) as pool:
         for count in size.counts:
-            for name, frames in ((f"ours, {count} at once", True), (f"ours, {count} at once, no frames", False)):
+            for end, frames in (("", True), (BLIND, False)):
+                name = f"ours, {count} at once{end}"
                 works[name], amounts[name] = _ours(count, size.steps, frames=frames), count * size.steps
         works[GYMNASIUM], amounts[GYMNASIUM] = _gymnasium(size), size.steps
-        name = f"{ENVPOOL}, {size.pool} at once"
-        works[name], amounts[name] = _envpool(pool, size), size.pool * size.steps
+        pooled = f"{ENVPOOL}, {size.pool} at once"
+        works[pooled], amounts[pooled] = _envpool(pool, size), size.pool * size.steps
         timings = alternate(works, size.rounds, on_round)
 
     def times(name: str, other: str) -> float:
         return timings[name].faster_than(timings[other]) * amounts[name] / amounts[other]
 
     return {
-        name: Speed(amounts[name] / timing.median, timing.spread, times(name, GYMNASIUM), times(name, [*works][-1]))
+        name: Speed(amounts[name] / timing.median, timing.spread, times(name, GYMNASIUM), times(name, pooled))
         for name, timing in timings.items()
     }
 
