@@ -7,6 +7,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 
 from wm_jax.envs.car_racing import track
 from wm_jax.envs.car_racing.track import FIELD, NOWHERE, REACH, STRIP, bank, nearest_section
+from wm_jax.kernels import native
 
 SEEDS = (1000, 1001, 1007, 20869)
 
@@ -102,3 +103,12 @@ def test_strips_measure_distances_to_the_tiles_sides(tracks):
                     assert off[-3] < 0.06
         ahead = strip["ahead_x"] * points[:, 0] + strip["ahead_y"] * points[:, 1] + strip["ahead_c"]
         np.testing.assert_allclose(ahead, 0, atol=1e-4)
+
+
+@pytest.mark.skipif(not native.available(), reason="no kernels in C here")
+def test_c_draws_the_same_map(tracks):
+    plain = track.nearest_sections(tracks.points, tracks.count, fast=False)
+    fast = track.nearest_sections(tracks.points, tracks.count)
+    # Where two sections are as near, up to rounding, either may be named.
+    assert np.mean(np.asarray(plain) != np.asarray(fast)) < 1e-5
+    assert ((plain == NOWHERE) == (fast == NOWHERE)).mean() > 1 - 1e-5

@@ -21,8 +21,9 @@ FLOORS = (
     "checkpoints interrupt",
     "run",
     "models envs data",  # floor 1
-    "training device_rollout evolution artefacts lineage",  # floor 2, in two steps
+    "training device_rollout evolution artefacts lineage",  # floor 2, in three steps
     "rollout",
+    "fresh_frames",
     "render",  # floor 3, in two steps
     "stages bench fidelity",
     "cli",  # floor 4

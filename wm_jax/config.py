@@ -128,6 +128,10 @@ class VaeConfig(Section):
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
     )
     batch: Size = Field(default=100, description="frames per update")
+    frames: Literal["replays", "fresh"] = Field(
+        default="replays",
+        description="what to train on; fresh: new episodes all the time, where the game is on the device",
+    )
     steps: Annotated[Count, FREE] = Field(
         default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
     )

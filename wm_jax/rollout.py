@@ -28,7 +28,7 @@ from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
-from wm_jax.spaces import ActionSpace, Discrete
+from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 CPU_BATCH = 32
 """Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
@@ -209,15 +209,11 @@ class _Clock:
 
 
 class RandomPolicy:
-    """Exploration without a model. The actions of an episode depend on its seed alone.
-
-    `uniform` draws every action anew; `held` keeps an action for a geometric number of steps; `brownian` lets
-    continuous actions wander (for discrete actions it is `held`).
+    """Exploration without a model. The actions of an episode depend on its seed alone: see `plan`.
 
     Args:
       seeds: one per episode.
       steps: longest episode.
-      hold: mean steps of `held`.
     """
 
     def __init__(self, kind: str, space: ActionSpace, seeds: Sequence[int], steps: int, hold: float = 8.0):
@@ -227,36 +223,43 @@ class RandomPolicy:
     def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
         """Draw every action of these episodes."""
         for slot, episode in zip(slots.tolist(), episodes.tolist(), strict=True):
-            self._plans[slot] = iter(self._plan(self._seeds[episode]))
+            self._plans[slot] = iter(plan(self._kind, self._space, self._seeds[episode], self._steps, self._hold))
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """int32[B] or float32[B, A]."""
         return np.stack([next(self._plans[slot]) for slot in ids.tolist()])
 
-    def _plan(self, seed: int) -> np.ndarray:
-        random = streams.generator(seed, "random policy")
-        if self._kind == "brownian" and not isinstance(self._space, Discrete):
-            return self._wander(random)
-        draws = self._draw(random)
-        if self._kind == "uniform":
-            return draws
-        changes = random.random(self._steps) < 1 / self._hold
-        changes[0] = True
-        return draws[np.maximum.accumulate(np.where(changes, np.arange(self._steps), 0))]
 
-    def _draw(self, random: np.random.Generator) -> np.ndarray:
-        if isinstance(self._space, Discrete):
-            return random.integers(0, self._space.size, self._steps, dtype=np.int32)
-        return random.uniform(self._space.low, self._space.high, (self._steps, self._space.size)).astype(np.float32)
+def plan(kind: str, space: ActionSpace, seed: int, steps: int, hold: float) -> np.ndarray:
+    """All actions of a random episode, int32[T] or float32[T, A].
 
-    def _wander(self, random: np.random.Generator) -> np.ndarray:
-        """Reflected Brownian motion that crosses its range in about 50 steps."""
-        assert not isinstance(self._space, Discrete)
-        low, high = np.asarray(self._space.low), np.asarray(self._space.high)
-        place = random.uniform(0, 1, self._space.size)
-        steps = random.normal(0, 1 / np.sqrt(50), (self._steps, self._space.size))
-        folded = np.abs((place + np.cumsum(steps, 0) + 1) % 2 - 1)
-        return (low + folded * (high - low)).astype(np.float32)
+    Args:
+      kind: `uniform` draws every action anew; `held` keeps an action for a geometric number of steps; `brownian` lets
+        continuous actions wander (for discrete actions it is `held`).
+      steps: T.
+      hold: mean steps of `held`.
+    """
+    random = streams.generator(seed, "random policy")
+    if kind == "brownian" and not isinstance(space, Discrete):
+        return _wander(space, random, steps)
+    if isinstance(space, Discrete):
+        draws = random.integers(0, space.size, steps, dtype=np.int32)
+    else:
+        draws = random.uniform(space.low, space.high, (steps, space.size)).astype(np.float32)
+    if kind == "uniform":
+        return draws
+    changes = random.random(steps) < 1 / hold
+    changes[0] = True
+    return draws[np.maximum.accumulate(np.where(changes, np.arange(steps), 0))]
+
+
+def _wander(space: Continuous, random: np.random.Generator, steps: int) -> np.ndarray:
+    """Reflected Brownian motion that crosses its range in about 50 steps."""
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    place = random.uniform(0, 1, space.size)
+    moves = random.normal(0, 1 / np.sqrt(50), (steps, space.size))
+    folded = np.abs((place + np.cumsum(moves, 0) + 1) % 2 - 1)
+    return (low + folded * (high - low)).astype(np.float32)
 
 
 class AgentPolicy:

@@ -14,6 +14,10 @@ from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
+from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.games import find
+from wm_jax.errors import UsageError
+from wm_jax.fresh_frames import FreshFrames
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
@@ -56,6 +60,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
 
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
+    if config.vae.frames == "fresh":
+        return _fresh(config, seed)
     count = store.count("train").frames
     size = count * 64 * 64 * 3
     if size <= config.data.device_budget_gb * 1e9:
@@ -65,6 +71,18 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     following = Schedule.of(config.vae).next_stop
     batch, mine = config.vae.batch, hosts.share(config.vae.batch)
     return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine)
+
+
+def _fresh(config: Config, seed: int) -> Batches:
+    """Frames that are driven while V trains."""
+    game, settings = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
+    if config.env.backend != "device":
+        raise UsageError("--vae.frames fresh: this game does not run on the device; leave it out")
+    if hosts.count() > 1:
+        raise UsageError("--vae.frames fresh: it is for one process; leave it out, or start one")
+    policy = "brownian" if settings.policy == "agent" else settings.policy
+    how = {"steps": game.episode_steps, "policy": policy, "hold": settings.hold}
+    return FreshFrames(CarRacing(), game.actions, config.vae.batch, seed, **how)
 
 
 def _gradient(graphdef: Any) -> Any:

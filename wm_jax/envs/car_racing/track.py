@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float32, Int, Int8, Int16, Int32
 from numpy.typing import NDArray
 
+from wm_jax.kernels import native
+
 SECTIONS = 400
 """Room for the sections of a track; seen are 224 to 389."""
 NOWHERE = SECTIONS
@@ -39,14 +41,17 @@ REACH = 13.0
 ROAD, GROUND, PATCHES = (102.0, 102.0, 102.0), (102.0, 204.0, 102.0), (102.0, 230.0, 102.0)
 """Colours in 0..255."""
 
-_CHECKPOINTS = 12
-_RADIUS = 900 / 6.0
-_TURN = 0.31
+CHECKPOINTS = 12
+"""Places that a track wants to pass, around the middle of the field."""
+RADIUS = 900 / 6.0
+"""The largest distance of a checkpoint from the middle, but for the first and the last: these have 1.5 times that."""
+TURN = 0.31
 """Largest change of direction from a section to the next, in radians."""
-_START = -math.pi / _CHECKPOINTS
+START = -math.pi / CHECKPOINTS
 """The polar angle at which a lap begins."""
-_MOST_STEPS = 2500
-_BEND = 4
+LAPS, MOST_STEPS = 4, 2500
+"""After which the walk along the checkpoints ends."""
+BEND = 4
 """Sections in a row that must turn alike, and sharply, for a curb."""
 
 
@@ -110,7 +115,7 @@ def prepare(
     colours: Float32[Array, "S 3 3"],
 ) -> Tracks:
     """A bank of these tracks: adds what is looked up, `nearest` and `strips`."""
-    nearest = jax.lax.map(lambda track: _nearest(*track), (points, count))
+    nearest = nearest_sections(points, count)
     strips = jax.vmap(_strips)(points, angles, curbs, count)
     return Tracks(count, points, angles, curbs, nearest, strips, colours)
 
@@ -145,12 +150,12 @@ def draw_colours(random: np.random.Generator) -> NDArray[np.float64]:
 def find_curbs(angles: NDArray[np.float64]) -> NDArray[np.int8]:
     """[n]: the side of each tile's curb, 0 for none, from the angles [n] of the sections."""
     turns = angles - np.roll(angles, 1)
-    last = np.stack([np.roll(turns, k) for k in range(_BEND)])
-    bend = (np.abs(last) > 0.2 * _TURN).all(0) & (np.abs(np.sign(last).sum(0)) == _BEND)
+    last = np.stack([np.roll(turns, k) for k in range(BEND)])
+    bend = (np.abs(last) > 0.2 * TURN).all(0) & (np.abs(np.sign(last).sum(0)) == BEND)
     # Backwards from each, in place and in this order: a mark that went round the beginning is met again at the end.
     for i in range(len(bend)):
         if bend[i]:
-            bend[[i - k for k in range(_BEND)]] = True
+            bend[[i - k for k in range(BEND)]] = True
     return np.where(bend, -np.sign(turns), 0).astype(np.int8)
 
 
@@ -170,11 +175,11 @@ class _Section(NamedTuple):
 def _checkpoints(random: np.random.Generator) -> list[_Checkpoint]:
     """Where the road wants to pass, once around the middle of the field."""
     found = []
-    for c in range(_CHECKPOINTS):
-        noise, radius = random.uniform(0, 2 * math.pi / _CHECKPOINTS), random.uniform(_RADIUS / 3, _RADIUS)
-        angle = 2 * math.pi * c / _CHECKPOINTS
-        if c in (0, _CHECKPOINTS - 1):
-            radius = 1.5 * _RADIUS
+    for c in range(CHECKPOINTS):
+        noise, radius = random.uniform(0, 2 * math.pi / CHECKPOINTS), random.uniform(RADIUS / 3, RADIUS)
+        angle = 2 * math.pi * c / CHECKPOINTS
+        if c in (0, CHECKPOINTS - 1):
+            radius = 1.5 * RADIUS
         else:
             angle += noise
         found.append(_Checkpoint(angle, radius * math.cos(angle), radius * math.sin(angle)))
@@ -183,17 +188,17 @@ def _checkpoints(random: np.random.Generator) -> list[_Checkpoint]:
 
 def _walk(checkpoints: list[_Checkpoint]) -> list[_Section]:
     """Steps of equal length towards one checkpoint after the other, for some laps."""
-    x, y, beta = 1.5 * _RADIUS, 0.0, 0.0
+    x, y, beta = 1.5 * RADIUS, 0.0, 0.0
     target, laps, below = 0, 0, False
     sections: list[_Section] = []
-    while laps <= 4 and len(sections) < _MOST_STEPS:
+    while laps <= LAPS and len(sections) < MOST_STEPS:
         alpha = math.atan2(y, x)
         if below and alpha > 0:
             laps, below = laps + 1, False
         if alpha < 0:
             below, alpha = True, alpha + 2 * math.pi
         alpha, target = _next_checkpoint(checkpoints, alpha, target)
-        goal = checkpoints[target % _CHECKPOINTS]
+        goal = checkpoints[target % CHECKPOINTS]
         along_x, along_y = math.cos(beta), math.sin(beta)
         aside = along_x * (goal.x - x) + along_y * (goal.y - y)
         while beta - alpha > 1.5 * math.pi:
@@ -202,7 +207,7 @@ def _walk(checkpoints: list[_Checkpoint]) -> list[_Section]:
             beta += 2 * math.pi
         before = beta
         aside *= 6.0
-        turn = min(_TURN, abs(0.001 * aside))
+        turn = min(TURN, abs(0.001 * aside))
         beta += -turn if aside > 0.3 else turn if aside < -0.3 else 0.0
         # In the direction before the turn.
         x, y = x - along_y * STEP, y + along_x * STEP
@@ -212,9 +217,9 @@ def _walk(checkpoints: list[_Checkpoint]) -> list[_Section]:
 
 def _next_checkpoint(checkpoints: list[_Checkpoint], alpha: float, target: int) -> tuple[float, int]:
     """The first checkpoint from `target` on that is not behind; a full turn goes off alpha at each way round."""
-    while alpha > checkpoints[target % _CHECKPOINTS].angle:
+    while alpha > checkpoints[target % CHECKPOINTS].angle:
         target += 1
-        if target % _CHECKPOINTS == 0:
+        if target % CHECKPOINTS == 0:
             alpha -= 2 * math.pi
     return alpha, target
 
@@ -222,7 +227,7 @@ def _next_checkpoint(checkpoints: list[_Checkpoint], alpha: float, target: int) 
 def _closed_loop(sections: list[_Section]) -> NDArray[np.float64] | None:
     """[n, 3]: the last whole lap, angle and position; None if there is none whose ends meet."""
     starts = [
-        i for i in range(1, len(sections)) if sections[i].polar > _START and sections[i - 1].polar <= _START
+        i for i in range(1, len(sections)) if sections[i].polar > START and sections[i - 1].polar <= START
     ]  # fmt: skip
     if len(starts) < 2:
         return None
@@ -237,8 +242,22 @@ def _narrow(array: NDArray[np.float64]) -> NDArray[np.float32]:
     return array.astype(np.float32)
 
 
+def nearest_sections(
+    points: Float32[Array, "S 400 2"], count: Int32[Array, "S"], *, fast: bool = True
+) -> Int16[Array, "S cells cells"]:
+    """`Tracks.nearest`.
+
+    Args:
+      fast: in C, where that can be had: there it takes a twelfth of the time.
+    """
+    if fast and native.available():
+        result = jax.ShapeDtypeStruct((points.shape[0], CELLS, CELLS), jnp.int16)
+        return native.call("nearest", result, points, count, np.array([FIELD, CELL, REACH], np.float32))
+    return jax.lax.map(lambda track: _nearest(*track), (points, count))
+
+
 def _nearest(points: Float32[Array, "400 2"], count: Int32[Array, ""]) -> Int16[Array, "cells cells"]:
-    """`Tracks.nearest` of one track: every section offers itself to the cells around it, the nearest wins."""
+    """Of one track: every section offers itself to the cells around it, the nearest wins, of equal ones the first."""
     around = math.ceil(REACH / CELL)
     offsets = jnp.stack(jnp.meshgrid(*[jnp.arange(-around, around + 1)] * 2), -1).reshape(-1, 2)
     cells = jnp.floor((points + FIELD) / CELL).astype(jnp.int32)[:, None] + offsets[None]

@@ -24,7 +24,7 @@ import numpy as np
 
 from wm_jax.process import cache_folder, processor
 
-FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene")
+FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene", "nearest")
 FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 COMPILERS = ("cc", "gcc", "clang")
 

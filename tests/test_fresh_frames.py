@@ -1,0 +1,45 @@
+"""Frames that are driven while V trains."""
+
+import numpy as np
+import pytest
+
+from wm_jax import fresh_frames
+from wm_jax.config import EnvConfig
+from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.games import find
+from wm_jax.fresh_frames import FreshFrames
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(fresh_frames, "CARS", 4)
+
+
+def source(seed: int = 0, batch: int = 8, steps: int = 20) -> FreshFrames:
+    """Blocks of 40 frames: 5 updates of 8."""
+    actions = find("carracing", EnvConfig(backend="device")).actions
+    return FreshFrames(CarRacing(), actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
+
+
+def test_a_step_sees_the_same_wherever_training_was_resumed():
+    whole = np.asarray(source().references(3, 6, 6))
+    assert whole.shape == (6, 8, 64, 64, 3) and whole.dtype == np.uint8
+    late = source()
+    pieces = [np.asarray(late.references(at, count, 4)) for at, count in ((3, 1), (4, 2), (6, 3))]
+    assert all(len(piece) == 4 for piece in pieces)
+    np.testing.assert_array_equal(
+        np.concatenate([piece[:n] for piece, n in zip(pieces, (1, 2, 3), strict=True)]), whole
+    )
+    assert (np.asarray(source(seed=1).references(3, 1, 1)) != whole[:1]).any()
+
+
+def test_every_frame_of_a_block_is_seen_once_and_blocks_differ():
+    frames = np.asarray(source().references(0, 10, 10))
+    first, second = (half.reshape(40, -1) for half in (frames[:5], frames[5:]))
+    assert len(np.unique(first, axis=0)) == 40
+    assert not {row.tobytes() for row in first} & {row.tobytes() for row in second}
+
+
+def test_a_batch_that_no_block_can_fill_is_refused():
+    with pytest.raises(ValueError, match="more than the 40 frames"):
+        source(batch=41)
