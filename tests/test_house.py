@@ -33,6 +33,7 @@ FLOORS = (
 
 BESIDE = {
     "data.sequences": "models",  # it makes the batches that M's loss takes
+    "fidelity.speed": "bench",  # it takes turns with the other games as the benchmarks' contenders do
 }
 """The exceptions: which module may import which room of its own floor."""
 

@@ -45,9 +45,14 @@ COMMANDS = {
     "evaluate": "score the agent over many episodes, beside the random policy",
     "pipeline": "all of the above, then a report in one HTML file",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
+    "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
-STANDALONE = {"benchmark": "wm_jax.bench.command", "doctor": "wm_jax.stages.doctor"}
+STANDALONE = {
+    "benchmark": "wm_jax.bench.command",
+    "check_car_racing": "wm_jax.fidelity.command",
+    "doctor": "wm_jax.stages.doctor",
+}
 """Commands without a game, and the modules that have a `main` of their own for them."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""

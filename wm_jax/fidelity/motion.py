@@ -46,7 +46,8 @@ class OneStep:
     """What one step of ours does differently, from each of Gymnasium's states.
 
     errors: of the components of the state, the largest of each step's: in u, rad, u/s, rad/s.
-    contacts, visits, rewards: shares of steps in which a wheel's contact, a visited tile, the reward differs.
+    contacts, visits, rewards, ends: shares of steps in which a wheel's contact, a visited tile, the reward differs, or
+      which end the game on one side alone.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class OneStep:
     contacts: float
     visits: float
     rewards: float
+    ends: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Batch(NamedTuple):
         """[E, T]: steps that are no copies."""
         return np.arange(self.rewards.shape[1])[None] < self.lengths[:, None]
 
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """[E, T]: steps that ended the game."""
+        last = np.arange(self.rewards.shape[1])[None] == self.lengths[:, None] - 1
+        return last & self.terminated[:, None]
+
 
 def measure(style: Style, seeds: Sequence[int], steps: int = 700) -> Fidelity:
     """Drive the tracks of these seeds on both sides."""
@@ -129,13 +137,14 @@ def one_step(tracks: Tracks, batch: Batch) -> OneStep:
     """Compare one step from every state that was recorded; recording i has been made on track i."""
     before = Snapshot(*(field[:, :-1] for field in batch.states))
     after = Snapshot(*(field[:, 1:] for field in batch.states))
-    ours, rewards, _ = jax.tree.map(np.asarray, _single_steps(tracks, synchronised(before), batch.actions))
+    ours, rewards, ended = jax.tree.map(np.asarray, _single_steps(tracks, synchronised(before), batch.actions))
     played = batch.played
     errors = {name: Spread.of(each[played]) for name, each in _errors(ours, after).items()}
     wrong = {
         "contacts": (ours.on_road != after.on_road).any(-1),
         "visits": (ours.visited != after.visited).any(-1),
         "rewards": np.abs(rewards - batch.rewards) > SAME_REWARD,
+        "ends": ended != batch.ended,
     }
     return OneStep(int(played.sum()), errors, **{name: float(each[played].mean()) for name, each in wrong.items()})
 
@@ -152,8 +161,7 @@ def drift(tracks: Tracks, batch: Batch) -> Drift:
         if there.any():
             errors = away[there, steps - 1]
             positions[steps] = (float(np.median(errors)), float(errors.max()))
-    last = np.arange(played.shape[1])[None] == batch.lengths[:, None] - 1
-    ends = ((terminated & played) == (last & batch.terminated[:, None])).all(1)
+    ends = ((terminated & played) == batch.ended).all(1)
     sums = [np.where(played, each, 0).sum(1) for each in (rewards, batch.rewards)]
     return Drift(
         episodes=len(batch.lengths),

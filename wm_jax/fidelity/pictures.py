@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.envs.box2d.car_racing import CarRacing
+from gymnasium.envs.box2d.car_racing import CarRacing as TheirCarRacing
 from numpy.typing import NDArray
 
 from wm_jax.envs.car_racing.drawing import FRAME, OBSERVATION, picture, shot
 from wm_jax.envs.car_racing.raster import ROWS_SEEN, raster
 from wm_jax.envs.car_racing.track import bank
 from wm_jax.envs.host.frames import shrink
-from wm_jax.fidelity.reference import Snapshot, Style, snapshot, take_seat
+from wm_jax.fidelity.reference import Snapshot, Style, UndrawnCarRacing, snapshot, take_seat
 
 Pictures = NDArray[np.uint8]
 
@@ -65,6 +65,25 @@ class Album:
     observations: Pictures
     colourful: bool = False
 
+    @staticmethod
+    def bound(albums: Sequence["Album"]) -> "Album":
+        """Several albums of one kind of colours as one."""
+        states = Snapshot(*(np.concatenate(field) for field in zip(*(each.states for each in albums), strict=True)))
+        seeds = tuple(seed for each in albums for seed in each.seeds)
+        times, observations = (np.concatenate([getattr(a, name) for a in albums]) for name in ("times", "observations"))
+        return Album(seeds, times, states, observations, albums[0].colourful)
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Album":
+        """The chosen [N] pictures."""
+        states = Snapshot(*(field[chosen] for field in self.states))
+        seeds = tuple(seed for seed, keep in zip(self.seeds, chosen, strict=True) if keep)
+        return Album(seeds, self.times[chosen], states, self.observations[chosen], self.colourful)
+
+    @property
+    def zooming(self) -> NDArray[np.bool_]:
+        """[N]: those of the first second, in which the camera comes near."""
+        return self.times <= 1.0
+
     def frames(self) -> Pictures:
         """uint8 [N, 64, 64, 3]: what V sees of Gymnasium's pictures."""
         return shrink(self.observations, (0, ROWS_SEEN, 0, OBSERVATION))
@@ -90,13 +109,13 @@ def photograph(
     """Gymnasium's pictures of one drive on each track, after so many steps; fewer if it ends before."""
     taken = []
     for seed in seeds:
-        game = CarRacing(render_mode="rgb_array", domain_randomize=colourful, continuous=style != "choices", **options)
-        observation, _ = game.reset(seed=seed)
+        game = UndrawnCarRacing(domain_randomize=colourful, continuous=style != "choices", **options)
+        game.reset(seed=seed)
         driver = take_seat(game, style, seed)
         for step in range(max(steps) + 1):
             if step in steps:
-                taken.append((seed, game.t, snapshot(game), observation))
-            observation, _, terminated, _, _ = game.step(driver())  # pyright: ignore[reportArgumentType]
+                taken.append((seed, game.t, snapshot(game), TheirCarRacing._render(game, "state_pixels")))
+            _, _, terminated, _, _ = game.step(driver())
             if terminated:
                 break
         game.close()
@@ -106,13 +125,13 @@ def photograph(
 
 
 def compare(album: Album) -> dict[str, dict[str, Difference]]:
-    """Our frames beside Gymnasium's: by phase (the camera comes near during the first second) and region."""
+    """Our frames beside Gymnasium's: by phase (zooming, then near) and region."""
     theirs, ours = album.frames(), album.ours()
     differences = ours.astype(np.int16) - theirs
     regions = _regions(theirs)
     found: dict[str, dict[str, Difference]] = {}
-    for phase, when in (("zooming", album.times <= 1.0), ("near", album.times > 1.0)):
-        chosen = {name: Difference.of(differences, mask & when[:, None, None]) for name, mask in regions.items()}
+    for phase, when in (("zooming", album.zooming), ("near", ~album.zooming)):
+        chosen = {name: Difference.of(differences[when], mask[when]) for name, mask in regions.items()}
         found[phase] = {name: each for name, each in chosen.items() if each is not None}
     return found
 
@@ -130,20 +149,9 @@ def _regions(frames: Pictures) -> dict[str, NDArray[np.bool_]]:
     return masks | {"edges": ~(grass | road | curbs | car)}
 
 
-def sheet(album: Album, count: int = 8, scale: int = 4) -> Pictures:
-    """Theirs, ours, and six times the difference, for the frames that differ most; uint8 [height, width, 3]."""
-    theirs, ours = album.frames(), album.ours()
-    differences = np.abs(ours.astype(np.int16) - theirs)
-    worst = np.argsort(-(differences.max(-1) > NOTICEABLE).sum((1, 2)), kind="stable")[:count]
-    rows = [
-        np.concatenate([theirs[i], ours[i], np.minimum(6 * differences[i], 255).astype(np.uint8)], 1) for i in worst
-    ]
-    return np.repeat(np.repeat(np.concatenate(rows), scale, 0), scale, 1)
-
-
 def observations_differ(album: Album) -> Difference:
     """Of Gymnasium's whole observation above the bar of instruments."""
     differences = album.ours(OBSERVATION).astype(np.int16) - album.observations[:, :ROWS_SEEN]
     difference = Difference.of(differences, np.ones(differences.shape[:-1], bool))
-    assert difference is not None
+    assert difference is not None, "an empty album"
     return difference

@@ -1,7 +1,7 @@
 """Gymnasium's CarRacing-v3, played by drivers who differ in what they try the car with, and recorded state by state."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from gymnasium.envs.box2d.car_racing import FPS, CarRacing
@@ -24,6 +24,7 @@ flat_out: straight through the field, up to the 100 u/s that Box2D allows.
 leaving: out of the field by the shortest way.
 choices: Gymnasium's five discrete actions, for 6 frames each, mostly gas.
 """
+STYLES: tuple[Style, ...] = get_args(Style)
 
 
 class _Sight(NamedTuple):
