@@ -193,3 +193,17 @@ def test_the_constraints_are_versions_and_nothing_else():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     assert {_distribution(requirement) for requirement in wanted} <= names
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_have_no_gaps_and_no_dead_links(document: Path):
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (document.parent / target).exists(), target
+    for command in set(re.findall(r"(?<![/\w])bin/([a-z_]+)", text)):
+        assert (ROOT / "bin" / command).exists(), command
+    # A word in capitals that stands where a figure or a paragraph is to come.
+    assert re.findall(r"^[A-Z]{4,}$|\b[A-Z]*(?:ALONE|PERFECT|SLOWER|TODO|FIXME|XXX)\b", text, re.MULTILINE) == []
