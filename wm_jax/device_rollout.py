@@ -189,10 +189,13 @@ def _rows_at_once() -> int | None:
 
 
 def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
-    """So many slots in which nothing is played."""
+    """So many slots in which nothing is played. Every field is an array of its own, so that it can be given up."""
     frames, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
-    number, no, zero = jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), jnp.zeros(count)
-    return Slots(states, frames, agent.init(count), number, number, no, no, zero, number, number)
+    seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
+    fresh, running = (jnp.zeros(count, bool) for _ in range(2))
+    return Slots(
+        states, frames, agent.init(count), seeds, candidates, fresh, running, jnp.zeros(count), lengths, rewarded
+    )
 
 
 @partial(jax.jit, donate_argnums=1)
