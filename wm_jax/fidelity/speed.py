@@ -21,7 +21,7 @@ from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing, Params, dynamics
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.device import NO_KEY
+from wm_jax.envs.device import step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import HostPool, open_pool
@@ -86,7 +86,7 @@ def _ours(count: int, steps: int, *, frames: bool) -> Work:
     now = (seen, states) if frames else states.car
 
     def draw(params: Params, now: Any, action: Array) -> tuple[Any, Array]:
-        seen, states, rewards, _, _ = jax.vmap(env.step_env, (None, 0, 0, None))(NO_KEY, now[1], action, params)
+        seen, states, rewards, _ = step_all(env, params, now[1], action)
         return (seen, states), rewards
 
     def move(params: Params, cars: Any, action: Array) -> tuple[Any, Array]:
