@@ -28,6 +28,15 @@ def test_a_start_shows_the_track_that_was_asked_for():
     assert (frames[0] != frames[1]).any()
 
 
+def test_an_episode_can_begin_anywhere():
+    env = CarRacing()
+    section = jnp.array([0, 40, 200])
+    frames, states = jax.jit(jax.vmap(env.start, in_axes=(None, 0, 0)))(params(), jnp.array([1, 1, 1]), section)
+    away = np.linalg.norm(states.car.centre - params().tracks.points[1, section], axis=1)
+    assert (away < 0.2).all() and (frames[0] != frames[1]).any()
+    assert all(states.car.visited[i, section[i]] for i in range(3))
+
+
 def test_resets_draw_from_the_whole_bank():
     env = CarRacing()
     _, states = jax.jit(jax.vmap(env.reset_env, in_axes=(0, None)))(jax.random.split(KEY, 32), params())

@@ -17,10 +17,10 @@ def few(monkeypatch):
     monkeypatch.setattr(fresh_frames, "CARS", 4)
 
 
-def source(seed: int = 0, batch: int = 8, steps: int = 20) -> FreshFrames:
+def source(seed: int = 0, batch: int = 8, steps: int = 20, anywhere: bool = False) -> FreshFrames:
     """Blocks of 40 frames: 5 updates of 8."""
     actions = find("carracing", EnvConfig(backend="device")).actions
-    return FreshFrames(CarRacing(), actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
+    return FreshFrames(CarRacing(), actions, batch, seed, steps=steps, policy="brownian", hold=8.0, anywhere=anywhere)
 
 
 def test_a_step_sees_the_same_wherever_training_was_resumed():
@@ -55,3 +55,7 @@ def test_blocks_are_driven_by_one_program(caplog):
         frames.references(5, 1, 1)
         frames.references(10, 1, 1)
     assert [line for line in caplog.messages if "Compiling" in line and ("draw" in line or "drive" in line)] == []
+
+
+def test_they_begin_anywhere_if_asked_to():
+    assert (np.asarray(source(anywhere=True).references(0, 5, 5)) != np.asarray(source().references(0, 5, 5))).any()

@@ -583,3 +583,12 @@ def test_v_of_another_game_or_renderer_is_refused(tmp_path: Path, capsys: pytest
     ):
         assert cli.main(["encode", *other, *words]) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_a_run_can_be_named_by_a_way_around(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorStore takes no `..` in its paths."""
+    (tmp_path / "beside").mkdir()
+    words = ["collect", *CHASED, "--run", str(tmp_path / "beside" / ".." / "run")]
+    run(words, capsys)
+    assert cli.main(["collect", "verify", *CHASED, "--run", str(tmp_path / "run")]) == 0
+    assert run(words, capsys)[0]["episodes_added"] == 0

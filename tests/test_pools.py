@@ -425,3 +425,14 @@ def test_a_dead_worker_is_one_clear_error():
     with pytest.raises(UserError, match=r"environment worker 0 of .*died with exit code -9"):
         pool.step([0, 0])
     pool.close()
+
+
+def test_cars_begin_anywhere_if_asked_to():
+    game = find("carracing", backend="device", episode_steps=LIMIT)
+    line, anywhere, again = (open_pool(game, 3, anywhere=flag) for flag in (False, True, True))
+    at_line, first, second = (pool.reset((7, 8, 7)) for pool in (line, anywhere, again))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first[0], first[2])
+    assert all((first[i] != at_line[i]).any() for i in range(3))
+    for pool in (line, anywhere, again):
+        pool.close()

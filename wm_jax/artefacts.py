@@ -219,7 +219,8 @@ def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any
     for name, value in now.items():
         if was[name] != value:
             option = "--game" if name == "game" else f"--env.{name}"
-            raise UserError(f"{path} {made} with {option} {was[name]}, not {value}: give that, or another --run")
+            remedy = "leave it out" if was[name] is None else "give that"
+            raise UserError(f"{path} {made} with {option} {was[name]}, not {value}: {remedy}, or give another --run")
 
 
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:

@@ -74,6 +74,8 @@ SECTIONS = {
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
 SHARED = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
+ACCEPT = ("train_vae",)
+"""Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,7 +246,11 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
 
     if command in MAKES:
         config = settle(config, run, MAKES[command], given)
-    for needed in _before(command, config, run):
+    before = _before(command, config, run)
+    for each in (*before, command):
+        if each in ACCEPT:
+            importlib.import_module(f"wm_jax.stages.{each}").accept(config)
+    for needed in before:
         say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
         _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
@@ -273,6 +279,11 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
         raise UserError(f"--run {path}: this is a file; give a folder")
     if options.fresh and command in UPKEEP:
         raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
+    if options.fresh and command == "pipeline" and config.collect.policy == "agent":
+        raise UsageError(
+            "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
+            "(bin/collect), then start the later stages anew, one by one"
+        )
     anew = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
     return Run(path, anew if options.fresh else [])
 

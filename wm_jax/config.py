@@ -75,7 +75,7 @@ class EnvConfig(Section):
     sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
     frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
     threads: Annotated[Threads, FREE] = Field(
-        default=0, description="threads of the environment pool (0: one per core)"
+        default=0, description="threads of the environment pool (0: one per core); the device needs none"
     )
 
 
@@ -96,6 +96,10 @@ class CollectConfig(Section):
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
     slots: Annotated[Size, FREE] = Field(default=64, description="episodes played side by side; they make one shard")
+    anywhere: Annotated[bool, FREE] = Field(
+        default=False,
+        description="begin episodes somewhere on the track instead of at the line (CarRacing on the device)",
+    )
     replace_lost: Annotated[bool, FREE] = Field(
         default=False,
         description="let the policy play others in place of lost episodes whose agent is no longer there",
@@ -206,7 +210,9 @@ class ControllerConfig(Section):
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )
-    slots: Annotated[Size, FREE] = Field(default=1024, description="most environments stepped side by side")
+    slots: Annotated[Size, FREE] = Field(
+        default=1024, description="most environments stepped side by side (on the device, rounded up to 16, 32, ...)"
+    )
     evaluate_every: Annotated[Count, FREE] = Field(
         default=25, description="generations between evaluations of the distribution's mean"
     )

@@ -15,7 +15,7 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.envs.car_racing import CarRacing, Params
 from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.device import start_all, step_all
+from wm_jax.envs.device import sections_of, start_all, step_all
 from wm_jax.errors import UsageError
 from wm_jax.rollout import plan
 from wm_jax.spaces import ActionSpace
@@ -35,17 +35,26 @@ class FreshFrames:
       batch: B.
       seed: of the training.
       steps: of an episode.
-      policy, hold: as the settings of `collect`.
+      policy, hold, anywhere: as the settings of `collect`.
     """
 
     batch_axis = 1
     data = ()
 
     def __init__(
-        self, env: CarRacing, actions: ActionSpace, batch: int, seed: int, *, steps: int, policy: str, hold: float
+        self,
+        env: CarRacing,
+        actions: ActionSpace,
+        batch: int,
+        seed: int,
+        *,
+        steps: int,
+        policy: str,
+        hold: float,
+        anywhere: bool,
     ):
         self._env, self._actions, self._batch, self._seed = env, actions, batch, seed
-        self._steps, self._policy, self._hold = steps // EVERY * EVERY, policy, hold
+        self._steps, self._policy, self._hold, self._anywhere = steps // EVERY * EVERY, policy, hold, anywhere
         self._updates = CARS * (self._steps // EVERY) // batch
         if self._updates == 0:
             raise UsageError(
@@ -72,14 +81,15 @@ class FreshFrames:
             return self._blocks[number]
         seeds = [streams.integer(self._seed, "fresh", number, car) for car in range(CARS)]
         plans = np.stack([plan(self._policy, self._actions, seed, self._steps, self._hold) for seed in seeds])
-        tracks = draw_tracks(jax.random.key(seeds[0]), CARS)
-        frames = _drive(self._env, Params(tracks=tracks), jnp.asarray(plans))
+        params, places = Params(tracks=draw_tracks(jax.random.key(seeds[0]), CARS)), np.arange(CARS, dtype=np.int32)
+        sections = sections_of(params, places, seeds) if self._anywhere else np.zeros_like(places)
+        frames = _drive(self._env, params, places, sections, jnp.asarray(plans))
         order = streams.generator(self._seed, "fresh", number).permutation(frames.shape[0])
         return frames[order[: self._updates * self._batch]].reshape(self._updates, self._batch, *frames.shape[1:])
 
 
 @partial(jax.jit, static_argnums=0)
-def _drive(env: CarRacing, params: Any, plans: jax.Array) -> jax.Array:
+def _drive(env: CarRacing, params: Any, places: jax.Array, sections: jax.Array, plans: jax.Array) -> jax.Array:
     """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A]; lost games drive on."""
 
     def step(states: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
@@ -88,7 +98,7 @@ def _drive(env: CarRacing, params: Any, plans: jax.Array) -> jax.Array:
         return states, frames
 
     count, steps = plans.shape[:2]
-    _, states = start_all(env, params, jnp.arange(count))
+    _, states = start_all(env, params, places, sections)
     pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, -1)
     frames = jax.lax.scan(step, states, pieces)[1]
     return frames.reshape(-1, *frames.shape[2:])

@@ -121,7 +121,8 @@ class Stage:
             return
         current = _identity(settings, parents)
         for kind in ("settings", "parents"):
-            for key in sorted({*found[kind], *current[kind]}):
+            # Its own settings first: they may be why settings of other sections matter at all.
+            for key in sorted({*found[kind], *current[kind]}, key=lambda key: (not key.startswith(self.name), key)):
                 # A setting that did not exist yet when the artefact was made was then what is its default.
                 was, now_is = (each[kind].get(key, default_of(key)) for each in (found, current))
                 if was != now_is:
@@ -129,7 +130,8 @@ class Stage:
                     instead = now_is if kind == "settings" else _short(now_is)
                     raise UserError(
                         f"{self.path} was made with {what}, but now it is {instead}: "
-                        f"give another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and start anew"
+                        f"give that, or another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and "
+                        "start anew"
                     )
 
     def lost_record(self) -> UserError:

@@ -130,7 +130,7 @@ def unpack(content: bytes) -> Steps:
 
 
 def _spec(folder: Path) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str((folder / FRAMES).absolute())}}
+    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str((folder / FRAMES).resolve())}}
 
 
 def _metadata(frames: int) -> dict[str, Any]:

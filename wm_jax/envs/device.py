@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_jax import streams
 from wm_jax.devices import padded, padded_size
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.pool import Step
@@ -42,20 +43,31 @@ def episodes(env: CarRacing, seeds: Sequence[int]) -> Episodes:
     return Episodes(env.on_tracks(different), np.array([place[seed] for seed in seeds], np.int32))
 
 
+def sections_of(params: Any, places: NDArray[np.int32], seeds: Sequence[int]) -> NDArray[np.int32]:
+    """Where on their tracks the episodes of these seeds begin that may begin anywhere, int32[N]."""
+    counts = np.asarray(params.tracks.count)[places]
+    return np.array([streams.integer(seed, "section") for seed in seeds], np.int64).astype(np.int32) % counts
+
+
 class DeviceEngine:
-    """An `Engine` whose environments are rows of one array."""
+    """An `Engine` whose environments are rows of one array.
+
+    Args:
+      anywhere: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
+    """
 
     restart = None
 
-    def __init__(self, environment: CarRacing):
-        self.environment = environment
+    def __init__(self, environment: CarRacing, *, anywhere: bool = False):
+        self.environment, self._anywhere = environment, anywhere
         self._sent: deque[tuple[NDArray[np.int32], tuple[jax.Array, ...]]] = deque()
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """See `Engine`."""
         self._sent.clear()
         self._params, places = episodes(self.environment, seeds)
-        frames, self._states = start_all(self.environment, self._params, jnp.asarray(places))
+        sections = sections_of(self._params, places, seeds) if self._anywhere else None
+        frames, self._states = start_all(self.environment, self._params, jnp.asarray(places), sections)
         return np.array(frames)
 
     def send(self, ids: NDArray[np.int32], actions: NDArray[Any]) -> None:
@@ -78,9 +90,14 @@ class DeviceEngine:
 
 
 @partial(jax.jit, static_argnums=0)
-def start_all(env: CarRacing, params: Any, places: jax.Array) -> tuple[jax.Array, Any]:
-    """First frames uint8[N, 64, 64, 3] and states of episodes on these tracks int32[N]."""
-    return jax.vmap(env.start, in_axes=(None, 0))(params, places)
+def start_all(env: CarRacing, params: Any, places: jax.Array, sections: Any = None) -> tuple[jax.Array, Any]:
+    """First frames uint8[N, 64, 64, 3] and states of episodes on these tracks int32[N].
+
+    Args:
+      sections: int32[N], where along them (None: at the line).
+    """
+    sections = jnp.zeros_like(places) if sections is None else sections
+    return jax.vmap(env.start, in_axes=(None, 0, 0))(params, places, sections)
 
 
 def step_all(

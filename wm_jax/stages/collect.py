@@ -4,6 +4,7 @@ Shard by shard; what is in the store stays, so more episodes can be added at any
 on i and on who plays it, wherever collection was stopped and resumed: what was lost is played again, the same.
 """
 
+import contextlib
 import itertools
 import math
 import time
@@ -106,7 +107,8 @@ def _rounds(config: Config, run: Run, game: Game, player: Player, store: ReplayS
 
 def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
     """The player of lost episodes; if that is gone and others may take their place, `player`."""
-    settings = config.collect.model_copy(update={name: about[name] for name in about if name != "weights"})
+    how = {"anywhere": False} | {name: about[name] for name in about if name != "weights"}
+    settings = config.collect.model_copy(update=how)
     try:
         then = _player(config.model_copy(update={"collect": settings}), run, game)
         reason = f"{run.path / 'controller'} is {then.about.get('weights', '')[:12]} now"
@@ -131,10 +133,12 @@ def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], st
     lacking = [number for _, numbers in rounds for number in numbers]
     seeds = episode_seeds(config.seed, max(lacking) + 1)
     slots = min(settings.slots, len(lacking))
-    pool = open_pool(game, slots)
-    try:
-        with Progress(f"collect {config.game}", done + len(lacking), "episode", done=done) as progress:
-            for player, numbers in rounds:
+    with (
+        contextlib.closing(store),
+        Progress(f"collect {config.game}", done + len(lacking), "episode", done=done) as progress,
+    ):
+        for player, numbers in rounds:
+            with contextlib.closing(open_pool(game, slots, anywhere=player.about.get("anywhere", False))) as pool:
                 for start in range(0, len(numbers), slots):
                     stop.check()
                     shard = numbers[start : start + slots]
@@ -143,22 +147,22 @@ def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], st
                     play(pool, playing, recorder, stop=stop, progress=progress, watch=recorder.watch)
                     splits: list[Split] = [split_of(number, settings.test_fraction) for number in shard]
                     store.append(recorder.episodes(playing), splits, shard, player.about)
-    finally:
-        pool.close()
-        store.close()
 
 
 def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
+    if settings.anywhere and config.env.backend != "device":
+        raise UsageError("--collect.anywhere: only CarRacing on the device can begin anywhere; leave it out")
+    where = {"anywhere": True} if settings.anywhere else {}
     if settings.policy == "agent":
         world, controller, record = load_agent(run, config)
         params = world.params(controller)
         return Player(
-            {"policy": "agent", "weights": record["digest"]},
+            {"policy": "agent", "weights": record["digest"], **where},
             lambda seeds, slots: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots),
         )
     return Player(
-        {"policy": settings.policy, "hold": settings.hold},
+        {"policy": settings.policy, "hold": settings.hold, **where},
         lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold),
     )
 

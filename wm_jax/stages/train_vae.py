@@ -29,7 +29,7 @@ from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
 SHEET_FRAMES = 24
-DRIVING = {"policy", "hold", "episode_steps"}
+DRIVING = {"policy", "hold", "anywhere", "episode_steps"}
 """Settings of `collect` that decide what fresh frames show."""
 ACTIVE_VARIANCE = 0.01
 """A latent unit is active when the variance of its mean over frames is above this (Burda et al. 2015, 5.1)."""
@@ -38,7 +38,7 @@ ACTIVE_VARIANCE = 0.01
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Train until `vae.steps`; returns the errors on train and held-out frames."""
     stage, settings = run.stage("vae"), config.vae
-    _require_frames(config)
+    accept(config)
     store = open_replays(run, config, begun=stage)
     mesh = open_mesh(config.devices, settings.batch, "--vae.batch")
     graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
@@ -58,7 +58,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
-        extras={"train_frames": None if fresh else store.count("train").frames, "sheet": str(sheet)},
+        extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": str(sheet)},
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
     )
     return train(stage, recipe, config, stop)
@@ -78,8 +78,8 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine)
 
 
-def _require_frames(config: Config) -> None:
-    """Refuse fresh frames where there are none.
+def accept(config: Config) -> None:
+    """Refuse fresh frames where there are none, before anything is played.
 
     Raises:
       UsageError: the game is not on the device, an agent was to drive, or several processes were to share them.
@@ -87,7 +87,7 @@ def _require_frames(config: Config) -> None:
     if config.vae.frames != "fresh":
         return
     if config.env.backend != "device":
-        raise UsageError("--vae.frames fresh: this game does not run on the device; leave it out")
+        raise UsageError("--vae.frames fresh: it needs --env.backend device, which only carracing has; leave it out")
     if config.collect.policy == "agent":
         raise UsageError("--vae.frames fresh: --collect.policy agent can't drive them; give brownian, held or uniform")
     if hosts.count() > 1:
@@ -98,8 +98,16 @@ def _fresh(config: Config, seed: int) -> Batches:
     """Frames that are driven while V trains."""
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
     say("vae: on frames that are driven for it")
-    how = {"steps": game.episode_steps, "policy": collect.policy, "hold": collect.hold}
-    return FreshFrames(CarRacing(), game.actions, config.vae.batch, seed, **how)
+    return FreshFrames(
+        CarRacing(),
+        game.actions,
+        config.vae.batch,
+        seed,
+        steps=game.episode_steps,
+        policy=collect.policy,
+        hold=collect.hold,
+        anywhere=collect.anywhere,
+    )
 
 
 def _gradient(graphdef: Any) -> Any:

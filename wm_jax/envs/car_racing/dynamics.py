@@ -39,9 +39,13 @@ _LOWEST, _HIGHEST = np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)
 _FRONT, _REAR = np.array([1, 1, 0, 0], np.float32), np.array([0, 0, 1, 1], np.float32)
 
 
-def start(tracks: Tracks, track: Int32[Array, ""]) -> CarState:
-    """The car as Gymnasium's `reset` leaves it: at rest on the first section, after a step without an action."""
-    place, heading = tracks.points[track, 0], tracks.angles[track, 0]
+def start(tracks: Tracks, track: Int32[Array, ""], section: Int[Array, ""] | int = 0) -> CarState:
+    """The car as Gymnasium's `reset` leaves it: at rest on the first section, after a step without an action.
+
+    Args:
+      section: begin on another one instead.
+    """
+    place, heading = tracks.points[track, section], tracks.angles[track, section]
     # Gymnasium puts the wheels where they would be on a car of angle 0. In the hidden step the joints correct that,
     # but the tiles have already been touched.
     wheels = place[None] + jnp.asarray(ANCHORS)

@@ -79,9 +79,11 @@ class CarRacing(Environment[State, Params]):
         """The tracks of seeds 0..63."""
         return _default_params()
 
-    def start(self, params: Params, track: Int[Array, ""]) -> tuple[UInt8[Array, "H W 3"], State]:
-        """The beginning of an episode on this track of the bank."""
-        state = State(time=jnp.int32(0), car=dynamics.start(params.tracks, track.astype(jnp.int32)))
+    def start(
+        self, params: Params, track: Int[Array, ""], section: Int[Array, ""] | int = 0
+    ) -> tuple[UInt8[Array, "H W 3"], State]:
+        """The beginning of an episode on this track of the bank, or somewhere along it (Gymnasium's is section 0)."""
+        state = State(time=jnp.int32(0), car=dynamics.start(params.tracks, track.astype(jnp.int32), section))
         return self.get_obs(state, params), state
 
     def reset_env(self, key: Any, params: Params) -> tuple[UInt8[Array, "H W 3"], State]:

@@ -256,7 +256,7 @@ def _seeds(seeds: Sequence[int]) -> list[int]:
     return seeds
 
 
-def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0) -> HostPool:
+def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, anywhere: bool = False) -> HostPool:
     """Open `slots` environments of a game.
 
     Args:
@@ -264,13 +264,14 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       slots: most episodes side by side.
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
+      anywhere: begin episodes somewhere on the track, where the game runs on the device; elsewhere ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
     if game.env.backend == "device" and not official:
         from wm_jax.envs.car_racing import CarRacing
         from wm_jax.envs.device import DeviceEngine
 
-        return EpisodePool(game, slots, DeviceEngine(CarRacing()))
+        return EpisodePool(game, slots, DeviceEngine(CarRacing(), anywhere=anywhere))
     # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine
