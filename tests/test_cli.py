@@ -49,10 +49,10 @@ WRONG = [
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
     (["collect", "--game", "chaser", "--env.backend", "device"], 2, "--env.backend device: only carracing runs"),
     (["collect", "--game", "carracing", "--env.crop", "0", "84", "0", "96"], 2, "--env.crop 0 84 0 96: the device"),
-    (["collect", "--game", "chaser", "--collect.anywhere", "--run", "{tmp}/x"], 2, "--collect.anywhere: only CarRacing"),
-    (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "it needs --env.backend device"),
-    (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "it needs --env.backend device"),
-    (["pipeline", "--game", "chaser", "--collect.policy", "agent", "--fresh"], 2, "--fresh: it would move aside the agent"),
+    (["collect", "--game", "chaser", "--collect.anywhere", "--run", "{tmp}/x"], 2, "--collect.anywhere: only"),
+    (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "needs --env.backend"),
+    (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "needs --env.backend"),
+    (["pipeline", "--game", "chaser", "--collect.policy", "agent", "--fresh"], 2, "--fresh: it would move aside"),
 ]  # fmt: skip
 
 
