@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -193,6 +194,26 @@ def test_the_constraints_are_versions_and_nothing_else():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     assert {_distribution(requirement) for requirement in wanted} <= names
+
+
+def test_importing_the_stages_computes_nothing():
+    """Processes can only be joined, and platforms chosen, before JAX has begun. (But for evosax, which computes.)"""
+    program = """
+import pkgutil, importlib, wm_jax.stages
+for module in pkgutil.iter_modules(wm_jax.stages.__path__):
+    if module.name != "train_controller":
+        importlib.import_module(f"wm_jax.stages.{module.name}")
+from jax._src import xla_bridge
+assert not xla_bridge._backends, list(xla_bridge._backends)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

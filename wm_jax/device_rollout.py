@@ -9,18 +9,20 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.devices import RowSharing
-from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.device import episodes, start_all, step_all
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+
+if TYPE_CHECKING:
+    from wm_jax.envs.car_racing import CarRacing
 
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
@@ -76,7 +78,7 @@ class Result:
 
 
 def play_on_device(
-    env: CarRacing,
+    env: "CarRacing",
     seeds: Sequence[int],
     agent: Agent,
     params: AgentParams,
@@ -119,7 +121,7 @@ class _Books:
 
     def __init__(
         self,
-        env: CarRacing,
+        env: "CarRacing",
         agent: Agent,
         seeds: Sequence[int],
         candidates: np.ndarray,
@@ -219,7 +221,7 @@ def _take(slots: Slots, order: jax.Array) -> Slots:
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=6)
 def _segment(
-    env: CarRacing,
+    env: "CarRacing",
     agent: Agent,
     at_once: int | None,
     world: Any,

@@ -6,19 +6,21 @@ training sees what an undisturbed one sees.
 """
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
-from wm_jax.envs.car_racing import CarRacing, Params
 from wm_jax.envs.car_racing.endless import draw_tracks
 from wm_jax.envs.device import sections_of, start_all, step_all
 from wm_jax.errors import UsageError
 from wm_jax.rollout import plan
 from wm_jax.spaces import ActionSpace
+
+if TYPE_CHECKING:
+    from wm_jax.envs.car_racing import CarRacing
 
 CARS = 64
 """Episodes of a block, side by side."""
@@ -43,7 +45,7 @@ class FreshFrames:
 
     def __init__(
         self,
-        env: CarRacing,
+        env: "CarRacing",
         actions: ActionSpace,
         batch: int,
         seed: int,
@@ -81,6 +83,8 @@ class FreshFrames:
             return self._blocks[number]
         seeds = [streams.integer(self._seed, "fresh", number, car) for car in range(CARS)]
         plans = np.stack([plan(self._policy, self._actions, seed, self._steps, self._hold) for seed in seeds])
+        from wm_jax.envs.car_racing import Params  # late, see there
+
         params, places = Params(tracks=draw_tracks(jax.random.key(seeds[0]), CARS)), np.arange(CARS, dtype=np.int32)
         sections = sections_of(params, places, seeds) if self._anywhere else np.zeros_like(places)
         frames = _drive(self._env, params, places, sections, jnp.asarray(plans))
@@ -89,7 +93,7 @@ class FreshFrames:
 
 
 @partial(jax.jit, static_argnums=0)
-def _drive(env: CarRacing, params: Any, places: jax.Array, sections: jax.Array, plans: jax.Array) -> jax.Array:
+def _drive(env: "CarRacing", params: Any, places: jax.Array, sections: jax.Array, plans: jax.Array) -> jax.Array:
     """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A]; lost games drive on."""
 
     def step(states: Any, actions: jax.Array) -> tuple[Any, jax.Array]:

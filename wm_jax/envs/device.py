@@ -7,7 +7,7 @@ For whatever wants to look at every frame there: recording, films, tests. An age
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from wm_jax import streams
 from wm_jax.devices import padded, padded_size
-from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.pool import Step
+
+if TYPE_CHECKING:
+    from wm_jax.envs.car_racing import CarRacing
 
 _NO_KEY = np.zeros(2, np.uint32)
 """For steps that draw nothing."""
@@ -36,7 +38,7 @@ class Episodes(NamedTuple):
     places: NDArray[np.int32]
 
 
-def episodes(env: CarRacing, seeds: Sequence[int]) -> Episodes:
+def episodes(env: "CarRacing", seeds: Sequence[int]) -> Episodes:
     """The episodes of these seeds; equal seeds share a track."""
     different = list(dict.fromkeys(seeds))
     place = {seed: i for i, seed in enumerate(different)}
@@ -58,7 +60,7 @@ class DeviceEngine:
 
     restart = None
 
-    def __init__(self, environment: CarRacing, *, anywhere: bool = False):
+    def __init__(self, environment: "CarRacing", *, anywhere: bool = False):
         self.environment, self._anywhere = environment, anywhere
         self._sent: deque[tuple[NDArray[np.int32], tuple[jax.Array, ...]]] = deque()
 
@@ -90,7 +92,7 @@ class DeviceEngine:
 
 
 @partial(jax.jit, static_argnums=0)
-def start_all(env: CarRacing, params: Any, places: jax.Array, sections: Any = None) -> tuple[jax.Array, Any]:
+def start_all(env: "CarRacing", params: Any, places: jax.Array, sections: Any = None) -> tuple[jax.Array, Any]:
     """First frames uint8[N, 64, 64, 3] and states of episodes on these tracks int32[N].
 
     Args:
@@ -101,7 +103,7 @@ def start_all(env: CarRacing, params: Any, places: jax.Array, sections: Any = No
 
 
 def step_all(
-    env: CarRacing, params: Any, states: Any, actions: jax.Array
+    env: "CarRacing", params: Any, states: Any, actions: jax.Array
 ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
     """One step of N episodes: frames, states, rewards float32[N], and whether the game has ended, bool[N]."""
     advance = jax.vmap(env.step_env, in_axes=(None, 0, 0, None))
@@ -111,7 +113,7 @@ def step_all(
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _advance(
-    env: CarRacing, params: Any, states: Any, ids: jax.Array, actions: jax.Array
+    env: "CarRacing", params: Any, states: Any, ids: jax.Array, actions: jax.Array
 ) -> tuple[Any, tuple[jax.Array, ...]]:
     """The states after these rows have been stepped; frames, rewards and ends of the rows. Ids out of range pad."""
     own = jax.tree.map(lambda leaf: leaf.at[ids].get(mode="clip"), states)

@@ -14,7 +14,6 @@ from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
-from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.games import find
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
@@ -96,6 +95,8 @@ def accept(config: Config) -> None:
 
 def _fresh(config: Config, seed: int) -> Batches:
     """Frames that are driven while V trains."""
+    from wm_jax.envs.car_racing import CarRacing  # late, see there
+
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
     say("vae: on frames that are driven for it")
     return FreshFrames(
