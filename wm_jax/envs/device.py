@@ -48,7 +48,7 @@ def episodes(env: "CarRacing", seeds: Sequence[int]) -> Episodes:
 def sections_of(params: Any, places: NDArray[np.int32], seeds: Sequence[int]) -> NDArray[np.int32]:
     """Where on their tracks the episodes of these seeds begin that may begin anywhere, int32[N]."""
     counts = np.asarray(params.tracks.count)[places]
-    return np.array([streams.integer(seed, "section") for seed in seeds], np.int64).astype(np.int32) % counts
+    return np.array([streams.integer(seed, "section") for seed in seeds], np.int32) % counts
 
 
 class DeviceEngine:

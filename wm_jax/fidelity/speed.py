@@ -21,7 +21,7 @@ from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing, Params, dynamics
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.device import step_all
+from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import HostPool, open_pool
@@ -81,7 +81,7 @@ def _ours(count: int, steps: int, *, frames: bool) -> Work:
     params = env.default_params
     ids = jnp.arange(count, dtype=jnp.int32) % params.tracks.count.shape[0]
     actions = jnp.asarray(_actions(count, steps))
-    seen, states = jax.jit(jax.vmap(env.start, in_axes=(None, 0)))(params, ids)
+    seen, states = start_all(env, params, ids)
     # Pictures are carried along, or the compiler might leave out those that nobody looks at.
     now = (seen, states) if frames else states.car
 

@@ -210,13 +210,7 @@ def _game_probe(name: str, game: str, which: str) -> tuple[str, str, float, str,
 
 _PROBES = (
     ("JAX", "jax", _JAX_SECONDS, _REINSTALL, True),
-    (
-        "kernels in C",
-        "kernels",
-        _JAX_SECONDS,
-        "do without them: V, M and CarRacing are slow on CPU",
-        False,
-    ),
+    ("kernels in C", "kernels", _JAX_SECONDS, "do without them: V, M and CarRacing are slow on CPU", False),
     _game_probe("CarRacing, training", "carracing", "training"),
     _game_probe("CarRacing, official", "carracing", "official"),
     _game_probe("Atari, training", "enduro", "training"),

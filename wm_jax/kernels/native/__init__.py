@@ -157,7 +157,7 @@ def _compiler() -> list[str]:
         return chosen
     found = next(filter(shutil.which, COMPILERS), None)
     if found is None:
-        raise CannotBuild("there is no C compiler, so V and M are slow; install one (such as gcc), or set CC")
+        raise CannotBuild("there is no C compiler, so much is slow; install one (such as gcc), or set CC")
     return [found]
 
 
