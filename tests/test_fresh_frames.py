@@ -1,12 +1,14 @@
 """Frames that are driven while V trains."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from wm_jax import fresh_frames
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
@@ -59,3 +61,15 @@ def test_blocks_are_driven_by_one_program(caplog):
 
 def test_they_begin_anywhere_if_asked_to():
     assert (np.asarray(source(anywhere=True).references(0, 5, 5)) != np.asarray(source().references(0, 5, 5))).any()
+
+
+def test_the_first_frame_is_kept_and_then_every_second():
+    env, places, plans = CarRacing(), np.arange(2, dtype=np.int32), jnp.full((2, 6, 3), 0.5)
+    params, line = env.on_tracks(range(2)), np.zeros(2, np.int32)
+    kept = np.asarray(fresh_frames._drive(env, params, places, line, plans)).reshape(3, 2, 64, 64, 3)
+    frames, states = start_all(env, params, jnp.asarray(places))
+    expected = [frames]
+    for step in range(4):
+        frames, states, _, _ = step_all(env, params, states, plans[:, step])
+        expected += [frames] if step % 2 else []
+    np.testing.assert_allclose(kept.astype(int), np.asarray(expected, int), atol=1)

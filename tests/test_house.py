@@ -15,12 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams chain",  # floor 0, in six steps
+    "errors spaces process streams chain",  # floor 0, in seven steps
     "config arguments files kernels",
     "hosts",
     "metrics devices",
     "checkpoints interrupt",
     "run",
+    "pretrained",
     "models envs data",  # floor 1
     "training device_rollout evolution artefacts lineage",  # floor 2, in three steps
     "rollout",

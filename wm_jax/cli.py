@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wm_jax import hosts, process
 from wm_jax.arguments import Parser
@@ -74,6 +74,8 @@ SECTIONS = {
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
 SHARED = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
+ACTS = ("evaluate",)
+"""Commands that the agent that comes with the package can be used with."""
 ACCEPT = ("train_vae",)
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
@@ -169,6 +171,10 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
     parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
+    if command in ACTS:
+        text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
+        parser.add_argument("--pretrained", action="store_true", help=text)
+    parser.set_defaults(pretrained=False)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument("--json", action="store_true", help="print the summary as the last line of standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -186,7 +192,7 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
         extra: dict[str, Any] = {}
         if takes_several(field.annotation):
             extra["nargs"] = "+"
-        elif field.annotation is bool:
+        elif bool in (field.annotation, *get_args(field.annotation)):
             extra |= {"nargs": "?", "const": "true"}
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         known = choices(field.annotation)
@@ -222,6 +228,10 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     try:
         with hosts.joined(config.hosts), graceful_stop() as stop:
             _require_same_command(command, options, config)
+            if options.pretrained:
+                from wm_jax.pretrained import install
+
+                hosts.led(install)(config.game, run)
             given = {name for name, value in vars(options).items() if value is not None}
             summary = _do(command, config, given, run, stop)
             leads = hosts.leads()
@@ -270,7 +280,11 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
     """The run's folder, with what --fresh makes anew."""
     from wm_jax.run import Run
 
-    path = Path("runs") / f"{file_name(config.game)}-{config.preset}"
+    if options.pretrained:
+        from wm_jax.pretrained import require
+
+        require(config.game)
+    path = Path("runs") / f"{file_name(config.game)}-{'pretrained' if options.pretrained else config.preset}"
     if options.run is not None:
         if not options.run.strip():
             raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")

@@ -96,9 +96,10 @@ class CollectConfig(Section):
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
     slots: Annotated[Size, FREE] = Field(default=64, description="episodes played side by side; they make one shard")
-    anywhere: Annotated[bool, FREE] = Field(
-        default=False,
-        description="begin episodes somewhere on the track instead of at the line (CarRacing on the device)",
+    anywhere: Annotated[bool | None, FREE] = Field(
+        default=None,
+        description="begin episodes somewhere on the track instead of at the line (default: CarRacing on the device "
+        "does, which alone can)",
     )
     replace_lost: Annotated[bool, FREE] = Field(
         default=False,
@@ -267,6 +268,20 @@ class Config(Section):
     memory: MemoryConfig = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def begins_anywhere(self) -> bool:
+        """Do collected episodes begin somewhere on the track?
+
+        From the line a random driver hardly gets beyond the first bends, and V would never see the sharp ones.
+
+        Raises:
+          UsageError: it is asked for where it can't be done.
+        """
+        able = self.env.backend == "device"
+        if self.collect.anywhere and not able:
+            raise UsageError("--collect.anywhere: only CarRacing on the device can begin anywhere; leave it out")
+        return able if self.collect.anywhere is None else self.collect.anywhere
 
 
 def default_of(key: str) -> Any:

@@ -94,15 +94,18 @@ class FreshFrames:
 
 @partial(jax.jit, static_argnums=0)
 def _drive(env: "CarRacing", params: Any, places: jax.Array, sections: jax.Array, plans: jax.Array) -> jax.Array:
-    """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A]; lost games drive on."""
+    """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A], first ones among them.
 
-    def step(states: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
+    Lost games drive on.
+    """
+
+    def step(before: tuple[jax.Array, Any], actions: jax.Array) -> tuple[tuple[jax.Array, Any], jax.Array]:
+        frames, states = before
         for action in actions:
             frames, states, _, _ = step_all(env, params, states, action)
-        return states, frames
+        return (frames, states), before[0]
 
     count, steps = plans.shape[:2]
-    _, states = start_all(env, params, places, sections)
     pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, -1)
-    frames = jax.lax.scan(step, states, pieces)[1]
+    frames = jax.lax.scan(step, start_all(env, params, places, sections), pieces)[1]
     return frames.reshape(-1, *frames.shape[2:])

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wm_jax.arguments import Parser
+from wm_jax.artefacts import Trained, load_vae
+from wm_jax.config import load
 from wm_jax.envs.host.pool import LARGEST_SEED
 from wm_jax.errors import UsageError
 from wm_jax.fidelity import parts
@@ -20,9 +22,11 @@ from wm_jax.fidelity.parts import Sizes
 from wm_jax.fidelity.reference import STYLES
 from wm_jax.fidelity.speed import Size
 from wm_jax.metrics import Stopwatch, clock, say
+from wm_jax.pretrained import AGENTS
 from wm_jax.process import cores
+from wm_jax.run import Run
 
-PARTS = ("motion", "pictures", "returns", "speed")
+PARTS = ("motion", "pictures", "seeing", "returns", "speed")
 SEEDS, FIRST_SEED, EPISODES = 20, 7000, 100
 """What was tuned while the game was built was tuned on seeds 0..59, 1000..1010 and 5000..5023."""
 
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help=f"tracks of each style [{SEEDS}]")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of tracks [{FIRST_SEED}]")
     parser.add_argument("--episodes", type=int, metavar="N", help=f"of each policy, in returns [{EPISODES}]")
+    parser.add_argument("--run", metavar="DIR", help="whose V is looked at, in seeing [that which comes along]")
     parser.add_argument("--sheet", metavar="FILE", help="write the frames that differ most, real and ours (PNG)")
     parser.add_argument("--small", action="store_true", help="tiny sizes, no bars for speed: does it all run here?")
     parser.add_argument("--json", action="store_true", help="print the figures as the last line of standard output")
@@ -54,6 +59,8 @@ def _require(options: argparse.Namespace, asked: Sequence[str]) -> None:
     last = options.first_seed + max(options.seeds or SEEDS, options.episodes or EPISODES) - 1
     if options.first_seed < 0 or last > LARGEST_SEED:
         raise UsageError(f"--first-seed {options.first_seed}: seeds must lie in 0..{LARGEST_SEED}")
+    if options.run is not None and "seeing" not in asked:
+        raise UsageError("--run: only the part seeing looks at a run; add --part seeing")
     if options.sheet is not None and "pictures" not in asked:
         raise UsageError("--sheet: only the part pictures draws one; add --part pictures")
     if options.sheet is not None and (not options.sheet.strip() or Path(options.sheet).is_dir()):
@@ -79,15 +86,27 @@ def _sizes(options: argparse.Namespace) -> Sizes:
     )
 
 
+def _vae(folder: str | None) -> Trained:
+    """V of a run, or the one that comes with the package.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = AGENTS / "carracing" if folder is None else Path(folder)
+    return load_vae(Run(path), load("carracing", "carracing"))
+
+
 def _run(options: argparse.Namespace, asked: Sequence[str], sizes: Sizes) -> int:
     import jax
 
     device = jax.devices()[0]
     say(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
     path = Path(options.sheet) if options.sheet else None
+    vae = _vae(options.run) if "seeing" in asked else None
     work: dict[str, tuple[str, Callable[[], list[Table]]]] = {
         "motion": ("driving, recording Gymnasium's states", lambda: parts.measure_motion(sizes)),
         "pictures": ("photographing in Gymnasium", lambda: parts.measure_pictures(sizes, path)),
+        "seeing": ("looking through V", lambda: [] if vae is None else parts.measure_seeing(sizes, vae)),
         "returns": ("playing episodes on both sides", lambda: parts.measure_returns(sizes)),
         "speed": ("taking turns with Gymnasium and EnvPool", lambda: parts.measure_speed(sizes)),
     }

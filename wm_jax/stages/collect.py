@@ -151,9 +151,7 @@ def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], st
 
 def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
-    if settings.anywhere and config.env.backend != "device":
-        raise UsageError("--collect.anywhere: only CarRacing on the device can begin anywhere; leave it out")
-    where = {"anywhere": True} if settings.anywhere else {}
+    where = {"anywhere": True} if config.begins_anywhere else {}
     if settings.policy == "agent":
         world, controller, record = load_agent(run, config)
         params = world.params(controller)

@@ -57,7 +57,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
-        extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": str(sheet)},
+        extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": sheet.name},
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
     )
     return train(stage, recipe, config, stop)
@@ -85,12 +85,13 @@ def accept(config: Config) -> None:
     """
     if config.vae.frames != "fresh":
         return
+    otherwise = "give --vae.frames replays"
     if config.env.backend != "device":
-        raise UsageError("--vae.frames fresh: it needs --env.backend device, which only carracing has; leave it out")
+        raise UsageError(f"--vae.frames fresh: only carracing with --env.backend device has them; {otherwise}")
     if config.collect.policy == "agent":
-        raise UsageError("--vae.frames fresh: --collect.policy agent can't drive them; give brownian, held or uniform")
+        raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't drive for them; {otherwise}")
     if hosts.count() > 1:
-        raise UsageError("--vae.frames fresh: it is for one process; leave it out, or start one")
+        raise UsageError(f"--vae.frames fresh: it is for one process; {otherwise}, or start one")
 
 
 def _fresh(config: Config, seed: int) -> Batches:
@@ -107,7 +108,7 @@ def _fresh(config: Config, seed: int) -> Batches:
         steps=game.episode_steps,
         policy=collect.policy,
         hold=collect.hold,
-        anywhere=collect.anywhere,
+        anywhere=config.begins_anywhere,
     )
 
 

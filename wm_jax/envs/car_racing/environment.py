@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
+from gymnax.registration import register, registered_envs
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from wm_jax.envs.car_racing import dynamics
@@ -26,6 +27,8 @@ from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.state import CarState
 from wm_jax.envs.car_racing.track import bank
 
+NAME = "CarRacing-v3"
+"""For `gymnax.make`, once this module is imported."""
 EPISODE_STEPS = 1000
 _DEFAULT_TRACKS = 64
 
@@ -130,3 +133,7 @@ def view(car: CarState) -> Shot:
     """What the camera sees of a car."""
     time = DT * car.steps.astype(jnp.float32)
     return shot(car.track, car.visited, origin(car), car.angle, car.joint_angles, car.phases, time)
+
+
+if NAME not in registered_envs:
+    register(NAME, CarRacing)
