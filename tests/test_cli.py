@@ -50,8 +50,11 @@ WRONG = [
     (["collect", "--game", "chaser", "--env.backend", "device"], 2, "--env.backend device: only carracing runs"),
     (["collect", "--game", "carracing", "--env.crop", "0", "84", "0", "96"], 2, "--env.crop 0 84 0 96: the device"),
     (["collect", "--game", "chaser", "--collect.anywhere", "--run", "{tmp}/x"], 2, "--collect.anywhere: only"),
-    (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "needs --env.backend"),
-    (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "needs --env.backend"),
+    (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "device has them; give"),
+    (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "device has them; give"),
+    (["train_vae", "--game", "carracing", "--env.backend", "envpool", "--run", "{tmp}/x"], 2, "--vae.frames replays"),
+    (["evaluate", "--game", "chaser", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no agent for chaser"),
+    (["collect", "--game", "carracing", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no such option"),
     (["pipeline", "--game", "chaser", "--collect.policy", "agent", "--fresh"], 2, "--fresh: it would move aside"),
 ]  # fmt: skip
 

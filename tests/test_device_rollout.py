@@ -11,7 +11,7 @@ from flax import nnx
 from wm_jax import device_rollout
 from wm_jax.artefacts import init_memory, init_vae
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
-from wm_jax.device_rollout import Rules, play_on_device
+from wm_jax.device_rollout import play_on_device
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.games import find
@@ -20,6 +20,7 @@ from wm_jax.errors import UserError
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
+from wm_jax.played import Rules
 from wm_jax.rollout import AgentPolicy, play
 
 STEPS = 60
@@ -68,6 +69,18 @@ def through_a_pool(actor, rules: Rules, count: int = len(SEEDS)):
     with contextlib.closing(open_pool(game(rules.steps), count)) as pool:
         policy = AgentPolicy(agent, params, CANDIDATES[:count], SEEDS[:count], count)
         return play(pool, SEEDS[:count], policy, patience=rules.patience, watch=lambda step, done: None)
+
+
+@pytest.mark.parametrize("steps", [STEPS // 2, 2 * STEPS])
+def test_play_ends_episodes_after_so_many_steps(actor, steps):
+    """On the device, and where the host looks on; but no later than the pool does."""
+    agent, params = actor
+    with contextlib.closing(open_pool(game(STEPS), len(SEEDS))) as pool:
+        policy = AgentPolicy(agent, params, CANDIDATES, SEEDS, len(SEEDS))
+        ours, seen = (play(pool, SEEDS, policy, steps=steps, watch=watch) for watch in (None, lambda step, done: None))
+    np.testing.assert_array_equal(ours.lengths, min(steps, STEPS))
+    np.testing.assert_array_equal(seen.lengths, ours.lengths)
+    np.testing.assert_allclose(ours.returns, seen.returns, atol=1e-3)
 
 
 def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):

@@ -22,7 +22,7 @@ FLOORS = (
     "checkpoints interrupt",
     "run",
     "pretrained",
-    "models envs data",  # floor 1
+    "models envs data played",  # floor 1
     "training device_rollout evolution artefacts lineage",  # floor 2, in three steps
     "rollout",
     "fresh_frames",

@@ -592,3 +592,13 @@ def test_a_run_can_be_named_by_a_way_around(tmp_path: Path, capsys: pytest.Captu
     run(words, capsys)
     assert cli.main(["collect", "verify", *CHASED, "--run", str(tmp_path / "run")]) == 0
     assert run(words, capsys)[0]["episodes_added"] == 0
+
+
+def test_the_first_generations_may_play_short_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train_controller", *CHASED, "--run", str(tmp_path), "--controller.world", "random"]
+    run([*words, "--controller.short_generations", "1", "--controller.short_steps", "7"], capsys)
+    lines = (tmp_path / "controller" / "metrics.jsonl").read_text().splitlines()
+    first, second = (json.loads(line)["environment_steps"] for line in lines)
+    assert first <= 4 * 7 < second
+    assert cli.main([*words, "--controller.short_generations", "2"]) == 1
+    assert "was made with --controller.short_generations 1" in capsys.readouterr().err

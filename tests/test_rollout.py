@@ -2,6 +2,8 @@
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +17,8 @@ from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-from wm_jax.rollout import AgentPolicy, Played, Policy, RandomPolicy, play
+from wm_jax.played import Played
+from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 
 PROBE = "gymnasium:probe_games:Probe-v0"
 SEEDS = list(range(20, 31))
@@ -124,6 +127,15 @@ def test_patience_ends_what_earns_nothing(restarts: bool) -> None:
         poor.restarts = restarts
         played = play(poor, SEEDS, Scripted(), patience=2)
     np.testing.assert_array_equal(played.lengths, np.minimum(LIVES, 4))
+
+
+@pytest.mark.parametrize("kind", [lambda pool: pool, Waves])
+def test_steps_end_what_lasts_longer(kind: Callable[[HostPool], Any]) -> None:
+    with contextlib.closing(open_pool(probe(), 3, workers=2)) as pool:
+        played = play(kind(pool), SEEDS, Scripted(), steps=3)
+        np.testing.assert_array_equal(played.lengths, np.minimum(LIVES, 3))
+        assert LIVES.max() > 3 > LIVES.min()
+        np.testing.assert_array_equal(play(kind(pool), SEEDS, Scripted()).lengths, LIVES)
 
 
 def test_what_watch_raises_ends_the_play_and_the_pool_can_be_used_again() -> None:

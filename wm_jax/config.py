@@ -208,6 +208,10 @@ class ControllerConfig(Section):
     episode_steps: Count | None = Field(
         default=None, description="longest episode in training, unless the game's is shorter"
     )
+    short_generations: NonNegative = Field(
+        default=0, description="so many generations at the beginning play short episodes, while crashes come early"
+    )
+    short_steps: Count = Field(default=600, description="longest of the short episodes")
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )

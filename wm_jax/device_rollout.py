@@ -7,7 +7,6 @@ waiting ones begin in their slots, or, when none is waiting, goes on with fewer 
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from wm_jax.envs.device import episodes, start_all, step_all
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+from wm_jax.played import Played, Rules
 
 if TYPE_CHECKING:
     from wm_jax.envs.car_racing import CarRacing
@@ -34,14 +34,6 @@ LEAST_SLOTS = 16
 SHRINK = 4
 """Once so small a part of the slots is still playing, the others are given up. Each size is compiled for."""
 FOREVER = 2**30
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How long episodes last: at most `steps`, and at most `patience` steps without a positive reward (0: any)."""
-
-    steps: int
-    patience: int
 
 
 class Slots(NamedTuple):
@@ -68,15 +60,6 @@ class Slots(NamedTuple):
     rewarded: jax.Array
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came of N episodes: returns float64[N] (summed in float32), lengths int64[N], and the seconds it took."""
-
-    returns: np.ndarray
-    lengths: np.ndarray
-    seconds: float
-
-
 def play_on_device(
     env: "CarRacing",
     seeds: Sequence[int],
@@ -89,8 +72,8 @@ def play_on_device(
     devices: RowSharing,
     stop: Stop | None = None,
     progress: Progress | None = None,
-) -> Result:
-    """Play one episode per seed.
+) -> Played:
+    """Play one episode per seed; returns are summed in float32.
 
     Args:
       params: the controller's are [P, n_params].
@@ -102,10 +85,10 @@ def play_on_device(
     """
     began = time.monotonic()
     if not seeds:
-        return Result(np.zeros(0), np.zeros(0, np.int64), 0.0)
+        return Played(np.zeros(0), np.zeros(0, np.int64), 0.0)
     books = _Books(env, agent, seeds, candidates, slots, devices)
     params = devices.whole(params)
-    limits = jnp.array([rules.steps, rules.patience or FOREVER], jnp.int32)
+    limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
     while books.playing:
         if stop is not None:
             stop.check()
@@ -113,7 +96,7 @@ def play_on_device(
         ended = books.enter()
         if progress is not None and ended:
             progress.advance(ended)
-    return Result(books.returns, books.lengths, time.monotonic() - began)
+    return Played(books.returns, books.lengths, time.monotonic() - began)
 
 
 class _Books:

@@ -22,6 +22,8 @@ AGENTS = Path(__file__).with_name("agents")
 PARTS = ("vae", "memory", "controller")
 FILES = ("stage.json", "summary.json", "weights")
 """What of a part is packed: no checkpoints, no curves."""
+UNPACKED = "commit_success.txt"
+"""Orbax's note of where it wrote a checkpoint; it reads none on a file system."""
 
 
 def games() -> tuple[str, ...]:
@@ -81,7 +83,7 @@ def _copy(source: Path, target: Path) -> None:
     """A part's files; `summary.json`, which says that it is whole, comes last."""
     for name in sorted(FILES, key=lambda name: name == "summary.json"):
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+            shutil.copytree(source / name, target / name, ignore=lambda *_: {UNPACKED}, dirs_exist_ok=True)
         else:
             shutil.copyfile(source / name, target / name)
         sync(target / name)

@@ -14,20 +14,20 @@ each environment, 3 GB for the 1,024 episodes of a generation of the paper.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from wm_jax import streams
-from wm_jax.device_rollout import CPU_ROWS, Rules, play_on_device
+from wm_jax.device_rollout import CPU_ROWS, play_on_device
 from wm_jax.devices import RowSharing, padded, padded_size
 from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
+from wm_jax.played import Played, Rules
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 CPU_BATCH = 32
@@ -35,43 +35,6 @@ CPU_BATCH = 32
 
 Watch = Callable[[Step, np.ndarray], None]
 """Is shown every `Step` with the finished flags bool[B] (first frames are not steps)."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """What came of N episodes.
-
-    returns: float64[N], undiscounted sums of rewards.
-    lengths: int64[N], steps.
-    seconds: that all of it took.
-    acting: seconds of them in the policy; 0 where environments and network are one program.
-    waiting: seconds of them in which only the environments were at work; 0 likewise.
-    """
-
-    returns: np.ndarray
-    lengths: np.ndarray
-    seconds: float
-    acting: float = 0.0
-    waiting: float = 0.0
-
-    @staticmethod
-    def together(shares: "Sequence[Played]") -> "Played":
-        """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
-        returns, lengths = (np.concatenate([getattr(each, name) for each in shares]) for name in ("returns", "lengths"))
-        times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
-        return Played(returns, lengths, *times)
-
-    def figures(self) -> dict[str, float]:
-        """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
-
-        On a CPU both work on the same cores, and each is slower for the other.
-        """
-        steps = int(self.lengths.sum())
-        figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(steps / self.seconds, 1)}
-        if self.acting:
-            figures["network_share"] = round(self.acting / self.seconds, 3)
-            figures["environments_share"] = round(self.waiting / self.seconds, 3)
-        return figures
 
 
 class Policy(Protocol):
@@ -91,6 +54,7 @@ def play(
     seeds: Sequence[int],
     policy: Policy,
     *,
+    steps: int = 0,
     patience: int = 0,
     stop: Stop | None = None,
     progress: Progress | None = None,
@@ -99,6 +63,7 @@ def play(
     """Play one episode per seed, at most `pool.slots` at a time.
 
     Args:
+      steps: give an episode up after so many steps, if the game has not ended it before; 0 never does.
       patience: give an episode up after this many steps without a positive reward; 0 never does.
       stop: ends the play when the user asks for it.
       progress: is told of every episode that has ended.
@@ -109,9 +74,9 @@ def play(
       UserError: the policy's actions are not finite.
     """
     if watch is None and pool.environment is not None and isinstance(policy, AgentPolicy):
-        rules = Rules(pool.episode_steps, patience)
+        rules = Rules(min(steps or pool.episode_steps, pool.episode_steps), patience)
         return policy.play_on_device(pool.environment, seeds, rules, pool.slots, stop, progress)
-    match = _Match(pool, seeds, policy, patience, _follow(stop, progress, watch))
+    match = _Match(pool, seeds, policy, Rules(steps, patience), _follow(stop, progress, watch))
     began = time.monotonic()
     while match.waiting:
         match.play_wave()
@@ -135,8 +100,8 @@ def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) ->
 class _Match:
     """The books of one call of `play`: which slot plays which episode, and what came of them so far."""
 
-    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, patience: int, watch: Watch):
-        self._pool, self._seeds, self._policy, self._patience, self._watch = pool, seeds, policy, patience, watch
+    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, rules: Rules, watch: Watch):
+        self._pool, self._seeds, self._policy, self._rules, self._watch = pool, seeds, policy, rules, watch
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._rewarded_at = np.zeros(len(seeds), np.int64)
         self.waiting = deque(range(len(seeds)))
@@ -187,10 +152,12 @@ class _Match:
         self.returns[episodes] += step.reward
         self.lengths[episodes] += stepped
         done = step.terminated | step.truncated
-        if self._patience:
+        if self._rules.steps:
+            done = done | (self.lengths[episodes] >= self._rules.steps)
+        if self._rules.patience:
             rewarded_at = np.where(step.reward > 0, self.lengths[episodes], self._rewarded_at[episodes])
             self._rewarded_at[episodes] = rewarded_at
-            done = done | (self.lengths[episodes] - rewarded_at >= self._patience)
+            done = done | (self.lengths[episodes] - rewarded_at >= self._rules.patience)
         if stepped.any():
             self._watch(jax.tree.map(lambda field: field[stepped], step), done[stepped])
         return done
@@ -304,7 +271,7 @@ class AgentPolicy:
         self, env: Any, seeds: Sequence[int], rules: Rules, slots: int, stop: Stop | None, progress: Progress | None
     ) -> Played:
         """Play all episodes where the network is; see `play`."""
-        result = play_on_device(
+        played = play_on_device(
             env,
             seeds,
             self._agent,
@@ -316,9 +283,9 @@ class AgentPolicy:
             stop=stop,
             progress=progress,
         )
-        if not np.isfinite(result.returns).all():
+        if not np.isfinite(played.returns).all():
             raise UserError("an action is not finite (NaN or infinity); the policy that made it is broken")
-        return Played(result.returns, result.lengths, result.seconds)
+        return played
 
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         size = CPU_BATCH if self._on_cpu else padded_size(len(ids))

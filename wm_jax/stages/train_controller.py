@@ -25,7 +25,8 @@ from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
-from wm_jax.rollout import AgentPolicy, Played, play
+from wm_jax.played import Played
+from wm_jax.rollout import AgentPolicy, play
 from wm_jax.run import Run
 from wm_jax.training import resume
 
@@ -154,7 +155,8 @@ class Arena:
         asked, population = self.evolution.ask(search.evolution)
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
         seeds = self._seeds(generation, settings.episodes) * settings.population
-        played = self._play(population, candidates, seeds, patience=settings.patience, stop=stop)
+        steps = settings.short_steps if generation < settings.short_generations else 0
+        played = self._play(population, candidates, seeds, steps=steps, patience=settings.patience, stop=stop)
         returns = played.returns.reshape(settings.population, settings.episodes)
         search = search._replace(evolution=self.evolution.tell(asked, returns))
         scores = _scores(returns.mean(1))
@@ -164,7 +166,7 @@ class Arena:
         """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
         mean = self.evolution.mean(search.evolution)
         seeds = self._seeds("evaluation", self.config.controller.evaluate_episodes)
-        # As long as in training, but without patience; and without `stop`: the generation before it is done.
+        # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
         returns = self._play(mean, np.zeros(len(seeds), np.int32), seeds).returns
         score = jnp.float32(returns.mean())
         if score > search.best_score:

@@ -81,7 +81,7 @@ def accept(config: Config) -> None:
     """Refuse fresh frames where there are none, before anything is played.
 
     Raises:
-      UsageError: the game is not on the device, an agent was to drive, or several processes were to share them.
+      UsageError: the game is not on the device, or an agent was to drive.
     """
     if config.vae.frames != "fresh":
         return
@@ -90,8 +90,6 @@ def accept(config: Config) -> None:
         raise UsageError(f"--vae.frames fresh: only carracing with --env.backend device has them; {otherwise}")
     if config.collect.policy == "agent":
         raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't drive for them; {otherwise}")
-    if hosts.count() > 1:
-        raise UsageError(f"--vae.frames fresh: it is for one process; {otherwise}, or start one")
 
 
 def _fresh(config: Config, seed: int) -> Batches:

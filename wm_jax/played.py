@@ -1,0 +1,55 @@
+"""How episodes are played, and what comes of them, wherever that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When episodes end that the game does not end before.
+
+    steps: after so many (0: never).
+    patience: after so many without a positive reward (0: never).
+    """
+
+    steps: int = 0
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of N episodes.
+
+    returns: float64[N], undiscounted sums of rewards.
+    lengths: int64[N], steps.
+    seconds: that all of it took.
+    acting: seconds of them in the policy; 0 where environments and network are one program.
+    waiting: seconds of them in which only the environments were at work; 0 likewise.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    seconds: float
+    acting: float = 0.0
+    waiting: float = 0.0
+
+    @staticmethod
+    def together(shares: "Sequence[Played]") -> "Played":
+        """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
+        returns, lengths = (np.concatenate([getattr(each, name) for each in shares]) for name in ("returns", "lengths"))
+        times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
+        return Played(returns, lengths, *times)
+
+    def figures(self) -> dict[str, float]:
+        """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.
+
+        On a CPU both work on the same cores, and each is slower for the other.
+        """
+        steps = int(self.lengths.sum())
+        figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(steps / self.seconds, 1)}
+        if self.acting:
+            figures["network_share"] = round(self.acting / self.seconds, 3)
+            figures["environments_share"] = round(self.waiting / self.seconds, 3)
+        return figures
