@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache, partial
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +132,9 @@ def test_parameters_are_there_without_asking():
     assert env.default_params.tracks.count.shape == (64,)
     frame, _ = env.reset(KEY)
     assert frame.shape == (64, 64, 3)
+
+
+def test_gymnax_finds_it_by_name():
+    env, params = gymnax.make("CarRacing-v3", continuous=False, whole=True)
+    assert env == CarRacing(continuous=False, whole=True)
+    assert params.tracks.count.shape == (64,)

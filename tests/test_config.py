@@ -26,15 +26,15 @@ def test_every_yaml_file_belongs_to_a_game_a_family_or_a_preset() -> None:
 
 
 def test_the_paper_preset_has_the_papers_settings() -> None:
-    config = load("carracing", "carracing", "paper")
-    assert (config.collect.episodes, config.vae.steps, config.vae.batch, config.vae.latent) == (10_000, 10**6, 100, 32)
-    assert (config.memory.hidden, config.memory.mixtures, config.memory.sequence, config.memory.steps) == (
-        256,
-        5,
-        1000,
-        4000,
-    )
+    config = load("enduro", "atari", "paper")
+    assert (config.collect.episodes, config.vae.steps, config.controller.generations) == (10_000, 10**6, 1800)
     assert (config.controller.population, config.controller.episodes, config.controller.sigma) == (64, 16, 0.1)
+    car = load("carracing", "carracing", "paper")  # fewer frames and generations, of the same sizes
+    for each in (config, car):
+        assert (each.vae.width, each.vae.latent, each.vae.batch) == (1.0, 32, 100)
+        memory = each.memory
+        assert (memory.hidden, memory.mixtures, memory.sequence, memory.steps) == (256, 5, 1000, 4000)
+        assert (each.controller.population, each.controller.episodes, each.controller.episode_steps) == (64, 16, None)
 
 
 @pytest.fixture

@@ -143,6 +143,11 @@ def test_processes_find_each_other(pair: list[dict[str, Any]]) -> None:
         assert found["odd"] == [None, 1]
 
 
+def test_processes_drive_the_same_fresh_frames(pair: list[dict[str, Any]]) -> None:
+    for found in pair:
+        assert len(found["fresh"]) == 2 and len(set(found["fresh"])) == 1
+
+
 def test_an_error_that_is_caught_leaves_processes_in_step(pair: list[dict[str, Any]]) -> None:
     for figures in pair:
         *answers, unsent, after = figures["errors"]

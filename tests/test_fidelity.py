@@ -15,6 +15,7 @@ from wm_jax.envs.car_racing.track import bank
 from wm_jax.fidelity import parts, pictures, returns
 from wm_jax.fidelity.figures import Figure, Table, judged
 from wm_jax.fidelity.returns import POLICIES, Agreement, Comparison, Outcome
+from wm_jax.fidelity.seeing import Eyesight, Seen
 
 SMALL = ("check_car_racing", "--small", "--json", "--debug")
 SEEDS, STEPS = (7000, 7001, 7002), 300
@@ -39,7 +40,7 @@ def test_every_part_runs_and_its_figures_are_those_of_the_tables(
     sheet = tmp_path / "sheet.png"
     status, said, found = run(capsys, "--sheet", str(sheet))
     assert (status, found["missed"]) == (0, [])
-    assert {row["part"] for row in found["figures"]} == {"motion", "pictures", "returns", "speed"}
+    assert {row["part"] for row in found["figures"]} == {"motion", "pictures", "seeing", "returns", "speed"}
     assert found["bars"] == sum(row["met"] is not None for row in found["figures"]) > 30
     assert f"All {found['bars']} bars are met." in said
     for row in found["figures"]:
@@ -99,6 +100,31 @@ def test_policies_differ_and_most_of_them_look() -> None:
     assert sum(each.aim.sighted > 0 for each in POLICIES.values()) >= 10
     both = compared()
     assert np.all(both["racing"].theirs.returns != both["blind, held"].theirs.returns)
+
+
+def test_what_v_sees_by_hand() -> None:
+    def seen(errors: Sequence[float], mean: Sequence[Sequence[float]]) -> Seen:
+        return Seen(np.array(errors), np.array(mean), np.full((3, 2), 0.5))
+
+    theirs = seen([4.0, 8.0, 100.0], [[0.0, 1.0], [2.0, 3.0], [50.0, 50.0]])
+    ours = seen([3.0, 5.0, 1.0], [[0.5, 1.0], [2.0, 2.0], [0.0, 0.0]])
+    found = Eyesight.of(theirs, ours, np.array([True, True, False]))
+    assert found == (6.0, 4.0, pytest.approx(np.sqrt((1 + 0 + 0 + 4) / 4)))
+
+
+def test_a_v_that_sees_our_frames_alone_misses_its_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pictures.Album, "frames", lambda album: 255 - album.ours())
+    status, _, found = run(capsys, "--part", "seeing")
+    assert status == 1 and [sentence.split(",")[0] for sentence in found["missed"]] == ["seeing"]
+
+
+def test_a_run_is_for_the_part_that_looks_at_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check_car_racing", "--part", "motion", "--run", str(tmp_path)]) == 2
+    assert "--run: only the part seeing looks at a run; add --part seeing" in capsys.readouterr().err
+    assert cli.main(["check_car_racing", "--part", "seeing", "--run", str(tmp_path)]) == 1
+    assert f"{tmp_path / 'vae'} does not exist: run bin/train_vae" in capsys.readouterr().err
 
 
 def test_agreement_by_hand() -> None:

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from many_devices import STEPS, TASKS, encode, train, weights
 
-from wm_jax import cli, hosts
-from wm_jax.checkpoints import Checkpoints
-from wm_jax.config import HostsConfig
+from wm_jax import cli, fresh_frames, hosts
+from wm_jax.checkpoints import Checkpoints, digest_of
+from wm_jax.config import EnvConfig, HostsConfig
+from wm_jax.envs.games import find
 from wm_jax.errors import UserError
+from wm_jax.fresh_frames import FreshFrames
 
 
 def trainings(folder: Path) -> dict[str, Any]:
@@ -63,6 +65,16 @@ def searches(folder: Path) -> dict[str, Any]:
     return {"status": status, "both": both, "alone": hosts.together(lambda: saves)[0]}
 
 
+def fresh() -> str:
+    """The frames that V would be trained on here, where all processes drive all of them."""
+    fresh_frames.CARS = 2
+    actions = find("carracing", EnvConfig(backend="device")).actions
+    how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0, "anywhere": True}
+    from wm_jax.envs.car_racing import CarRacing  # late, see there
+
+    return digest_of(np.asarray(FreshFrames(CarRacing(), actions, 4, 0, **how).references(0, 2, 2)))
+
+
 def errors() -> list[Any]:
     """What both make of errors that somebody catches, and that they still understand each other afterwards."""
 
@@ -92,6 +104,7 @@ def main(folder: Path, port: str, index: str) -> dict[str, Any]:
         figures["odd"] = hosts.odd_one(0), hosts.odd_one(hosts.index())
         figures["errors"] = errors()
         figures["training"] = trainings(folder / "training")
+        figures["fresh"] = hosts.together(fresh)
         figures["search"] = searches(folder / "search")
         small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")
         figures["chain"] = command(folder / "run", "train_vae", *small)
