@@ -83,7 +83,10 @@ class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
     episodes: Annotated[Crowd, FREE] = Field(
-        default=10_000, description="episodes in the store, train and test together"
+        default=10_000, description="at least so many episodes in the store, train and test together"
+    )
+    frames: Annotated[NonNegative, FREE] = Field(
+        default=0, description="and at least so many recorded frames: where episodes are short, more are played"
     )
     policy: Annotated[Literal["held", "brownian", "uniform", "agent"], FREE] = Field(
         default="held",
@@ -91,7 +94,12 @@ class CollectConfig(Section):
         "agent: the run's trained agent",
     )
     hold: Annotated[Positive, FREE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
-    episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
+    episode_steps: Count | None = Field(
+        default=4000,
+        description="most recorded steps of an episode: it is played to its end, and of a longer one windows are kept "
+        "that lie all over it, the end among them (none: all of it)",
+    )
+    window: Count = Field(default=1000, description="steps of such a window")
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
