@@ -331,6 +331,8 @@ def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
             print(f"  {name:<22} {value:,}")
         elif not isinstance(value, dict | list):
             print(f"  {name:<22} {value}")
+    for warning in summary.get("warnings", []):
+        print(f"  warning: {warning}")
 
 
 def _overview() -> str:

@@ -245,6 +245,9 @@ class EvaluateConfig(Section):
     )
     workers: Threads = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
+    looked_at: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=4, description="games of the agent along which V's error and M's surprise are measured (0: none)"
+    )
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 

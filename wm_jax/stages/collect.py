@@ -23,12 +23,12 @@ from wm_jax.config import CollectConfig, Config
 from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
-from wm_jax.data.windows import EpisodeRecorder
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import HostPool, Step, open_pool
+from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
+from wm_jax.recording import Recorder
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
@@ -185,7 +185,8 @@ class Collector:
         settings = self._config.collect
         self._seeds += itertools.islice(self._numbered, max(0, max(numbers) + 1 - len(self._seeds)))
         seeds = [self._seeds[number] for number in numbers]
-        recorder = Recorder(player.policy(seeds, pool.slots), settings, len(seeds), meter)
+        policy, most = player.policy(seeds, pool.slots), settings.episode_steps or sys.maxsize
+        recorder = Recorder(policy, len(seeds), settings.window, most, stepped=meter.step, ended=meter.end)
         played = play(pool, seeds, recorder, stop=self._stop, watch=recorder.watch)
         with self._store.new_shard(player.about) as shard:
             for number, seed, recording in zip(numbers, seeds, recorder.recordings, strict=True):
@@ -240,36 +241,3 @@ class Meter:
     def end(self, frames: int) -> None:
         """An episode has ended, of which so many frames are kept."""
         self._progress.advance(frames if self._in_frames else 1, steps=self._steps)
-
-
-class Recorder:
-    """A policy that remembers what it saw and did."""
-
-    def __init__(self, policy: Policy, settings: CollectConfig, episodes: int, meter: Meter):
-        self._policy, self._meter = policy, meter
-        self._playing: dict[int, EpisodeRecorder] = {}
-        most = settings.episode_steps or sys.maxsize
-        self.recordings = [EpisodeRecorder(settings.window, most) for _ in range(episodes)]
-
-    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
-        """Remember who plays what."""
-        self._policy.start(slots, episodes)
-        for slot, episode in zip(slots.tolist(), episodes.tolist(), strict=True):
-            self._playing[slot] = self.recordings[episode]
-
-    def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Remember the frames and the policy's actions."""
-        actions = self._policy.act(ids, frames)
-        for slot, frame, action in zip(ids.tolist(), frames, actions, strict=True):
-            self._playing[slot].act(frame, action)
-        return actions
-
-    def watch(self, step: Step, done: np.ndarray) -> None:
-        """Remember what the actions led to."""
-        self._meter.step(len(done))
-        for i, slot in enumerate(step.ids.tolist()):
-            ended, recording = bool(done[i]), self._playing[slot]
-            flags = bool(step.terminated[i]), bool(step.truncated[i])
-            recording.step(step.frames[i], float(step.reward[i]), *flags, done=ended)
-            if ended:
-                self._meter.end(recording.frames)

@@ -26,11 +26,18 @@ TITLES = {
 }
 FACTS = {
     "replays": ("episodes", "train_frames", "mean_return"),
-    "vae": ("steps", "test_reconstruction", "test_kl", "active_units"),
+    "vae": ("steps", "test_reconstruction", "test_moving_explained", "test_kl", "active_units"),
     "latents": ("frames",),
     "memory": ("steps", "test_nll"),
     "controller": ("generations", "parameters", "best_score"),
-    "evaluation": ("official_episodes", "official_mean", "training_episodes", "training_mean"),
+    "evaluation": (
+        "official_episodes",
+        "official_mean",
+        "official_error",
+        "official_moving_explained",
+        "training_episodes",
+        "training_mean",
+    ),
 }
 """What the report says of each stage, from its summary."""
 
@@ -51,6 +58,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         references={"solved": game.solved} if game.solved is not None else {},
         unit=game.unit,
         stages=[_row(run, name) for name in chain],
+        warnings=[warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])],
         scores=[*_history(run, headline, game.unit), *_histograms(run, evaluations)],
         video=_media(
             _film(run, weights["controller"]),
@@ -61,6 +69,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "Held-out frames above their reconstructions",
             "Real above decoded.",
         ),
+        seen=_seen(run, weights["controller"]),
         losses=[curve for name in ("vae", "memory") if name in chain for curve in _losses(run, name)],
         settings=settle(config, run, "evaluation").model_dump(),
         provenance={
@@ -74,6 +83,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if result is not None:
             summary |= {f"{on}_mean": result["mean"], f"{on}_std": result["std"], f"{on}_episodes": result["episodes"]}
             summary |= {f"{on}_random_mean": result["random"]["mean"]} if "random" in result else {}
+    summary["warnings"] = [
+        warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])
+    ]
     summary["seconds"] = round(sum((run.stage(name).summary() or {}).get("seconds") or 0 for name in chain), 1)
     return summary
 
@@ -91,6 +103,20 @@ def _film(run: Run, weights: str | None) -> Path | None:
         if record is not None and record["made"]["weights"] == weights:
             return run.path / "evaluation" / f"{on}.mp4"
     return None
+
+
+def _seen(run: Run, weights: str | None) -> list[Media]:
+    """What V and M make of this agent's games."""
+    found = []
+    for on in ("official", "training"):
+        record = run.stage("evaluation").record(f"{on}-seen.json")
+        if record is None or record["made"]["weights"] != weights:
+            continue
+        games, folder = f"{record['made']['games']} games of the agent on the {on} game", run.path / "evaluation"
+        curve = _media(folder / f"{on}-seen.png", f"V's error and M's surprise along {games}", f"Along {games}.")
+        sheet = _media(folder / f"{on}-worst.png", f"Frames with V's largest errors along {games}")
+        found += [media for media in (curve, sheet) if media is not None]
+    return found
 
 
 def _score(result: dict[str, Any]) -> Score | None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax import hosts, streams
+from wm_jax import hosts, streams, vision
 from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
@@ -28,6 +28,12 @@ from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
 SHEET_FRAMES = 24
+STRETCHES, STRETCH, EVERY = 30, 100, 10
+"""What moves is looked at in so many stretches of so many held-out frames, in every tenth of them."""
+WARN_ERROR = 2.0
+"""The held-out error is worth a warning where it is this many times the training error."""
+WARN_MOVING = 0.25
+"""So is a share of what moves (`vision.Moving.explained`) below this."""
 DRIVING = {"policy", "hold", "anywhere", "episode_steps"}
 """Settings of `collect` that decide what fresh frames show."""
 ACTIVE_VARIANCE = 0.01
@@ -58,6 +64,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
         extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": sheet.name},
+        warn=warnings,
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
     )
     return train(stage, recipe, config, stop)
@@ -119,11 +126,12 @@ def _gradient(graphdef: Any) -> Any:
 
 
 class Look:
-    """Errors on held-out and training frames, active units, and a sheet of reconstructions of held-out frames."""
+    """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
 
     def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):
         self._sheet = sheet
         self._frames = {split: _sample(store, split, seed) for split in SPLITS}
+        self._stretches = _stretches(store)
 
         @jax.jit
         def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
@@ -143,7 +151,45 @@ class Look:
             if split == "test":
                 figures["active_units"] = int(jnp.sum(jnp.var(mean, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
-        return figures
+        moving = vision.Moving.together([self._motion(params, frames) for frames in self._stretches])
+        return figures | {"test_moving_explained": moving.explained}
+
+    def _motion(self, params: Any, frames: np.ndarray) -> vision.Moving:
+        """How V draws what moves in consecutive frames."""
+        padded = np.zeros((STRETCH, *frames.shape[1:]), np.uint8)
+        padded[: len(frames)] = frames
+        decoded = np.asarray(self._look(params, padded, jax.random.key(0))[2])[: len(frames)]
+        return vision.moving(frames, decoded, np.arange(0, len(frames), EVERY))
+
+
+def _stretches(store: ReplayStore) -> list[np.ndarray]:
+    """Consecutive held-out frames uint8 [F, 64, 64, 3] each, out of the middle of episodes all over the split."""
+    lengths = np.array([record.frames for record in store.records if record.split == "test"])
+    found = []
+    for i in vision.spread(len(lengths), STRETCHES).tolist():
+        count = min(int(lengths[i]), STRETCH)
+        first = int(lengths[:i].sum()) + (int(lengths[i]) - count) // 2
+        found.append(store.read("test", np.arange(first, first + count)))
+    return found
+
+
+def warnings(figures: dict[str, Any]) -> list[str]:
+    """What somebody who uses this V must know, with the remedy."""
+    found = []
+    train, test = figures["train_reconstruction"], figures["test_reconstruction"]
+    if test > WARN_ERROR * train:
+        found.append(
+            f"V's error is {test:,.4g} on held-out frames, {test / train:.1f} times that on training frames "
+            f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
+            "anew with --fresh"
+        )
+    if figures["test_moving_explained"] < WARN_MOVING:
+        found.append(
+            f"V draws {max(figures['test_moving_explained'], 0):.0%} of what moves in held-out frames (of its variance "
+            "around the background): small things are missing, see reconstructions.png. Train it longer, on more "
+            "frames, or with --vae.moving_weight"
+        )
+    return found
 
 
 def _sample(store: ReplayStore, split: Split, seed: int) -> np.ndarray:
