@@ -16,7 +16,7 @@ PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
     "errors spaces process streams chain",  # floor 0, in seven steps
-    "config arguments files kernels",
+    "config arguments files kernels statistics",
     "hosts",
     "metrics devices",
     "checkpoints interrupt",

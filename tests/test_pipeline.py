@@ -311,6 +311,7 @@ def test_episodes_of_the_official_game_are_as_long_as_it_lets_them(
     found = {on: json.loads((path / "evaluation" / f"{on}.json").read_text()) for on in ("official", "training")}
     assert [found[on]["episode_steps"] for on in found] == [1000, 60]
     assert not whole["official_cut_short"] and not whole["training_cut_short"]
+    assert whole["official_ci_low"] is whole["official_std"] is None and whole["official_ci_approximate"]
     short, _ = run([*words, "--evaluate.episode_steps", "10"], capsys)
     assert short["official_cut_short"] and short["training_cut_short"] and short["official_mean_length"] == 10
 

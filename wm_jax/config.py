@@ -208,10 +208,23 @@ class ControllerConfig(Section):
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
+    gas: Literal["sigmoid", "tanh"] = Field(
+        default="sigmoid", description="CarRacing's gas: sigmoid(x), or tanh: (tanh x + 1) / 2"
+    )
     strategy: Strategy = Field(default="CMA_ES", description="how to search")
     population: Annotated[int, Field(ge=2, le=65_536)] = Field(default=64, description="candidates per generation")
-    episodes: Size = Field(default=16, description="episodes per candidate; all candidates play the same ones")
+    episodes: Size = Field(default=16, description="episodes per candidate")
+    seeds: Literal["shared", "paired", "own"] = Field(
+        default="shared",
+        description="who plays the same episodes: all candidates; pairs of them (i and i + population / 2); nobody",
+    )
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="this times its mean squared weight is taken off a candidate's score"
+    )
+    rounding: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="weights play, and are kept, as multiples of this (0: as they are)"
+    )
     generations: Annotated[Count, FREE] = Field(default=1800, description="generations")
     episode_steps: Count | None = Field(
         default=None, description="longest episode in training, unless the game's is shorter"
@@ -229,7 +242,11 @@ class ControllerConfig(Section):
     evaluate_every: Annotated[Count, FREE] = Field(
         default=25, description="generations between evaluations of the distribution's mean"
     )
-    evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation")
+    evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation, always the same ones")
+    confirm_episodes: Size | None = Field(
+        default=None,
+        description="other episodes, on which the kept mean is scored once, at the end (default: evaluate_episodes)",
+    )
     save_every: Annotated[Count, FREE] = Field(default=1, description="generations between checkpoints")
 
 
@@ -268,7 +285,8 @@ class Config(Section):
 
     game: str = Field(description="carracing, enduro or another Atari game, a Procgen game, or gymnasium:ID")
     preset: str = Field(
-        default="quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)"
+        default="quick",
+        description="smoke (a check), quick (worth watching), gpu (an hour on an accelerator), paper (its experiment)",
     )
     seed: NonNegative = Field(default=0, description="the one seed that every random stream is derived from")
     devices: NonNegative = Field(

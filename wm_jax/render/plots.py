@@ -331,7 +331,7 @@ def _evaluations(axis: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     if not len(generations):
         return
     errors = dict(zip(*_column(history, "evaluation_error"), strict=True))
-    bars = np.array([errors.get(generation, 0.0) for generation in generations])
+    bars = np.array([errors.get(generation, math.nan) for generation in generations])  # NaN draws none
     many = len(generations) > 40
     axis.errorbar(
         generations,

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from wm_jax.render import whole_file
+from wm_jax.statistics import is_approximate
 
 EMBED_LIMIT_BYTES = 25_000_000
 """A video above this is linked rather than embedded, for base64 adds a third and browsers slow down."""
@@ -152,7 +153,8 @@ def _headline(
 def _card(kind: str, name: str, score: Score, unit: str, confidence: str) -> str:
     details = []
     if (interval := _interval(score)) is not None:
-        details.append(f"{confidence} {number(interval[0])} to {number(interval[1])}")
+        approximate = "approximate " if score.episodes is not None and is_approximate(score.episodes) else ""
+        details.append(f"{approximate}{confidence} {number(interval[0])} to {number(interval[1])}")
     if score.std is not None and math.isfinite(score.std):
         details.append(f"standard deviation {number(score.std)}")
     if score.episodes is not None:

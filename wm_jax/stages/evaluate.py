@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax import inspection, streams
+from wm_jax import inspection
 from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config, EvaluateConfig
 from wm_jax.envs.games import Game, find, is_official, is_transfer, official
@@ -34,11 +34,10 @@ from wm_jax.render.plots import score_histogram, seen_curve
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run, Stage, now
+from wm_jax.statistics import STATISTICS, is_approximate, statistics
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
-STATISTICS = ("mean", "std", "median", "min", "max", "ci_low", "ci_high")
-RESAMPLES = 10_000
 SLOTS_PER_CORE = 16
 """Enough for batches that the network likes; an environment takes 4 MB (Gymnasium's CarRacing)."""
 LOOKED_WINDOW, LOOKED_STEPS = 250, 4000
@@ -255,6 +254,7 @@ def _summary(stage: Stage, weights: str) -> dict[str, Any]:
             continue
         shown = ("transfer", "cut_short", "episodes", *STATISTICS, "mean_length")
         summary |= {f"{on}_{name}": result[name] for name in shown}
+        summary[f"{on}_ci_approximate"] = is_approximate(result["episodes"])
         summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
         seen, film = (_made_by(stage, f"{on}-{what}.json", weights) for what in ("seen", "film"))
         if seen:
@@ -313,14 +313,3 @@ def _read(stage: Stage, name: str) -> dict[str, Any]:
     except UserError as error:
         say(f"evaluation: {error}; passed over")
         return {}
-
-
-def statistics(scores: np.ndarray) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1), median, extremes, and the 95 % bootstrap interval of the mean."""
-    random = streams.generator(0, "bootstrap")
-    means = [scores[random.integers(0, len(scores), len(scores))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    std = scores.std(ddof=1) if len(scores) > 1 else 0.0
-    figures = (scores.mean(), std, np.median(scores), scores.min(), scores.max(), low, high)
-    rounded = (round(float(figure), 3) for figure in figures)
-    return {"episodes": len(scores), **dict(zip(STATISTICS, rounded, strict=True))}

@@ -13,8 +13,9 @@ from wm_jax.interrupt import Stop
 from wm_jax.lineage import settle
 from wm_jax.metrics import read_metrics
 from wm_jax.render.plots import loss_curves, score_history
-from wm_jax.render.report import Media, Score, StageRow, write_report
+from wm_jax.render.report import Media, Score, StageRow, number, write_report
 from wm_jax.run import Run, made_with, now
+from wm_jax.statistics import is_approximate
 
 TITLES = {
     "replays": "Collect",
@@ -29,7 +30,7 @@ FACTS = {
     "vae": ("steps", "test_reconstruction", "test_moving_explained", "test_kl", "active_units"),
     "latents": ("frames",),
     "memory": ("steps", "test_nll"),
-    "controller": ("generations", "parameters", "best_score"),
+    "controller": ("generations", "parameters", "best_score", "confirmed_score"),
     "evaluation": (
         "official_episodes",
         "official_mean",
@@ -122,7 +123,10 @@ def _seen(run: Run, weights: str | None) -> list[Media]:
 def _score(result: dict[str, Any]) -> Score | None:
     if not result:
         return None
-    return Score(result["mean"], result["ci_low"], result["ci_high"], result["std"], result["episodes"])
+    # What an earlier version wrote of a single episode has an interval without width.
+    several = result["episodes"] > 1
+    low, high, std = (result[name] if several else None for name in ("ci_low", "ci_high", "std"))
+    return Score(result["mean"], low, high, std, result["episodes"])
 
 
 def _row(run: Run, name: str) -> StageRow:
@@ -130,7 +134,18 @@ def _row(run: Run, name: str) -> StageRow:
     if summary is None:
         return StageRow(TITLES[name], done=False)
     facts = {key.replace("_", " "): summary[key] for key in FACTS[name] if summary.get(key) is not None}
+    if "confirmed score" in facts:
+        facts["confirmed score"] = _confirmed(summary)
     return StageRow(TITLES[name], summary.get("seconds"), facts)
+
+
+def _confirmed(summary: dict[str, Any]) -> str:
+    """The kept mean's score on episodes that never chose it, with its interval and how much that is to be trusted."""
+    score, error, episodes = (summary[f"confirmed_{name}"] for name in ("score", "error", "episodes"))
+    if error is None:
+        return f"{number(score)}, of one episode"
+    approximate = ", approximate" if is_approximate(episodes) else ""
+    return f"{number(score)} \N{PLUS-MINUS SIGN} {number(error)} (95 % interval{approximate}; {episodes:,} episodes)"
 
 
 def _media(path: Path | None, alt: str, caption: str = "") -> Media | None:
