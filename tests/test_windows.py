@@ -59,4 +59,6 @@ def test_of_a_long_episode_windows_are_kept_that_lie_all_over_it(length):
 
 def test_one_window_is_the_least():
     recorder, _ = record(50, window=10, most=1)
+    assert [(e.whole.begin, len(e.rewards)) for e in recorder.episodes(0)] == [(0, 1), (48, 2)]
+    recorder, _ = record(50, window=10, most=19)
     assert [(e.whole.begin, len(e.rewards)) for e in recorder.episodes(0)] == [(0, 10), (30, 20)]

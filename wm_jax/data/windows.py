@@ -30,12 +30,13 @@ class EpisodeRecorder:
     """What is kept of one episode.
 
     Args:
-      window: W, steps of a window.
+      window: W, steps of a window; not more than `most`.
       most: steps that are kept of the episode, its end not counted: K = most // W windows, at least one.
     """
 
     def __init__(self, window: int, most: int):
-        self._window, self._most = window, max(most // window, 1)
+        self._window = min(window, most)
+        self._most = most // self._window
         self._stride = 1
         self._kept: list[_Window] = []
         self._before: _Window | None = None
