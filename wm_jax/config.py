@@ -91,7 +91,8 @@ class CollectConfig(Section):
     policy: Annotated[Literal["held", "brownian", "uniform", "agent"], FREE] = Field(
         default="held",
         description="held: random action kept for a random while; brownian: wandering, for discrete actions as held; "
-        "agent: the run's trained agent",
+        "agent: the run's trained agent, which gets to what random play hardly sees (CarRacing's later bends, Enduro's "
+        "second day, later rooms)",
     )
     hold: Annotated[Positive, FREE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
     episode_steps: Count | None = Field(
@@ -139,6 +140,11 @@ class VaeConfig(Section):
     )
     noise_patches: bool = Field(
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
+    )
+    moving_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
+        "large as can be, so that small things are not left out; 0.1 to 0.5 (0: as any other pixel)",
     )
     batch: Size = Field(default=100, description="frames per update")
     frames: Literal["replays", "fresh"] = Field(
