@@ -12,6 +12,7 @@ from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
+from wm_jax.data.neighbours import MIDDLE, Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import find
@@ -21,6 +22,7 @@ from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import loss_and_grad
+from wm_jax.models.vae.losses import background
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
 from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
@@ -52,7 +54,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
-        return Task(_gradient(graphdef), optimizer, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
+        task = Task(_gradient(graphdef, settings.moving_weight > 0), optimizer, _batches(config, store, seed))
+        return task, Look(graphdef, store, sheet, seed)
 
     recipe = Recipe(
         settings=settings,
@@ -75,13 +78,15 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
         return _fresh(config, seed)
     count = store.count("train").frames
     size = count * 64 * 64 * 3
+    lengths = np.array([record.frames for record in store.records if record.split == "train"])
+    neighbours = Neighbours(lengths) if config.vae.moving_weight else None
     if size <= config.data.device_budget_gb * 1e9:
         say(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
-        return ResidentFrames(store.frames("train"), config.vae.batch, seed)
+        return ResidentFrames(store.frames("train"), config.vae.batch, seed, neighbours)
     say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following = Schedule.of(config.vae).next_stop
     batch, mine = config.vae.batch, hosts.share(config.vae.batch)
-    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine)
+    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine, neighbours)
 
 
 def accept(config: Config) -> None:
@@ -95,6 +100,11 @@ def accept(config: Config) -> None:
     otherwise = "give --vae.frames replays"
     if config.env.backend != "device":
         raise UsageError(f"--vae.frames fresh: only carracing with --env.backend device has them; {otherwise}")
+    if config.vae.moving_weight:
+        raise UsageError(
+            f"--vae.moving_weight {config.vae.moving_weight}: what moves in fresh frames is not known, for they come "
+            f"mixed; leave it out, or {otherwise}"
+        )
     if config.collect.policy == "agent":
         raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't drive for them; {otherwise}")
 
@@ -117,9 +127,12 @@ def _fresh(config: Config, seed: int) -> Batches:
     )
 
 
-def _gradient(graphdef: Any) -> Any:
+def _gradient(graphdef: Any, moving: bool) -> Any:
+    """What `Task` wants; `moving`: batches come with their neighbours."""
+
     def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-        (_, metrics), gradients = loss_and_grad(graphdef, params, batch, key)
+        frames, still = (batch[:, MIDDLE], background(batch)) if moving else (batch, None)
+        (_, metrics), gradients = loss_and_grad(graphdef, params, frames, key, still)
         return metrics, carry, gradients
 
     return gradient

@@ -57,7 +57,7 @@ def moving_weights(
     however much or little it stands out. Grey lines in the snow then count as white ones at night.
     """
     difference = jnp.max(jnp.abs(target - still), axis=-1, keepdims=True)
-    return 1 + weight * (difference > MOVED) / (jnp.square(difference) + SOFT)
+    return jnp.where(difference > MOVED, 1 + weight / (jnp.square(difference) + SOFT), 1.0)
 
 
 def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B"]:
