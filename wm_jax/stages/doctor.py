@@ -219,7 +219,7 @@ _PROBES = (
     *[("GPU", "gpu", _JAX_SECONDS, f"unset JAX_PLATFORMS; update the NVIDIA driver; or {_REINSTALL}", False)] * _NVIDIA,
     ("videos", "video", _GAME_SECONDS, f"do without videos, or {_REINSTALL}", False),
 )
-"""Name, task, seconds, remedy, essential: one game of each family, in each of the implementations that it has by default."""
+"""Name, task, seconds, remedy, essential: one game of each family, in each implementation that it has by default."""
 
 
 def _print(check: Check) -> None:
