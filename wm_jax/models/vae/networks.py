@@ -22,7 +22,11 @@ DECODER_KERNELS = (5, 5, 6, 6)
 
 
 def compute_type(config: VaeConfig) -> Any:
-    """What convolutions multiply in; parameters, sums, losses and everything else are float32."""
+    """What convolutions multiply in. Parameters, biases, losses and all between the layers are float32.
+
+    In bfloat16 a layer's products are added up as the backend does it (on GPUs and TPUs in float32), and the sums are
+    rounded to bfloat16 as they are stored, before the bias.
+    """
     return jnp.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jnp.float32
 
 
