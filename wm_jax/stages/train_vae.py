@@ -111,9 +111,9 @@ def _fresh(config: Config, seed: int) -> Batches:
 
 
 def _gradient(graphdef: Any) -> Any:
-    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-        (_, metrics), gradients = loss_and_grad(graphdef, params, batch, key)
-        return metrics, carry, gradients
+    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+        metrics, gradients, others = loss_and_grad(graphdef, params, batch, key)
+        return metrics, carry, gradients, others
 
     return gradient
 
