@@ -117,7 +117,8 @@ class _Books:
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._waiting = deque(range(len(seeds)))
         # First pictures are costly (the camera is far away): one for each track.
-        self._starts = start_all(game.env, self.world, jnp.arange(int(self._places.max()) + 1), sections)
+        tracks = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
+        self._starts = start_all(game.env, self.world, tracks, sections)
         most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
         self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
         self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
@@ -178,9 +179,8 @@ def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
     frames, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
     seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
     fresh, running = (jnp.zeros(count, bool) for _ in range(2))
-    return Slots(
-        states, frames, agent.init(count), seeds, candidates, fresh, running, jnp.zeros(count), lengths, rewarded
-    )
+    returns = jnp.zeros(count, jnp.float32)
+    return Slots(states, frames, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
 
 
 @partial(jax.jit, donate_argnums=1)
