@@ -79,7 +79,7 @@ METHODS = (
 
 def test_jax_has_the_coordination_service_where_we_look_for_it() -> None:
     from jax._src import distributed
-    from jax._src.lib import _jax
+    from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
     where = f"in JAX {jax.__version__}; `hosts._store_of_words` found it in {', '.join(hosts.TRIED_WITH)}"
     assert hasattr(getattr(distributed, "global_state", None), "client"), (

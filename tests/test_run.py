@@ -3,10 +3,12 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from wm_jax import streams
@@ -184,11 +186,26 @@ def test_random_keys_come_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(jax.random.key_data(found[1][name]), jax.random.key_data(key))
 
 
-def test_a_save_leaves_no_thread_behind(tmp_path: Path) -> None:
+def test_a_save_leaves_no_thread_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a manager of Orbax's, which may have some."""
+    closed: list[bool] = []
+
+    class Watched(ocp.CheckpointManager):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.place = len(closed)
+            closed.append(False)
+            super().__init__(*args, **options)
+
+        def close(self) -> None:
+            super().close()
+            closed[self.place] = True
+
+    monkeypatch.setattr(ocp, "CheckpointManager", Watched)
     before = set(threading.enumerate())
     kept = [Checkpoints(tmp_path / name) for name in ("checkpoints", "weights")]
     for checkpoints in kept:
         checkpoints.save(1, {"w": np.zeros(7, np.float32)})
+    assert closed and all(closed)
     for thread in set(threading.enumerate()) - before:
         thread.join(10)  # of a loop that has been closed, and ends by itself
         assert not thread.is_alive(), thread

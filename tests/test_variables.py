@@ -40,7 +40,9 @@ class Toy(nnx.Module):
 
     def _encode(self, frames: jax.Array, training: bool) -> Posterior:
         x = frames[:, ::8, ::8].reshape(len(frames), PIXELS)
-        switch = {"use_running_average": not training} if self.kind == "normalised" else {"deterministic": not training}
+        switch: dict[str, Any] = (
+            {"use_running_average": not training} if self.kind == "normalised" else {"deterministic": not training}
+        )
         with jax.numpy_rank_promotion("allow"):
             return Posterior(*jnp.split(self.inner(self.layer(x, **switch)), 2, -1))
 

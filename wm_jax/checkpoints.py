@@ -202,7 +202,7 @@ def _keys_as_numbers(tree: Any) -> Any:
 
 def _like(leaf: Any, numbers: np.ndarray) -> Any:
     """What was read, as a random key where that was written."""
-    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
+    return jax.random.wrap_key_data(jnp.asarray(numbers), impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
 
 
 def layout_of(tree: Any) -> str:
@@ -218,5 +218,5 @@ def digest_of(tree: Any) -> str:
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
         # As bytes: NumPy lends no buffer of types that it doesn't know itself, such as bfloat16.
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

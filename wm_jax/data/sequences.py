@@ -201,14 +201,16 @@ class StreamedSequences:
 def cut(latents: FlatLatents, places: Places) -> Any:
     """The `Sequences` at these places, as arrays of the same kind: on the device, or on the host."""
     now = places.frames[:-1]
+    first: Any = places.first
+    mask: Any = places.mask.astype(np.float32)
     return Sequences(
         mean=latents.mean[places.frames],
         log_var=latents.log_var[places.frames],
         action=latents.action[now],
         reward=latents.reward[now],
         done=latents.done[now],
-        first=places.first,
-        mask=places.mask.astype(np.float32),
+        first=first,
+        mask=mask,
     )
 
 

@@ -87,8 +87,10 @@ class HostPool(Protocol):
 class Engine(Protocol):
     """Starts and steps environments; keeps no episode books and never checks its arguments."""
 
-    environment: "DeviceGame | None"
-    """See `HostPool`."""
+    @property
+    def environment(self) -> "DeviceGame | None":
+        """See `HostPool`."""
+        ...
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Start slot i with seeds[i], forgetting everything that was in flight; the first frames [N, 64, 64, 3]."""
