@@ -39,8 +39,8 @@ def vae_task() -> tuple[Task, Any, Any]:
     frames = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
 
     def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
-        (_, metrics), gradients = vae.loss_and_grad(graphdef, params, batch, key)
-        return metrics, carry, gradients
+        metrics, gradients, others = vae.loss_and_grad(graphdef, params, batch, key)
+        return metrics, carry, gradients, others
 
     return Task(gradient, optax.sgd(1e-6), ResidentFrames(frames, 16, 0)), params, ()
 
@@ -53,8 +53,7 @@ def memory_task() -> tuple[Task, Any, Any]:
     latents = FlatLatents(z, z * 0, action, z[:, 0], z[:, 0] * 0, offsets)
 
     def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
-        metrics, carry, gradients = memory.loss_and_grad(graphdef, params, batch, carry, key)
-        return metrics, carry, gradients
+        return memory.loss_and_grad(graphdef, params, batch, carry, key)
 
     carry = nnx.merge(graphdef, params).init_carry(16)
     return Task(gradient, optax.sgd(1e-2), SequenceBatches(latents, 8, 16, 0, carried=True)), params, carry

@@ -39,7 +39,7 @@ class PixelVae(nnx.Module):
     def decode(self, z: jax.Array) -> jax.Array:
         raise NotImplementedError
 
-    def loss(self, frames: jax.Array, key: jax.Array, *, training: bool = True) -> Any:
+    def loss(self, frames: jax.Array, key: jax.Array, *, training: bool = True, still: Any = None) -> Any:
         raise NotImplementedError
 
 

@@ -153,3 +153,19 @@ def test_other_numbers_and_none_at_all_are_refused():
         convolutions(x[:0], [layer], fast=True)
     with pytest.raises(TypeError, match="bfloat16"):
         convolutions(x, [layer._replace(w=layer.w.astype(jnp.bfloat16))], fast=True)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_in_bfloat16_sums_are_rounded_to_it_before_the_bias(transposed):
+    (x,), layer = arrays((3, 8, 8, 16)), transposed_layer(4, 16, 5) if transposed else conv_layer(4, 16, 5)
+    layer = layer._replace(b=jnp.full(5, 1000.0))  # far from a ReLU, and too coarse in bfloat16 for any sum
+    op = transposed_convolutions if transposed else convolutions
+    y = op(x, [layer._replace(w=layer.w.astype(jnp.bfloat16))])
+    assert y.dtype == jnp.float32
+    sums = y - 1000.0
+    rounded = sums.astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_allclose(sums, rounded, atol=1e-3)
+    exact = op(
+        x.astype(jnp.bfloat16).astype(jnp.float32), [layer._replace(w=layer.w.astype(jnp.bfloat16).astype(jnp.float32))]
+    )
+    np.testing.assert_allclose(sums, exact - 1000.0, rtol=2**-7, atol=1e-3)

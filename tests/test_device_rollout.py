@@ -14,6 +14,7 @@ from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.device_rollout import play_on_device
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.device import DeviceGame
 from wm_jax.envs.games import find
 from wm_jax.envs.host.pool import open_pool
 from wm_jax.errors import UserError
@@ -86,7 +87,7 @@ def test_play_ends_episodes_after_so_many_steps(actor, steps):
 def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
     agent, params = actor
     return play_on_device(
-        CarRacing(),
+        DeviceGame(CarRacing()),
         SEEDS[:count],
         agent,
         params,
@@ -150,6 +151,19 @@ def test_play_takes_the_device_where_nobody_watches(actor):
         played = play(pool, SEEDS[:4], policy)
     np.testing.assert_array_equal(played.lengths, STEPS)
     assert set(played.figures()) == {"environment_steps", "steps_per_second"}
+
+
+def test_episodes_begin_where_the_pool_says_whoever_looks_on(actor):
+    """At the line, or anywhere along the track, where there are other bends ahead."""
+    agent, params = actor
+    returns = {}
+    for anywhere in (False, True):
+        with contextlib.closing(open_pool(game(), 8, anywhere=anywhere)) as pool:
+            for watch in (None, lambda step, done: None):
+                policy = AgentPolicy(agent, params, CANDIDATES[:8] * 0, SEEDS[:8], 8)
+                returns[anywhere, watch is None] = play(pool, SEEDS[:8], policy, watch=watch).returns
+        np.testing.assert_allclose(returns[anywhere, True], returns[anywhere, False], atol=1e-3)
+    assert (np.abs(returns[True, True] - returns[False, True]) > 0.1).any()
 
 
 def test_it_stops_when_asked(actor):

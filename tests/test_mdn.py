@@ -52,6 +52,28 @@ def test_a_constant_target_cannot_raise_the_density_without_bound() -> None:
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("below", [0.5, 1e6])
+def test_a_component_at_the_floor_widens_through_its_own_gradient_and_sinks_no_further(below: float) -> None:
+    """The gradient is that of the density at the floor, where it points upwards."""
+
+    def density(log_std: jax.Array, target: float) -> jax.Array:
+        raw = jnp.stack([jnp.zeros(()), jnp.zeros(()), log_std])
+        return mdn.log_prob(mdn.split(raw, 1, 1), jnp.full(1, target))
+
+    slope = jax.grad(density)
+    at, under = jnp.float32(mdn.MIN_LOG_STD), jnp.float32(mdn.MIN_LOG_STD - below)
+    std = np.exp(mdn.MIN_LOG_STD)
+    assert density(under, 3.0) == density(at, 3.0)
+    assert float(slope(under, 3.0)) == pytest.approx((3.0 / std) ** 2 - 1, rel=1e-4)
+    assert float(slope(under, 0.5 * std)) == 0.0
+    above = at + 0.5
+    assert float(slope(above, 0.0)) == pytest.approx(-1.0), "free above the floor"
+    # By its own gradient, step by step, from far from the target.
+    for _ in range(40):
+        at += 0.5 * jnp.clip(slope(at, 3.0), -1, 1)
+    assert float(at) == pytest.approx(np.log(3.0), abs=0.5)
+
+
 def test_samples_have_the_moments_of_the_mixture() -> None:
     mixture = mdn.split(jax.random.normal(jax.random.key(2), (3 * Z * K,)), Z, K)
     draws = jax.vmap(lambda key: mdn.sample(mixture, key))(jax.random.split(jax.random.key(3), 40_000))

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from wm_jax.config import MemoryConfig
-from wm_jax.models import mdn
+from wm_jax.models import mdn, memory
 from wm_jax.models.memory import GRU, LSTM, MDNRNN, Carry, Sequences, loss_and_grad
 
 T, B, Z, A, H, K = 7, 3, 4, 2, 8, 3
@@ -210,6 +210,37 @@ def test_chunks_of_the_loss_do_not_change_it(monkeypatch: pytest.MonkeyPatch) ->
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), chunked, whole)
 
 
+@pytest.mark.parametrize(
+    ("time", "most", "size"), [(1000, 20, 20), (1000, 16, 10), (5, 20, 5), (997, 20, 20), (14, 4, 4)]
+)
+def test_chunks_are_long_whatever_the_sequence(time: int, most: int, size: int) -> None:
+    assert memory._chunk(time, most) == size
+
+
+def test_a_sequence_of_prime_length_is_padded_and_not_cut_into_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = make(reward_head=True, done_head=True), make_batch(time=7)
+    graphdef, params = nnx.split(model)
+    whole = loss_and_grad(graphdef, params, batch, model.init_carry(B), jax.random.key(0))
+    monkeypatch.setattr(memory, "HEAD_ROWS", 4 * B)
+
+    def padded(params: Any) -> Any:
+        return loss_and_grad(graphdef, params, batch, model.init_carry(B), jax.random.key(0))
+
+    scans = [line for line in str(jax.make_jaxpr(padded)(params)).splitlines() if "length=" in line]
+    assert any("length=2" in line for line in scans), scans
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded(params), whole)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (3, 2, 2)])
+def test_rows_are_zeroed_whatever_axes_follow(shape: tuple[int, ...]) -> None:
+    """Also where an axis is as long as the batch, or where the batch is one row."""
+    for fresh in ([True, False], [False, True], [True]):
+        state = jnp.ones((len(fresh), *shape))
+        (left,) = memory.restart((state,), jnp.array(fresh))
+        for row, new in zip(left, fresh, strict=True):
+            np.testing.assert_array_equal(row, np.full(shape, 0.0 if new else 1.0))
+
+
 def test_training_learns_a_rule_that_needs_memory() -> None:
     """z_{t+1} repeats the action of two steps ago: from z_t and a_t alone it cannot be told."""
     model = make(hidden=16)
@@ -232,7 +263,7 @@ def test_training_learns_a_rule_that_needs_memory() -> None:
     def train(params: Any) -> jax.Array:
         def update(loop: Any, key: jax.Array) -> tuple[Any, jax.Array]:
             params, state = loop
-            metrics, _, gradients = loss_and_grad(graphdef, params, batch, model.init_carry(32), key)
+            metrics, _, gradients, _ = loss_and_grad(graphdef, params, batch, model.init_carry(32), key)
             updates, state = optimizer.update(gradients, state)
             return (optax.apply_updates(params, updates), state), metrics["nll"]
 

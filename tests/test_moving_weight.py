@@ -1,6 +1,7 @@
 """The weight of pixels that move: which they are, and what they count."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def test_resident_and_streamed_frames_come_with_the_same_neighbours():
     plain = ResidentFrames(frames, 4, 0)
     for batches in (resident, streamed):
         references = batches.references(5, 3, 4)
-        batch = np.asarray(batches.fetch(batches.data, jnp.asarray(references)[1]))
+        data: Any = batches.data
+        batch = np.asarray(batches.fetch(data, jnp.asarray(references)[1]))
         assert batch.shape == (4, 5, 64, 64, 3)
         middle = plain.fetch(plain.data, jnp.asarray(plain.references(5, 3, 4))[1])
         np.testing.assert_array_equal(batch[:, MIDDLE], middle)

@@ -2,12 +2,15 @@
 
 import os
 import platform
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -95,6 +98,22 @@ def test_no_compiler_is_said_with_the_remedy(
         native.build()
 
 
+def test_memory_that_is_not_there_ends_the_process_with_the_reason(tmp_path: Path):
+    source, program = tmp_path / "big.c", tmp_path / "big"
+    source.write_text('#include "xla.h"\nint main(void) { return allocate_zeros((int64_t)1 << 59) == NULL; }\n')
+    here = Path(native.__file__).parent
+    command = [*native._compiler(), "-std=gnu11", f"-I{here}", f"-I{jax.ffi.include_dir()}", str(source)]
+    subprocess.run([*command, "-o", str(program)], check=True, capture_output=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGABRT
+    assert done.stderr.startswith(f"wm_jax kernels: no memory for {1 << 61} bytes; ")
+
+
+def test_all_kernels_take_memory_in_one_way():
+    for source in sorted(Path(native.__file__).parent.glob("*.c")):
+        assert not re.findall(r"\b(?:malloc|calloc|realloc|aligned_alloc)\b", source.read_text()), source.name
+
+
 def run_with(tmp_path: Path, program: str, **environment: str) -> tuple[str, str]:
     """What a Python process with a cache of its own says; what is registered with XLA in this one stays."""
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
@@ -141,10 +160,10 @@ flags = np.ones((9, 5), np.float32)
 batch = memory.Sequences(noise, noise, noise[1:, :, :2], flags, flags, flags > 2, flags)
 for fast in (True, False):
     model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
-    (loss, _), gradients = vae.loss_and_grad(*nnx.split(model), frames, jax.random.key(0))
-    print(float(loss), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
+    metrics, gradients, _ = vae.loss_and_grad(*nnx.split(model), frames, jax.random.key(0))
+    print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
     model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), 4, 2, nnx.Rngs(0))
-    metrics, _, gradients = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))
+    metrics, _, gradients, _ = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
 """,
         PATH=os.environ["PATH"],

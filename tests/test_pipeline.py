@@ -1,6 +1,7 @@
 """The whole chain on real games, at its smallest; and that each stage reuses what is there."""
 
 import importlib
+import itertools
 import json
 import math
 import shutil
@@ -565,8 +566,7 @@ def test_controllers_on_other_inputs(inputs: str, tmp_path: Path, capsys: pytest
 def test_seeds_and_splits_of_episodes() -> None:
     # These two seeds meet a collision of 31-bit hashes below 10,000.
     for seed in (0, 64, 82):
-        seeds = episode_seeds(seed, 10_000)
-        assert len(set(seeds)) == 10_000 and seeds[:50] == episode_seeds(seed, 50)
+        assert len(set(itertools.islice(episode_seeds(seed), 10_000))) == 10_000
     for fraction in (0.05, 0.0625, 0.3, 0.5):
         tests = [split_of(i, fraction) == "test" for i in range(1000)]
         assert tests[0] and sum(tests) == math.ceil(1000 * fraction)

@@ -1,6 +1,7 @@
 """The replay store: bit-exact, whole after any crash, and never silent about damage."""
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -134,6 +135,19 @@ def test_a_reader_sees_the_store_as_it_was(tmp_path):
         ReplayStore.open(tmp_path, episodes=15)
     with pytest.raises(ValueError, match="for reading"):
         view.append([make_episode(0)], ["train"])
+
+
+def test_a_store_that_nobody_closed_lets_go_of_its_lock(tmp_path):
+    """At once, not when the garbage is collected."""
+    gc.disable()
+    try:
+        store = ReplayStore.create(tmp_path, ABOUT)
+        store.append([make_episode(0)], ["train"])
+        assert store.steps(0).rewards.size
+        del store
+        ReplayStore.open(tmp_path).append([make_episode(1)], ["test"])
+    finally:
+        gc.enable()
 
 
 CRASH = """

@@ -30,6 +30,13 @@ def probe(steps: int = 100) -> Game:
     return find(PROBE, EnvConfig(episode_steps=steps))
 
 
+def test_figures_of_no_episodes() -> None:
+    """As when there are more processes than episodes."""
+    nothing = Played(np.zeros(0), np.zeros(0, np.int64), 0.0)
+    for played in (nothing, Played.together([nothing])):
+        assert played.figures() == {"environment_steps": 0, "steps_per_second": 0.0}
+
+
 class Waves:
     """A pool whose slots can't restart, as EnvPool's can't."""
 

@@ -1,13 +1,18 @@
 """A run's folder: what made what, what does not fit, and what a damaged checkpoint does."""
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from wm_jax import streams
-from wm_jax.checkpoints import Checkpoints, DamagedCheckpoints
+from wm_jax.checkpoints import Checkpoints, DamagedCheckpoints, digest_of
 from wm_jax.errors import UserError
 from wm_jax.metrics import Metrics, clock, read_metrics
 from wm_jax.run import Run
@@ -31,7 +36,8 @@ def test_fresh_moves_aside_what_it_makes_anew_and_loses_nothing(tmp_path: Path) 
             stage.claim({"beta": 1.0}, {}, {})
             (stage.path / "precious").write_text(f"weights of {stage.name}")
             stage.write_summary({"steps": 3})
-    run = Run(tmp_path, ["vae", "memory"])
+    run, other = (Run.making(tmp_path, ["controller", "vae", "memory"]) for _ in range(2))
+    assert run.anew == ["vae", "memory"], "of the controller, nothing is there"
     # What is to start anew counts as not there, whatever made it, and stays where it is until it is claimed.
     vae, memory = run.stage("vae"), run.stage("memory")
     assert vae.manifest() is None and memory.summary() is None
@@ -47,6 +53,11 @@ def test_fresh_moves_aside_what_it_makes_anew_and_loses_nothing(tmp_path: Path) 
     assert [(path / "precious").read_text() for path in discarded] == ["weights of memory", "weights of vae"]
     manifest = Run(tmp_path).stage("vae").manifest()
     assert manifest is not None and manifest["settings"] == {"beta": 4.0} and memory.manifest() is None
+    # A read depends on what lies there, and not on who has claimed it: the same for a record that was made before.
+    assert other.stage("vae").manifest() == manifest and other.anew == run.anew == []
+    with other.stage("vae").lock():
+        other.stage("vae").claim({"beta": 4.0}, {}, {})
+    assert len(list((tmp_path / "discarded").iterdir())) == 2
 
 
 def test_a_stage_that_made_nothing_may_be_begun_with_other_settings(tmp_path: Path) -> None:
@@ -64,7 +75,7 @@ def test_a_stage_that_made_nothing_may_be_begun_with_other_settings(tmp_path: Pa
 
 def test_fresh_twice_in_one_second_keeps_both(tmp_path: Path) -> None:
     for _ in range(3):
-        stage = Run(tmp_path, ["vae"]).stage("vae")
+        stage = Run.making(tmp_path, ["vae"]).stage("vae")
         with stage.lock():
             stage.claim({}, {}, {})
     assert len(list((tmp_path / "discarded").iterdir())) == 2
@@ -113,7 +124,6 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(1, tree, {"note": "first"})
     checkpoints.save(2, {"w": tree["w"] + 1}, {"note": "second"})
-    checkpoints.close()
     files = [
         path for path in (tmp_path / "checkpoints" / "2").rglob("*") if path.is_file() and path.stat().st_size > 9000
     ]
@@ -146,6 +156,59 @@ def test_training_goes_on_over_a_damaged_or_repeated_step(tmp_path: Path) -> Non
     again.save(2, {"w": np.arange(5000, dtype=np.float32) + 3})
     found = Checkpoints(tmp_path / "checkpoints").restore({"w": np.zeros(5000, np.float32)})
     assert found is not None and found[1]["w"][0] == 3
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float16", "bool", "uint8"])
+def test_arrays_of_any_type_come_back(kind: str, tmp_path: Path) -> None:
+    tree = {"w": jnp.arange(12).reshape(3, 4).astype(kind), "scalar": jnp.ones((), kind)}
+    digest = Checkpoints(tmp_path).save(1, tree)
+    found = Checkpoints(tmp_path).restore(tree)
+    assert found is not None and found[2]["digest"] == digest
+    for name, array in tree.items():
+        assert found[1][name].dtype == array.dtype
+        np.testing.assert_array_equal(found[1][name].astype(np.float32), np.asarray(array).astype(np.float32))
+    assert digest != digest_of({**tree, "scalar": np.zeros((), tree["w"].dtype)})
+
+
+def test_digests_are_what_they_were() -> None:
+    """Those of weights on disk."""
+    tree = {"b": np.float32(2), "w": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    assert digest_of(tree) == "978cf06579bb09cb8da7d1cd480a5686"
+
+
+def test_random_keys_come_back(tmp_path: Path) -> None:
+    tree = {"key": jax.random.key(3), "several": jax.random.split(jax.random.key(4, impl="rbg"), 2)}
+    Checkpoints(tmp_path).save(1, tree)
+    found = Checkpoints(tmp_path).restore(jax.tree.map(jnp.zeros_like, tree))
+    assert found is not None
+    for name, key in tree.items():
+        assert found[1][name].dtype == key.dtype
+        np.testing.assert_array_equal(jax.random.key_data(found[1][name]), jax.random.key_data(key))
+
+
+def test_a_save_leaves_no_thread_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a manager of Orbax's, which may have some."""
+    closed: list[bool] = []
+
+    class Watched(ocp.CheckpointManager):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.place = len(closed)
+            closed.append(False)
+            super().__init__(*args, **options)
+
+        def close(self) -> None:
+            super().close()
+            closed[self.place] = True
+
+    monkeypatch.setattr(ocp, "CheckpointManager", Watched)
+    before = set(threading.enumerate())
+    kept = [Checkpoints(tmp_path / name) for name in ("checkpoints", "weights")]
+    for checkpoints in kept:
+        checkpoints.save(1, {"w": np.zeros(7, np.float32)})
+    assert closed and all(closed)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # of a loop that has been closed, and ends by itself
+        assert not thread.is_alive(), thread
 
 
 def test_arrays_of_other_sizes_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,23 @@
 """Windows of M: what they may and may not contain."""
 
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from wm_jax import streams
-from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, random_windows
+from wm_jax.artefacts import init_memory
+from wm_jax.config import Config, DataConfig, MemoryConfig
+from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, StreamedSequences, random_windows
 from wm_jax.errors import UserError
+from wm_jax.interrupt import Stop
+from wm_jax.run import Run
+from wm_jax.stages import train_memory
+from wm_jax.training import Schedule, Task, fit
 
 STEPS = np.array([7, 1, 20, 12])
 OFFSETS = np.concatenate([[0], np.cumsum(STEPS + 1)])
@@ -75,11 +87,58 @@ def test_batches_depend_on_the_step_alone() -> None:
 
 def test_fetch_pairs_each_frame_with_its_action_and_its_successor() -> None:
     batches = SequenceBatches(latents(), 4, 3, seed=5, carried=False)
-    places = batches.places(0)
+    places = batches.windows.places(0)
     batch = batches.fetch(batches.data, places)
     assert batch.mean.shape == (5, 3, 1) and batch.action.shape == (4, 3, 1)
     np.testing.assert_array_equal(batch.action[..., 0], batch.mean[:-1, :, 0])
     np.testing.assert_array_equal(batch.reward, places.frames[:-1])
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_streamed_windows_are_the_resident_ones(carried: bool) -> None:
+    schedule = Schedule(steps=9, per_dispatch=4, save_every=6, report_every=100)
+    resident = SequenceBatches(latents(), 4, 3, seed=5, carried=carried)
+    streamed = StreamedSequences(latents(), 4, 3, seed=5, carried=carried, following=schedule.next_stop)
+    assert not jax.tree.leaves(streamed.data), "nothing stays on the device"
+    for step, count in ((0, 4), (4, 2), (6, 2), (8, 1), (3, 1)):
+        a, b = resident.references(step, count, 4), streamed.references(step, count, 4)
+        assert all(leaf.shape[0] == 4 and leaf.shape[streamed.batch_axis] == 3 for leaf in jax.tree.leaves(b))
+        for i in range(count):
+            one = resident.fetch(resident.data, jax.tree.map(lambda leaf, i=i: leaf[i], a))
+            other = streamed.fetch((), jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), b))
+            for name, x, y in zip(one._fields, one, other, strict=True):
+                assert x.dtype == y.dtype, name
+                np.testing.assert_array_equal(x, y, err_msg=name)
+    streamed.close()
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_latents_beyond_the_budget_are_streamed_and_m_learns_the_same(carried: bool, tmp_path: Path) -> None:
+    memory = MemoryConfig(hidden=4, mixtures=2, sequence=4, batch=3, carry_state=carried, steps=5, steps_per_dispatch=2)
+    trained, reported = [], []
+    for budget, kind in ((1e-5, SequenceBatches), (1e-6, StreamedSequences)):
+        config = Config(game="enduro", data=DataConfig(device_budget_gb=budget), memory=memory)
+        batches, held_out = train_memory._batches(config, latents(), latents(), seed=5)
+        assert type(batches) is type(held_out) is kind
+        graphdef, params = init_memory(memory, 1, 1, seed=0)
+        report = train_memory._reporter(graphdef, held_out, memory.batch)
+        stage = Run(tmp_path / kind.__name__).stage("memory")
+        with stage.lock():
+            found, figures = fit(
+                Task(train_memory._gradient(graphdef, carried), optax.sgd(1e-3), batches),
+                params,
+                nnx.merge(graphdef, params).init_carry(memory.batch),
+                schedule=Schedule.of(memory),
+                stage=stage,
+                seed=5,
+                unit="step",
+                stop=Stop(),
+                report=report,
+            )
+        trained.append(found)
+        reported.append(figures["test_nll"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *trained)
+    assert reported[0] == pytest.approx(reported[1], rel=1e-5)
 
 
 def test_more_lanes_than_frames_are_refused() -> None:

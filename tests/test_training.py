@@ -1,5 +1,6 @@
 """The training loop: exact resume, NaN stop, streamed and resident frames alike."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wm_jax.training import Schedule, Task, fit
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 
 
-def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) -> tuple[Any, Any, Any]:
+def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) -> tuple[Any, Any, Any, Any]:
     """A linear auto-encoder with noise, so that batches, keys and the carry all matter."""
 
     def loss(weights: jax.Array) -> jax.Array:
@@ -28,7 +29,7 @@ def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) ->
         return jnp.mean((jnp.tanh((x + noise) @ weights) @ weights.T - x) ** 2)
 
     value, gradients = jax.value_and_grad(loss)(params)
-    return {"loss": value}, carry + value, gradients
+    return {"loss": value}, carry + value, gradients, None
 
 
 def task() -> Task:
@@ -109,9 +110,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
     folder = stage(tmp_path)
     good, _ = train(folder, 12)
 
-    def broken(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-        metrics, carry, gradients = gradient(params, batch, carry, key)
-        return {"loss": metrics["loss"] * jnp.float32(jnp.nan)}, carry, gradients * jnp.float32(jnp.nan)
+    def broken(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+        metrics, carry, gradients, others = gradient(params, batch, carry, key)
+        return {"loss": metrics["loss"] * jnp.float32(jnp.nan)}, carry, gradients * jnp.float32(jnp.nan), others
 
     with pytest.raises(UserError, match="stopped being finite before step 16; step 12 is kept"):
         fit(
@@ -127,6 +128,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
         )
     kept, _ = train(folder, 12)
     np.testing.assert_array_equal(good, kept)
+
+
+def test_what_the_caller_gave_stays_whole(tmp_path: Path) -> None:
+    """Dispatches give up their own state alone; and one array may stand for two parts of it."""
+    params, zero = jax.random.normal(jax.random.key(1), (64, 4)) * 0.1, jnp.float32(0)
+    before = np.array(params)
+    for turn in ("first", "second"):
+        trained, _ = fit(
+            task(),
+            params,
+            zero,
+            schedule=Schedule(4, 4, 4, 4),
+            stage=stage(tmp_path / turn),
+            seed=7,
+            unit="step",
+            stop=Stop(),
+            report=lambda params, step: {},
+        )
+        assert not params.is_deleted() and not zero.is_deleted()
+        assert (np.asarray(trained) != before).any()
+    np.testing.assert_array_equal(params, before)
 
 
 def test_streamed_frames_are_the_resident_ones() -> None:
@@ -153,3 +175,64 @@ def test_every_epoch_shows_every_frame_once() -> None:
     assert sorted(first) == sorted(second) == list(range(50))
     assert (first != second).any()
     np.testing.assert_array_equal(shuffle.items(45, 60), np.concatenate([first, second])[45:60])
+
+
+def test_an_epoch_asked_for_by_another_thread_changes_nothing() -> None:
+    """The other one asks at the worst moment: when this one has noted its epochs."""
+
+    class Disturbed(Shuffle):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_epochs" and self.__dict__.pop("other", False):
+                self.items(1000, 1001)
+
+    disturbed = Disturbed(50, seed=0)
+    disturbed.other = True
+    np.testing.assert_array_equal(disturbed.items(45, 60), Shuffle(50, seed=0).items(45, 60))
+
+
+def broken_from(place: int) -> StreamedFrames:
+    """Frames of which those of dispatches other than the first can't be read."""
+    reads = []
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        reads.append(len(indices))
+        if len(reads) > place:
+            raise UserError("shard 3 is damaged")
+        return FRAMES[indices]
+
+    return StreamedFrames(read, len(FRAMES), 8, seed=3, following=Schedule(40, 4, 40, 40).next_stop)
+
+
+@pytest.mark.parametrize("step", [4, 3])
+def test_what_goes_wrong_in_reading_ahead_is_raised_wherever_one_goes_on(step: int) -> None:
+    frames = broken_from(1)
+    frames.references(0, 4, 4)
+    with pytest.raises(UserError, match="shard 3 is damaged"):
+        frames.references(step, 4, 4)
+    frames.close()
+
+
+def test_what_goes_wrong_after_the_last_batch_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    frames = broken_from(1)
+    frames.references(0, 4, 4)
+    frames.close()
+    assert "reading ahead, for step 4: shard 3 is damaged" in capsys.readouterr().err
+
+
+def test_training_ends_its_reader(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    frames = StreamedFrames(FRAMES.__getitem__, len(FRAMES), 8, seed=3, following=Schedule(40, 4, 40, 40).next_stop)
+    with pytest.raises(Interrupted):
+        fit(
+            Task(gradient, optax.adam(1e-2), frames),
+            jnp.zeros((64, 4)),
+            jnp.float32(0),
+            schedule=Schedule(40, 4, 40, 40),
+            stage=stage(tmp_path),
+            seed=7,
+            unit="step",
+            stop=StopAt(1),
+            report=lambda params, step: {},
+        )
+    assert set(threading.enumerate()) <= before

@@ -129,7 +129,7 @@ class World:
 
     def controllers(self) -> dict[str, jax.Array]:
         """The shape of what a controller's weights are: those with the best evaluation, and the latest."""
-        zeros = jnp.zeros(self.agent.controller.n_params)
+        zeros = jnp.zeros(self.agent.controller.n_params, jnp.float32)
         return {"best": zeros, "latest": zeros}
 
 
@@ -153,7 +153,7 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         vae.model(),
         memory.model() if memory is not None else None,
         spec,
-        jnp.zeros(spec.n_params),
+        jnp.zeros(spec.n_params, jnp.float32),
         memory_reset=controller.memory_reset,
         sample_latent=controller.sample_latent,
     )

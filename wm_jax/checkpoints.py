@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -47,45 +48,44 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.absolute()
         self.keep = keep
-        self._writer: ocp.CheckpointManager | None = None
 
     def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
-        """Write `tree` (arrays only) with a JSON-able record; returns the digest of its content. Process 0 does.
+        """Write `tree` (arrays and random keys) with a JSON-able record; returns its digest. Process 0 writes.
 
         Raises:
           OSError: there is no room for it; nothing was written.
         """
-        tree = jax.tree.map(np.asarray, jax.device_get(tree))
+        tree = jax.tree.map(np.asarray, jax.device_get(_keys_as_numbers(tree)))
         digest = digest_of(tree)
         if not hosts.leads():
             return digest
         self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         if step in self.steps():  # Orbax never overwrites: a stage was stopped just after this very save
             self._set_aside(step)
-        if self._writer is None:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep,
-                create=False,
-                enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
-                multiprocessing_options=_alone(),
-            )
-            self._writer = ocp.CheckpointManager(self.folder, options=options)
-        self._writer.save(
-            step,
-            args=ocp.args.Composite(
-                tree=ocp.args.StandardSave(tree),
-                about=ocp.args.JsonSave({"digest": digest, "layout": layout_of(tree), **(about or {})}),
-            ),
-            force=True,
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self.keep,
+            create=False,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            multiprocessing_options=_alone(),
         )
+        # One for every save, in some ten milliseconds: it has threads, which nobody else would end.
+        with ocp.CheckpointManager(self.folder, options=options) as writer:
+            writer.save(
+                step,
+                args=ocp.args.Composite(
+                    tree=ocp.args.StandardSave(tree),
+                    about=ocp.args.JsonSave({"digest": digest, "layout": layout_of(tree), **(about or {})}),
+                ),
+                force=True,
+            )
         return digest
 
     def restore(self, template: Any, *, mend: bool = False) -> "tuple[int, Any, dict[str, Any]] | None":
-        """The newest intact checkpoint as (step, tree of NumPy arrays shaped like `template`, record), or None.
+        """The newest intact checkpoint as (step, tree of NumPy arrays and keys like `template`, record), or None.
 
         Args:
-          template: a pytree of arrays of the same structure, shapes and types.
+          template: a pytree of arrays and random keys of the same structure, shapes and types.
           mend: move damaged checkpoints out of the way, once an intact one before them was found.
 
         Raises:
@@ -137,12 +137,6 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
 
-    def close(self) -> None:
-        """Let go of the folder."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
     def _about(self, step: int) -> dict[str, Any]:
         """The record of one checkpoint."""
         with _damage_named(), ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=_alone()) as reader:
@@ -154,7 +148,8 @@ class Checkpoints:
     def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         """One checkpoint, compared with its digest."""
         about = self._about(step)
-        shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), template)
+        numbers = _keys_as_numbers(template)
+        shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers)
         if about["layout"] != layout_of(shapes):
             raise UserError(
                 f"{self.folder} holds arrays of other sizes or names: it was made with other settings, "
@@ -164,11 +159,10 @@ class Checkpoints:
             tree = jax.tree.map(np.asarray, reader.restore(self.folder / str(step) / "tree", shapes))
         if digest_of(tree) != about["digest"]:
             raise _Damage("its content does not match its digest")
-        return tree, about
+        return jax.tree.map(_like, template, tree), about
 
     def _set_aside(self, step: int) -> Path:
         """Move a checkpoint out of the way, into a folder that no manager looks at."""
-        self.close()
         target = self.folder.parent / f"{self.folder.name}-replaced" / f"{step}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
         shutil.move(self.folder / str(step), target)
@@ -197,6 +191,20 @@ def _damage_named() -> Iterator[None]:
         raise _Damage(str(error).split("\n")[0]) from None
 
 
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _keys_as_numbers(tree: Any) -> Any:
+    """Random keys, which only JAX can hold, as the numbers that they are made of."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _like(leaf: Any, numbers: np.ndarray) -> Any:
+    """What was read, as a random key where that was written."""
+    return jax.random.wrap_key_data(jnp.asarray(numbers), impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
+
+
 def layout_of(tree: Any) -> str:
     """A digest of names, shapes and types of all arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -209,5 +217,6 @@ def digest_of(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        # As bytes: NumPy lends no buffer of types that it doesn't know itself, such as bfloat16.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -299,7 +299,7 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
             "(bin/collect), then start the later stages anew, one by one"
         )
     anew = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
-    return Run(path, anew if options.fresh else [])
+    return Run.making(path, anew) if options.fresh else Run(path)
 
 
 def _stage(command: str) -> Any:

@@ -120,7 +120,8 @@ class DataConfig(Section):
     """How frames reach the device."""
 
     device_budget_gb: Positive = Field(
-        default=4.0, description="frames live on the device as uint8 when they fit this budget, else are streamed ahead"
+        default=4.0,
+        description="frames (uint8) and latents live on the device when they fit this budget, else are streamed ahead",
     )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.devices import RowSharing
-from wm_jax.envs.device import episodes, start_all, step_all
+from wm_jax.envs.device import DeviceGame, start_all, step_all
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -61,7 +61,7 @@ class Slots(NamedTuple):
 
 
 def play_on_device(
-    env: "CarRacing",
+    game: DeviceGame,
     seeds: Sequence[int],
     agent: Agent,
     params: AgentParams,
@@ -86,13 +86,13 @@ def play_on_device(
     began = time.monotonic()
     if not seeds:
         return Played(np.zeros(0), np.zeros(0, np.int64), 0.0)
-    books = _Books(env, agent, seeds, candidates, slots, devices)
+    books = _Books(game, agent, seeds, candidates, slots, devices)
     params = devices.whole(params)
     limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
     while books.playing:
         if stop is not None:
             stop.check()
-        books.slots = _segment(env, agent, _rows_at_once(), books.world, params, limits, books.slots)
+        books.slots = _segment(game.env, agent, _rows_at_once(), books.world, params, limits, books.slots)
         ended = books.enter()
         if progress is not None and ended:
             progress.advance(ended)
@@ -104,20 +104,21 @@ class _Books:
 
     def __init__(
         self,
-        env: "CarRacing",
+        game: DeviceGame,
         agent: Agent,
         seeds: Sequence[int],
         candidates: np.ndarray,
         slots: int,
         devices: RowSharing,
     ):
-        world, self._places = episodes(env, seeds)
+        world, self._places, sections = game.episodes(seeds)
         self.world, self._devices = devices.whole(world), devices
         self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._waiting = deque(range(len(seeds)))
         # First pictures are costly (the camera is far away): one for each track.
-        self._starts = start_all(env, self.world, jnp.arange(int(self._places.max()) + 1))
+        tracks = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
+        self._starts = start_all(game.env, self.world, tracks, sections)
         most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
         self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
         self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
@@ -178,9 +179,8 @@ def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
     frames, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
     seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
     fresh, running = (jnp.zeros(count, bool) for _ in range(2))
-    return Slots(
-        states, frames, agent.init(count), seeds, candidates, fresh, running, jnp.zeros(count), lengths, rewarded
-    )
+    returns = jnp.zeros(count, jnp.float32)
+    return Slots(states, frames, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
 
 
 @partial(jax.jit, donate_argnums=1)

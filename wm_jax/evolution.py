@@ -94,15 +94,15 @@ class Evolution:
 
     def init(self, mean: jax.Array | None = None) -> EvolutionState:
         """The state before the first generation, searching around mean [n] (default: zeros)."""
-        mean = jnp.zeros(self.n_params) if mean is None else jnp.asarray(mean, jnp.float32)
+        mean = jnp.zeros(self.n_params, jnp.float32) if mean is None else jnp.asarray(mean, jnp.float32)
         key, first_key = jax.random.split(jax.random.fold_in(self._key, 0))
         shape = (self.population, self.n_params)
         with _evosax_rules():
             if self._from_population:
-                first = mean + self.sigma * jax.random.normal(first_key, shape)
+                first = mean + self.sigma * jax.random.normal(first_key, shape, jnp.float32)
                 strategy = self._algorithm.init(key, first, jnp.zeros(self.population), self._params)
             else:
-                first = jnp.zeros(shape)
+                first = jnp.zeros(shape, jnp.float32)
                 strategy = self._algorithm.init(key, mean, self._params)
         return EvolutionState(_strong(strategy), first, jnp.int32(0), jnp.int32(0))
 
@@ -189,8 +189,12 @@ def _build(name: Strategy, n_params: int, population: int, sigma: float) -> tupl
 
 @contextmanager
 def _evosax_rules() -> Iterator[None]:
-    """Evosax relies on NumPy's promotions; its covariance updates should not be rounded to TF32 on a GPU."""
+    """Evosax relies on NumPy's promotions; its covariance updates should not be rounded to TF32 on a GPU.
+
+    And its arrays have the types that JAX gives them: those of 32 bits, also where JAX_ENABLE_X64 is set.
+    """
     with (
+        jax.enable_x64(False),
         jax.numpy_rank_promotion("allow"),
         jax.numpy_dtype_promotion("standard"),
         jax.default_matmul_precision("highest"),
@@ -202,4 +206,5 @@ def _evosax_rules() -> Iterator[None]:
 
 def _strong(tree: Any) -> Any:
     """Python numbers and weakly typed arrays as plain arrays, so that a restored state is compiled for only once."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), tree)
+    with jax.enable_x64(False):
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), tree)

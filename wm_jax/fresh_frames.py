@@ -77,6 +77,10 @@ class FreshFrames:
         """uint8 [B, 64, 64, 3]."""
         return reference
 
+    def close(self) -> None:
+        """See `data.frames.Batches`."""
+        self._blocks = {}
+
     def _block(self, number: int) -> jax.Array:
         """uint8 [updates, B, 64, 64, 3]."""
         if number in self._blocks:

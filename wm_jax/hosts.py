@@ -19,6 +19,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -38,6 +39,8 @@ HEARTBEAT_S = 60
 LEAVE_S = 120
 """How long a process that is done, or has failed, waits for the others to leave too."""
 ASKED_TO_STOP = "wm_jax/stop"
+TRIED_WITH = ("0.10.0", "0.10.1", "0.10.2")
+"""Versions of JAX in which `_store_of_words` finds what it looks for."""
 
 
 class Stoppable(Protocol):
@@ -164,17 +167,26 @@ class _Failure:
 
 
 _group: _Group | None = None
-"""None: this process is by itself, or does alone what the others wait for."""
+"""None: this process is by itself."""
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+"""This thread does alone what the other processes wait for. Other threads know nothing of that."""
+
+
+def _current() -> _Group | None:
+    """The processes that this thread works with now; None if it works alone."""
+    return None if _alone.get() else _group
 
 
 def count() -> int:
     """How many processes work together now."""
-    return _group.count if _group else 1
+    group = _current()
+    return group.count if group else 1
 
 
 def index() -> int:
     """This one's number among them."""
-    return _group.index if _group else 0
+    group = _current()
+    return group.index if group else 0
 
 
 def leads() -> bool:
@@ -192,20 +204,19 @@ def led(work: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(work)
     def done(*args: P.args, **kwargs: P.kwargs) -> T:
-        global _group
-        group = _group
+        group = _current()
         if group is None:
             return work(*args, **kwargs)
         if group.index:
             return group.exchange(None)[0]
-        _group = None
+        before = _alone.set(True)
         try:
             answer = work(*args, **kwargs)
         except Exception as error:
             group.fail(error)
             raise
         finally:
-            _group = group
+            _alone.reset(before)
         return group.exchange(answer)[0]
 
     return done
@@ -213,14 +224,15 @@ def led(work: Callable[P, T]) -> Callable[P, T]:
 
 def together(work: Callable[[], T]) -> list[T]:
     """What `work` returns on every process, in their order; what it raises on one is raised on all."""
-    if _group is None:
+    group = _current()
+    if group is None:
         return [work()]
     try:
         mine = work()
     except Exception as error:
-        _group.fail(error)
+        group.fail(error)
         raise
-    return _group.exchange(mine)
+    return group.exchange(mine)
 
 
 def in_turn(work: Callable[[], T]) -> T:
@@ -277,7 +289,7 @@ def joined(settings: HostsConfig) -> Iterator[None]:
 @contextlib.contextmanager
 def spread_stop(stop: Stoppable) -> Iterator[None]:
     """While inside, whoever of the processes is asked to stop, all are; they agree on where at their next word."""
-    group, over = _group, threading.Event()
+    group, over = _current(), threading.Event()
     if group is None:
         yield
         return
@@ -330,7 +342,6 @@ def check(settings: HostsConfig) -> None:
 def _join(settings: HostsConfig) -> _Group | None:
     """The group, once everybody is there; None if it is of one."""
     import jax
-    from jax._src import distributed  # its store of words has no public name
 
     # Signals are ours: `interrupt.py` turns them into a stop that all processes agree on.
     jax.config.update("jax_enable_preemption_service", False)
@@ -366,4 +377,21 @@ def _join(settings: HostsConfig) -> _Group | None:
     # Looking for devices is a meeting of all processes, so here and now, before process 0 does anything by itself.
     if jax.process_count() == 1:
         return None
-    return _Group(jax.process_index(), jax.process_count(), distributed.global_state.client)
+    return _Group(jax.process_index(), jax.process_count(), _store_of_words())
+
+
+def _store_of_words() -> Any:
+    """The coordination service's client, whose store of named byte strings has no public name in JAX.
+
+    Raises:
+      UserError: it is not where it was in the versions that this was tried with.
+    """
+    try:
+        from jax._src.distributed import global_state
+
+        return global_state.client
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"--hosts.coordinator: this version of JAX keeps its coordination service elsewhere ({error}); install one "
+            f"of those that this was tried with, {', '.join(TRIED_WITH)}, or work with one process"
+        ) from None

@@ -15,6 +15,8 @@ from wm_jax.run import Run, Stage
 
 SECTIONS = {"replays": ("collect",), "vae": ("vae",), "memory": ("memory",), "controller": ("controller",)}
 """The settings that belong to an artefact. Those of the game are compared wherever it is opened (`artefacts.py`)."""
+COUNTS = {"collect": {"episodes", "frames"}, "vae": {"steps"}, "memory": {"steps"}, "controller": {"generations"}}
+"""The settings that say how much of an artefact is made. Its summary says under the same names how much there is."""
 
 
 def settle(config: Config, run: Run, artefact: str, given: Collection[str] = ()) -> Config:
@@ -50,8 +52,9 @@ def _made_with(stage: Stage) -> dict[str, dict[str, Any]]:
             # An untrained world is made with the controller.
             untrained = stage.name == "controller" and config["controller"]["world"] == "random"
             names = (*SECTIONS.get(stage.name, ()), *(("vae", "memory") if untrained else ()))
-            # The summary knows best how many episodes, steps or generations there are.
-            return {name: {key: summary.get(key, value) for key, value in config[name].items()} for name in names}
+            own = SECTIONS.get(stage.name, ())
+            there = {name: COUNTS[name] & config[name].keys() & summary.keys() for name in own}
+            return {name: config[name] | {key: summary[key] for key in there.get(name, ())} for name in names}
     return {}
 
 

@@ -48,7 +48,8 @@ class Played:
         On a CPU both work on the same cores, and each is slower for the other.
         """
         steps = int(self.lengths.sum())
-        figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(steps / self.seconds, 1)}
+        rate = steps / self.seconds if self.seconds else 0.0  # of no episodes
+        figures: dict[str, float] = {"environment_steps": steps, "steps_per_second": round(rate, 1)}
         if self.acting:
             figures["network_share"] = round(self.acting / self.seconds, 3)
             figures["environments_share"] = round(self.waiting / self.seconds, 3)

@@ -14,7 +14,7 @@ each environment, 3 GB for the 1,024 episodes of a generation of the paper.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.device_rollout import CPU_ROWS, play_on_device
 from wm_jax.devices import RowSharing, padded, padded_size
+from wm_jax.envs.device import DeviceGame
 from wm_jax.envs.host.pool import HostPool, Step
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
@@ -268,11 +269,17 @@ class AgentPolicy:
         return np.concatenate([self._act(ids[piece], frames[piece]) for piece in pieces])
 
     def play_on_device(
-        self, env: Any, seeds: Sequence[int], rules: Rules, slots: int, stop: Stop | None, progress: Progress | None
+        self,
+        game: DeviceGame,
+        seeds: Sequence[int],
+        rules: Rules,
+        slots: int,
+        stop: Stop | None,
+        progress: Progress | None,
     ) -> Played:
         """Play all episodes where the network is; see `play`."""
         played = play_on_device(
-            env,
+            game,
             seeds,
             self._agent,
             self._params,

@@ -22,7 +22,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Stage:
         Raises:
           UserError: the first difference, with both values and the remedy.
         """
-        if self.name in self.run.anew or self._is_bare():
+        if self._is_old() or self._is_bare():
             return
         found = self.manifest()
         if found is None:
@@ -172,17 +172,21 @@ class Stage:
 
     def start_anew(self) -> None:
         """If this stage is to start anew: move aside everything that the command makes anew."""
-        if self.name not in self.run.anew:
+        if self.name not in self.run.old:
             return
-        others = [self.run.stage(name) for name in self.run.anew if name != self.name]
         with contextlib.ExitStack() as locks:
-            for stage in others:
-                locks.enter_context(stage.lock())
-            for stage in (self, *others):
-                if any(stage.path.iterdir()):
-                    say(f"moved the old {stage.name} to {stage._move_aside()}")
-        self.run.anew.clear()
+            stages = [self.run.stage(name) for name in self.run.anew]
+            for stage in stages:
+                if stage != self:
+                    locks.enter_context(stage.lock())
+            for stage in stages:
+                say(f"moved the old {stage.name} to {stage._move_aside()}")
         self.path.mkdir(exist_ok=True)
+
+    def _is_old(self) -> bool:
+        """Was what lies here there before a command that makes it anew?"""
+        old = self.run.old.get(self.name)
+        return old is not None and old == _identity_of(self.path)
 
     def _move_aside(self) -> Path:
         """Nothing is deleted: the folder goes into `discarded/`."""
@@ -220,7 +224,7 @@ class Stage:
         Raises:
           UserError: it is damaged.
         """
-        if self.name in self.run.anew:
+        if self._is_old():
             return None
         remedy = f"restore it, or start the stage anew with bin/{CHAIN[self.name]} --fresh"
         try:
@@ -264,12 +268,23 @@ class Run:
     """A run's folder.
 
     path: where it is; made when the first stage starts.
-    anew: names of the artefacts that the command makes anew (--fresh): until `Stage.claim` has moved them aside, they
-      count as not there.
+    old: names of the artefacts that the command makes anew (--fresh), each with what tells its old folder from the one
+      that takes its place (`_identity_of`). Where the old one lies there still, it counts as not there, and
+      `Stage.claim` moves it aside.
     """
 
     path: Path
-    anew: list[str] = field(default_factory=list)
+    old: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+
+    @staticmethod
+    def making(path: Path, names: Iterable[str]) -> "Run":
+        """A run whose artefacts of these names are to be made anew, whatever of them is there now."""
+        return Run(path, {name: _identity_of(path / name) for name in names})
+
+    @property
+    def anew(self) -> list[str]:
+        """The artefacts that are still to be moved aside."""
+        return [name for name in self.old if self.stage(name)._is_old()]
 
     def make(self) -> None:
         """Create the folder.
@@ -289,6 +304,14 @@ class Run:
         if name not in CHAIN:
             raise KeyError(name)
         return Stage(self, name)
+
+
+def _identity_of(folder: Path) -> tuple[int, int] | None:
+    """What a folder keeps wherever it is moved, and no other has; None if there is nothing in it."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def made_with() -> dict[str, str]:

@@ -26,6 +26,7 @@ from wm_jax.devices import everywhere, here, open_mesh, place, split, whole
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, Stopwatch, say
+from wm_jax.models.variables import combine, partition
 from wm_jax.run import Stage
 
 Scalars = dict[str, jax.Array]
@@ -37,7 +38,7 @@ Report = Callable[[Any, int], dict[str, float]]
 class TrainState(NamedTuple):
     """What an update changes.
 
-    params: pytree of the model's parameters.
+    params: pytree of the model's parameters, and of its other variables if it has some (`models.variables`).
     optimizer: the state of optax.
     carry: what a model hands from batch to batch (M's state in carried mode), or ().
     """
@@ -52,12 +53,13 @@ class Task:
     """What is trained.
 
     Attributes:
-      gradient: (params, batch, carry, key) -> (scalar metrics with "loss", new carry, gradients like params).
+      gradient: (params, batch, carry, key) -> (scalar metrics with "loss", new carry, gradients like what is learned of
+        `TrainState.params`, the rest of them after the update: None if there is none).
       optimizer: how gradients become updates.
       batches: where batches come from.
     """
 
-    gradient: Callable[[Any, Any, Any, jax.Array], tuple[Scalars, Any, Any]]
+    gradient: Callable[[Any, Any, Any, jax.Array], tuple[Scalars, Any, Any, Any]]
     optimizer: optax.GradientTransformation
     batches: Batches
 
@@ -186,7 +188,8 @@ def fit(
     """Train until `schedule.steps`, from the stage's newest checkpoint if there is one.
 
     Args:
-      params: initial parameters, used when there is no checkpoint.
+      task: its `batches` are closed at the end.
+      params: initial parameters (`TrainState.params`), used when there is no checkpoint; they stay the caller's.
       carry: initial carry, likewise.
       unit: what the progress bar counts.
       report: called every `report_every` updates and at the end; returns figures to record.
@@ -200,15 +203,17 @@ def fit(
       Interrupted: the user asked to stop; the state is saved.
       UserError: the loss is no longer finite; the last good checkpoint is kept.
     """
-    begun = resume(stage, TrainState(params, task.optimizer.init(params), carry), schedule.steps, "step")
+    # Copied, since a dispatch gives up the state that it is given, and these arrays are the caller's.
+    start = jax.tree.map(jnp.copy, TrainState(params, task.optimizer.init(partition(params)[0]), carry))
+    begun = resume(stage, start, schedule.steps, "step")
     step, figures, reported = begun.count, begun.figures, begun.reported
     mesh = mesh or open_mesh(1, 1, "")
     if (there := jax.device_count()) > 1:
         say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     state, data, dispatch = lay_out(task, begun.state, mesh)
-    key, look = place(jax.random.key(seed), everywhere(mesh)), hosts.led(report)
+    checkpoints, key, look = stage.checkpoints, place(jax.random.key(seed), everywhere(mesh)), hosts.led(report)
     with (
-        contextlib.closing(stage.checkpoints) as checkpoints,
+        contextlib.closing(task.batches),
         Metrics(stage.path, resume_at=step) as metrics,
         Progress(stage.name, schedule.steps, unit, done=step) as progress,
     ):
@@ -321,10 +326,11 @@ def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[.
     """
 
     def update(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Scalars]:
-        metrics, carry, gradients = task.gradient(state.params, batch, state.carry, key)
+        metrics, carry, gradients, others = task.gradient(state.params, batch, state.carry, key)
+        learned, _ = partition(state.params)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
-            updates, optimizer = task.optimizer.update(gradients, state.optimizer, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), optimizer, carry), metrics
+            updates, optimizer = task.optimizer.update(gradients, state.optimizer, learned)
+        return TrainState(combine(optax.apply_updates(learned, updates), others), optimizer, carry), metrics
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
     def dispatch(
@@ -354,7 +360,8 @@ def _record(step: int, count: int, sums: Scalars, metrics: Metrics, progress: Pr
 
 
 def _refuse_non_finite(params: Any, step: int, stage: Stage) -> None:
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+    numbers = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in numbers):
         _stop_non_finite("weights", step, stage)
 
 

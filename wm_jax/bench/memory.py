@@ -35,9 +35,9 @@ def training(options: Options) -> Case:
         graphdef, params = init_memory(settings, LATENT, ACTION, 0)
         carry = nnx.merge(graphdef, params).init_carry(batch)
 
-        def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-            metrics, _, gradients = loss_and_grad(graphdef, params, batch, carry, key)
-            return metrics, carry, gradients
+        def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+            metrics, _, gradients, others = loss_and_grad(graphdef, params, batch, carry, key)
+            return metrics, carry, gradients, others
 
         batches = SequenceBatches(latents, steps, batch, 0, False)
         task = Task(gradient, adam(LEARNING_RATE, None, 1, config.clip), batches)
@@ -53,9 +53,9 @@ def training(options: Options) -> Case:
 
         graphdef, params = init_memory(config, LATENT, ACTION, 0)
         batches = SequenceBatches(latents, min(steps, 64), 4, 0, False)
-        shown = batches.fetch(batches.data, jax.tree.map(jnp.asarray, batches.places(0)))
+        shown = batches.fetch(batches.data, jax.tree.map(jnp.asarray, batches.windows.places(0)))
         key, carry = jax.random.key(1), model.init_carry(4)
-        metrics, _, gradients = jax.jit(lambda p: loss_and_grad(graphdef, p, shown, carry, key))(params)
+        metrics, _, gradients, _ = jax.jit(lambda p: loss_and_grad(graphdef, p, shown, carry, key))(params)
         noise = np.array(jax.random.normal(key, shown.mean.shape))
         loss, gradient = memory.loss_and_gradient(model, shown, noise)
         recurrent = nnx.merge(graphdef, gradients).cell.wh[...]

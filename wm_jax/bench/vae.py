@@ -34,9 +34,9 @@ def training(options: Options) -> Case:
     def ours(*, fast: bool) -> Work:
         graphdef, params = init_vae(config.model_copy(update={"fast_kernels": fast}), 0)
 
-        def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-            (_, metrics), gradients = loss_and_grad(graphdef, params, batch, key)
-            return metrics, carry, gradients
+        def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+            metrics, gradients, others = loss_and_grad(graphdef, params, batch, key)
+            return metrics, carry, gradients, others
 
         task = Task(gradient, adam(LEARNING_RATE, None, 1), ResidentFrames(frames, batch, 0))
         return updates(task, params, (), batch=batch, count=UPDATES, devices=options.devices)
@@ -56,11 +56,11 @@ def training(options: Options) -> Case:
 
         graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
         shown, key = frames[:8], jax.random.key(3)
-        (value, _), gradients = jax.jit(lambda p, x: loss_and_grad(graphdef, p, x, key))(params, shown)
+        metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, x, key))(params, shown)
         noise = jax.random.normal(jax.random.split(key)[1], (len(shown), config.latent))
         loss, gradient = vae.loss_and_gradient(_model(config), shown, np.array(noise))
         first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
-        return max(difference(value, loss), difference(first, gradient))
+        return max(difference(metrics["loss"], loss), difference(first, gradient))
 
     makers = {OURS: lambda: ours(fast=True), PLAIN: lambda: ours(fast=False), TUNED: tuned, WRITTEN: written}
     return Case(

@@ -5,7 +5,6 @@ That is what makes a resumed training exact.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.data.ahead import ReadAhead
 from wm_jax.data.neighbours import Neighbours
 
 
@@ -35,6 +35,10 @@ class Batches(Protocol):
         """One batch, inside jit, from `data` and one row of the references."""
         ...
 
+    def close(self) -> None:
+        """Let go of the data, and end whatever reads it."""
+        ...
+
 
 class Shuffle:
     """The endless row of shuffled epochs over `count` items, the same for the same seed."""
@@ -46,13 +50,16 @@ class Shuffle:
     def items(self, start: int, stop: int) -> np.ndarray:
         """Items at places start .. stop of the row, int64[stop - start]."""
         first, last = start // self.count, (stop - 1) // self.count
-        self._epochs = {epoch: self._epoch(epoch) for epoch in range(first, last + 1)}
-        row = np.concatenate(list(self._epochs.values()))
+        known = self._epochs  # read once, and written once: threads may ask at the same time
+        epochs = {
+            epoch: known[epoch]
+            if epoch in known
+            else streams.generator(self.seed, "epoch", epoch).permutation(self.count)
+            for epoch in range(first, last + 1)
+        }
+        self._epochs = epochs
+        row = np.concatenate(list(epochs.values()))
         return row[start - first * self.count : stop - first * self.count]
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        found = self._epochs.get(epoch)
-        return streams.generator(self.seed, "epoch", epoch).permutation(self.count) if found is None else found
 
 
 class ResidentFrames:
@@ -66,7 +73,7 @@ class ResidentFrames:
 
     def __init__(self, frames: np.ndarray, batch: int, seed: int, neighbours: Neighbours | None = None):
         self._neighbours = neighbours
-        self.data = jnp.asarray(frames)
+        self.data: Any = jnp.asarray(frames)
         self._batch = batch
         self._shuffle = Shuffle(len(frames), seed)
 
@@ -81,6 +88,10 @@ class ResidentFrames:
     def fetch(self, data: jax.Array, reference: jax.Array) -> jax.Array:
         """uint8 [B, 64, 64, 3], or with neighbours [B, 5, 64, 64, 3]."""
         return data[reference]
+
+    def close(self) -> None:
+        """See `Batches`."""
+        self.data = ()
 
 
 class StreamedFrames:
@@ -108,27 +119,21 @@ class StreamedFrames:
     ):
         self._neighbours = neighbours
         self.data = ()
-        self._read, self._batch, self._following, self._mine = read, batch, following, mine
+        self._read, self._batch, self._mine = read, batch, mine
         self._shuffle = Shuffle(count, seed)
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
-        self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
+        self._ahead = ReadAhead(self._load, following)
 
     def references(self, step: int, count: int, room: int) -> np.ndarray:
         """Frames uint8 [room, B, 64, 64, 3], or [room, B, 5, 64, 64, 3]; rows past `count` are unused."""
-        wanted = (step, count, room)
-        if self._ahead is not None and self._ahead[0] == wanted:
-            frames = self._ahead[1].result()
-        else:
-            frames = self._load(*wanted)
-        begin = step + count
-        if (ahead := self._following(begin) - begin) > 0:
-            wanted = (begin, ahead, room)
-            self._ahead = wanted, self._reader.submit(self._load, *wanted)
-        return frames
+        return self._ahead.get(step, count, room)
 
     def fetch(self, data: tuple[()], reference: jax.Array) -> jax.Array:
         """uint8 [B, 64, 64, 3]."""
         return reference
+
+    def close(self) -> None:
+        """See `Batches`."""
+        self._ahead.close()
 
     def _load(self, step: int, count: int, room: int) -> np.ndarray:
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)

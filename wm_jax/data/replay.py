@@ -18,7 +18,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -347,7 +347,9 @@ class ReplayStore:
         self.shards = tuple(shard for shard in entries if shard.name in seen)
         self._reader = FrameReader(self.path, self.shards)
         self._split_places: dict[Split | None, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._shard_steps = lru_cache(maxsize=4)(self._read_steps)
+        # Of no method of this object: it would then hold itself, and its lock, until the garbage is collected.
+        by_name = {shard.name: shard for shard in self.shards}
+        self._shard_steps = lru_cache(maxsize=4)(partial(_read_steps, self.path, by_name))
 
     def _check_sizes(self) -> None:
         for shard in self.shards:
@@ -368,10 +370,6 @@ class ReplayStore:
             lengths = np.array([record.frames for record in chosen], np.int64)
             self._split_places[split] = starts, lengths, np.cumsum(lengths)
         return self._split_places[split]
-
-    def _read_steps(self, name: str) -> Steps:
-        shard = next(shard for shard in self.shards if shard.name == name)
-        return shards.unpack(read_file(self.path, shard, shards.STEPS))
 
     def _take_lock(self) -> None:
         """Hold the store for writing, and see what others have written up to now."""
@@ -398,6 +396,10 @@ class ReplayStore:
         content |= {"next": self.next_shard + 1, "shards": entries}
         files.write_manifest(self.path / "manifest.json", content)
         self._load()
+
+
+def _read_steps(store: Path, by_name: Mapping[str, Shard], name: str) -> Steps:
+    return shards.unpack(read_file(store, by_name[name], shards.STEPS))
 
 
 def _first_episode(entry: Mapping[str, Any]) -> int:

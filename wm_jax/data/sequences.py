@@ -2,9 +2,13 @@
 
 Two ways to cut them: independent windows inside episodes, each from the zero state; or B lanes that walk through all
 episodes, so that the state is carried from window to window and zeroed only where an episode begins.
+
+Latents lie on the device when they fit there, and windows are cut where they lie; else windows travel, cut on the host
+one dispatch ahead. The batches are the same.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from wm_jax import streams
+from wm_jax.data.ahead import ReadAhead
 from wm_jax.errors import UserError
 from wm_jax.models.memory import Sequences
 
@@ -76,14 +81,14 @@ class Lanes:
                 f"--memory.batch {batch}: with carry_state every one of them needs frames of its own, and there are "
                 f"{int(offsets[-1]):,} in all; lower it, or collect more episodes"
             )
-        self._windows = max(1, -(-(self._lane - 1) // length))
+        self.windows = max(1, -(-(self._lane - 1) // length))
         self._pass = -1
         self._row = np.empty(0, np.int64)
         self._begins = self._ends = np.empty(0, bool)
 
     def window(self, step: int) -> Places:
         """The windows of update `step`: each begins where the one before ended."""
-        turn, window = divmod(step, self._windows)
+        turn, window = divmod(step, self.windows)
         if turn != self._pass:
             self._shuffle(turn)
         time = window * self._length + np.arange(self._length + 1)[:, None]
@@ -105,42 +110,110 @@ class Lanes:
         self._pass = turn
 
 
-class SequenceBatches:
-    """Batches of `Sequences` from latents that live on the device; only places travel.
+class Windows:
+    """Where the windows of every update lie; it depends on the seed and on the update's number alone.
 
     Args:
+      offsets: of the episodes.
+      length: T.
+      batch: B.
       carried: lanes with carried state instead of independent windows.
     """
 
-    batch_axis = 2
-
-    def __init__(self, latents: FlatLatents, length: int, batch: int, seed: int, carried: bool):
-        self.data = jax.tree.map(jnp.asarray, latents._replace(offsets=np.empty(0, np.int32)))
-        self._offsets = np.asarray(latents.offsets)
-        self._length, self._batch, self._seed = length, batch, seed
-        self._lanes = Lanes(self._offsets, length, batch, seed) if carried else None
+    def __init__(self, offsets: Offsets, length: int, batch: int, seed: int, carried: bool):
+        self._offsets, self._length, self._batch, self._seed = offsets, length, batch, seed
+        self._lanes = Lanes(offsets, length, batch, seed) if carried else None
 
     def places(self, step: int) -> Places:
-        """Where the windows of one update lie."""
+        """Those of one update."""
         if self._lanes is not None:
             return self._lanes.window(step)
         random = streams.generator(self._seed, "windows", step)
         return random_windows(self._offsets, self._length, self._batch, random)
 
+
+class SequenceBatches:
+    """Batches of `Sequences` (`data.frames.Batches`) from latents that live on the device; only places travel.
+
+    Args:
+      length, batch, carried: see `Windows`.
+    """
+
+    batch_axis = 2
+
+    def __init__(self, latents: FlatLatents, length: int, batch: int, seed: int, carried: bool):
+        self.data: Any = jax.tree.map(jnp.asarray, latents._replace(offsets=np.empty(0, np.int32)))
+        self.windows = Windows(np.asarray(latents.offsets), length, batch, seed, carried)
+
     def references(self, step: int, count: int, room: int) -> Places:
         """Places of `count` updates, stacked and padded to `room`."""
-        rows = [self.places(step + i) for i in range(count)]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *rows, *[rows[-1]] * (room - count))
+        return _stacked([self.windows.places(step + i) for i in range(count)], room)
 
     def fetch(self, data: FlatLatents, reference: Places) -> Sequences:
         """One batch, time first."""
-        now = reference.frames[:-1]
-        return Sequences(
-            mean=data.mean[reference.frames],
-            log_var=data.log_var[reference.frames],
-            action=data.action[now],
-            reward=data.reward[now],
-            done=data.done[now],
-            first=jnp.asarray(reference.first),
-            mask=jnp.asarray(reference.mask, jnp.float32),
-        )
+        return Sequences(*map(jnp.asarray, cut(data, reference)))
+
+    def close(self) -> None:
+        """See `data.frames.Batches`."""
+        self.data = ()
+
+
+class StreamedSequences:
+    """The batches of `SequenceBatches`, cut on the host from latents that stay there, one dispatch ahead.
+
+    Args:
+      length, batch, carried: see `Windows`.
+      following: where the dispatch that starts at a given step ends.
+    """
+
+    batch_axis = 2
+    data = ()
+
+    def __init__(
+        self,
+        latents: FlatLatents,
+        length: int,
+        batch: int,
+        seed: int,
+        carried: bool,
+        following: Callable[[int], int],
+    ):
+        self._latents = latents
+        self.windows = Windows(np.asarray(latents.offsets), length, batch, seed, carried)
+        self._ahead = ReadAhead(self._load, following)
+
+    def references(self, step: int, count: int, room: int) -> Any:
+        """`Sequences` of `count` updates, stacked and padded to `room`."""
+        return self._ahead.get(step, count, room)
+
+    def fetch(self, data: tuple[()], reference: Sequences) -> Sequences:
+        """One batch, time first."""
+        return reference
+
+    def close(self) -> None:
+        """See `data.frames.Batches`."""
+        self._ahead.close()
+
+    def _load(self, step: int, count: int, room: int) -> Any:
+        return _stacked([cut(self._latents, self.windows.places(step + i)) for i in range(count)], room)
+
+
+def cut(latents: FlatLatents, places: Places) -> Any:
+    """The `Sequences` at these places, as arrays of the same kind: on the device, or on the host."""
+    now = places.frames[:-1]
+    first: Any = places.first
+    mask: Any = places.mask.astype(np.float32)
+    return Sequences(
+        mean=latents.mean[places.frames],
+        log_var=latents.log_var[places.frames],
+        action=latents.action[now],
+        reward=latents.reward[now],
+        done=latents.done[now],
+        first=first,
+        mask=mask,
+    )
+
+
+def _stacked(rows: list[Any], room: int) -> Any:
+    """Trees of arrays, stacked; the last stands for those that are missing."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows, *[rows[-1]] * (room - len(rows)))

@@ -6,6 +6,7 @@ For whatever wants to look at every frame there: recording, films, tests. An age
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,21 +29,37 @@ _LEAST_ROWS = 2
 
 
 class Episodes(NamedTuple):
-    """What the episodes of N seeds are played on.
+    """What the episodes of N seeds are played on, and where they begin. Equal seeds begin, and play, the same.
 
-    params: of the environment: the tracks of all different seeds.
+    params: of the environment: the tracks of all S different seeds.
     places: int32[N], each episode's track in that bank.
+    sections: int32[S], where on each track episodes begin; None: at the line.
     """
 
     params: Any
     places: NDArray[np.int32]
+    sections: NDArray[np.int32] | None
 
 
-def episodes(env: "CarRacing", seeds: Sequence[int]) -> Episodes:
-    """The episodes of these seeds; equal seeds share a track."""
-    different = list(dict.fromkeys(seeds))
-    place = {seed: i for i, seed in enumerate(different)}
-    return Episodes(env.on_tracks(different), np.array([place[seed] for seed in seeds], np.int32))
+@dataclass(frozen=True)
+class DeviceGame:
+    """A game that is a function of JAX, with the one rule of how its episodes begin, whoever plays them.
+
+    Attributes:
+      env: the game.
+      anywhere: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
+    """
+
+    env: "CarRacing"
+    anywhere: bool = False
+
+    def episodes(self, seeds: Sequence[int]) -> Episodes:
+        """Those of these seeds."""
+        different = list(dict.fromkeys(seeds))
+        place = {seed: i for i, seed in enumerate(different)}
+        params, tracks = self.env.on_tracks(different), np.arange(len(different), dtype=np.int32)
+        sections = sections_of(params, tracks, different) if self.anywhere else None
+        return Episodes(params, np.array([place[seed] for seed in seeds], np.int32), sections)
 
 
 def sections_of(params: Any, places: NDArray[np.int32], seeds: Sequence[int]) -> NDArray[np.int32]:
@@ -52,31 +69,27 @@ def sections_of(params: Any, places: NDArray[np.int32], seeds: Sequence[int]) ->
 
 
 class DeviceEngine:
-    """An `Engine` whose environments are rows of one array.
-
-    Args:
-      anywhere: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
-    """
+    """An `Engine` whose environments are rows of one array."""
 
     restart = None
 
-    def __init__(self, environment: "CarRacing", *, anywhere: bool = False):
-        self.environment, self._anywhere = environment, anywhere
+    def __init__(self, game: DeviceGame):
+        self.environment = game
         self._sent: deque[tuple[NDArray[np.int32], tuple[jax.Array, ...]]] = deque()
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """See `Engine`."""
         self._sent.clear()
-        self._params, places = episodes(self.environment, seeds)
-        sections = sections_of(self._params, places, seeds) if self._anywhere else None
-        frames, self._states = start_all(self.environment, self._params, jnp.asarray(places), sections)
+        self._params, places, sections = self.environment.episodes(seeds)
+        where = None if sections is None else sections[places]
+        frames, self._states = start_all(self.environment.env, self._params, jnp.asarray(places), where)
         return np.array(frames)
 
     def send(self, ids: NDArray[np.int32], actions: NDArray[Any]) -> None:
         """See `Engine`. Batches are padded, so that few programs are compiled."""
         size = max(padded_size(len(ids)), _LEAST_ROWS)
         rows = padded(ids, size, np.iinfo(np.int32).max), padded(actions, size)
-        self._states, answer = _advance(self.environment, self._params, self._states, *rows)
+        self._states, answer = _advance(self.environment.env, self._params, self._states, *rows)
         self._sent.append((ids, answer))
 
     def recv(self, most: int) -> Step:

@@ -33,8 +33,9 @@ _LARGEST_KERNEL = 16
 class Layer(NamedTuple):
     """Weights and biases of one layer.
 
-    w: float32, or bfloat16 for products in it. Of a convolution from `large` to `small` channels, [a, b] for the pixel
-      (2i+a, 2j+b) of window (i, j); a transposed convolution goes the other way by the same weights.
+    w: float32, or bfloat16 for products in it, whose sums are rounded to it before the bias is added. Of a convolution
+      from `large` to `small` channels, [a, b] for the pixel (2i+a, 2j+b) of window (i, j); a transposed convolution
+      goes the other way by the same weights.
     b: float32, of the channels that the layer makes.
     """
 

@@ -41,7 +41,7 @@ class AgentCarry(NamedTuple):
     steps: frames acted on since the episode began.
     """
 
-    memory: tuple[Float[Array, "N H"], ...]
+    memory: tuple[Float[Array, "N ..."], ...]
     steps: Int32[Array, "N"]
 
 
@@ -71,7 +71,7 @@ class Agent:
 
     def init(self, n: int) -> AgentCarry:
         """The state of n episodes before their first frames."""
-        memory = tuple(jnp.zeros((n, self.controller.memory_hidden)) for _ in range(self.memory_states))
+        memory = tuple(jnp.zeros((n, self.controller.memory_hidden), jnp.float32) for _ in range(self.memory_states))
         return AgentCarry(memory, jnp.zeros(n, jnp.int32))
 
     @partial(jax.jit, static_argnums=0, static_argnames="at_once", donate_argnums=2)
@@ -121,7 +121,7 @@ class Agent:
             return carry, lax.dynamic_update_slice_in_dim(actions, acted, i * at_once, 0)
 
         space = self.controller.actions
-        nothing = jnp.zeros_like(to_action(space, jnp.zeros((size, space.size))))
+        nothing = jnp.zeros_like(to_action(space, jnp.zeros((size, space.size), jnp.float32)))
         return lax.fori_loop(0, (used + at_once - 1) // at_once, turn, (carry, nothing))
 
     def decide(

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Key
 LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 MIN_LOG_STD = -7.0
 """Floor of log_std (a standard deviation of 0.0009). Without it the density of a latent that never changes, as of an
-auto-encoder without noise, grows without bound and training ends in NaN."""
+auto-encoder without noise, grows without bound and training ends in NaN. A component that has come to lie below can
+still widen (see `log_prob`)."""
 
 
 class Mixture(NamedTuple):
@@ -34,13 +35,32 @@ def split(raw: Float[Array, "*lead 3*{mixtures}*{latent}"], latent: int, mixture
     """Read a mixture out of a dense layer's outputs: logits, means, log deviations, in this order."""
     parts = raw.reshape(*raw.shape[:-1], 3, mixtures, latent)
     logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
-    return Mixture(jax.nn.log_softmax(logits, axis=-2), mean, jnp.maximum(log_std, MIN_LOG_STD))
+    return Mixture(jax.nn.log_softmax(logits, axis=-2), mean, _floored(log_std))
+
+
+@jax.custom_jvp
+def _floored(log_std: Array) -> Array:
+    """At least `MIN_LOG_STD`; derivatives pass as if there were no floor."""
+    return jnp.maximum(log_std, MIN_LOG_STD)
+
+
+@_floored.defjvp
+def _floored_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _floored(*primals), tangents[0]
 
 
 def log_prob(mixture: Mixture, target: Float[Array, "*lead Z"]) -> Float[Array, "*lead"]:
-    """Log density of target in nats, summed over the Z dimensions."""
+    """Log density of target in nats, summed over the Z dimensions.
+
+    A deviation at its floor has a gradient where a wider one would be likelier, and none where a narrower one would:
+    cut off altogether, the component could never widen by itself; let through altogether, what lies behind the floor
+    would sink without bound.
+    """
     log_weights, mean, log_std = mixture
-    score = (target[..., None, :] - mean) * jnp.exp(-log_std)
+    distance = target[..., None, :] - mean
+    held = (log_std <= MIN_LOG_STD) & (jnp.abs(distance) <= math.exp(MIN_LOG_STD))
+    log_std = jnp.where(held, jax.lax.stop_gradient(log_std), log_std)
+    score = distance * jnp.exp(-log_std)
     components = log_weights - 0.5 * jnp.square(score) - log_std - LOG_SQRT_TWO_PI
     return jax.nn.logsumexp(components, axis=-2).sum(axis=-1)
 

@@ -19,9 +19,10 @@ from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
 from wm_jax.models import mdn
+from wm_jax.models.variables import value_and_grad
 
-Carry = tuple[Float[Array, "B H"], ...]
-"""The recurrent state: (h, c) of an LSTM, (h,) of a GRU. The output h comes first."""
+Carry = tuple[Float[Array, "B ..."], ...]
+"""The recurrent state, rows first: (h, c) [B, H] of an LSTM, (h,) of a GRU. The output h comes first."""
 
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
@@ -87,7 +88,7 @@ class LSTM(nnx.Module):
         self.formulation: Formulation = _fastest() if fast else "plain"
         kernel = _glorot(rngs, inputs + hidden, 4 * hidden)
         self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
-        self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
+        self.b = nnx.Param(jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(1.0))
 
     @property
     def _params(self) -> LstmParams:
@@ -95,7 +96,7 @@ class LSTM(nnx.Module):
 
     def init_carry(self, n: int) -> Carry:
         """See `Cell`."""
-        return jnp.zeros((n, self.hidden)), jnp.zeros((n, self.hidden))
+        return jnp.zeros((n, self.hidden), jnp.float32), jnp.zeros((n, self.hidden), jnp.float32)
 
     def step(self, carry: Carry, x: Float[Array, "B I"]) -> Carry:
         """See `Cell`."""
@@ -118,11 +119,11 @@ class GRU(nnx.Module):
         self.hidden = hidden
         kernel = _glorot(rngs, inputs + hidden, 3 * hidden)
         self.wx, self.wh = nnx.Param(kernel[:inputs]), nnx.Param(kernel[inputs:])
-        self.b = nnx.Param(jnp.zeros(3 * hidden))
+        self.b = nnx.Param(jnp.zeros(3 * hidden, jnp.float32))
 
     def init_carry(self, n: int) -> Carry:
         """See `Cell`."""
-        return (jnp.zeros((n, self.hidden)),)
+        return (jnp.zeros((n, self.hidden), jnp.float32),)
 
     def step(self, carry: Carry, x: Float[Array, "B I"]) -> Carry:
         """See `Cell`."""
@@ -151,8 +152,12 @@ CELLS: dict[str, Callable[[int, int, bool, nnx.Rngs], Any]] = {"lstm": LSTM, "gr
 
 
 def restart(carry: Carry, fresh: Bool[Array, "B"]) -> Carry:
-    """Zero the rows where fresh is true."""
-    return jax.tree.map(lambda state: jnp.where(fresh[:, None], jnp.zeros_like(state), state), carry)
+    """Zero the rows where fresh is true, whatever axes come after them."""
+
+    def zeroed(state: Array) -> Array:
+        return jnp.where(fresh.reshape(-1, *[1] * (state.ndim - 1)), jnp.zeros_like(state), state)
+
+    return jax.tree.map(zeroed, carry)
 
 
 class MDNRNN(nnx.Module):
@@ -172,7 +177,7 @@ class MDNRNN(nnx.Module):
         self.cell = CELLS[config.cell](latent + action, config.hidden, config.fast_kernels, rngs)
         outputs = 3 * latent * config.mixtures + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, config.hidden, outputs))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def init_carry(self, n: int) -> Carry:
         """The state at the start of n episodes: zeros."""
@@ -255,30 +260,35 @@ class MDNRNN(nnx.Module):
             return loss, terms
 
         time, batch = weight.shape
-        size = _largest_divisor(time, max(HEAD_ROWS // batch, 1))
-        parts = (h, (target, reward, done, weight))
-        chunked = jax.tree.map(lambda x: x.reshape(time // size, size, *x.shape[1:]), parts)
-        return summed(chunk, (self.kernel[...], self.bias[...]), *chunked)
+        size = _chunk(time, max(HEAD_ROWS // batch, 1))
+        lacking = -time % size
+
+        def chunked(x: Array) -> Array:
+            if lacking:  # steps of weight 0
+                x = jnp.pad(x, ((0, lacking), *[(0, 0)] * (x.ndim - 1)))
+            return x.reshape(-1, size, *x.shape[1:])
+
+        parts = jax.tree.map(chunked, (h, (target, reward, done, weight)))
+        return summed(chunk, (self.kernel[...], self.bias[...]), *parts)
 
 
 def loss_and_grad(
-    graphdef: nnx.GraphDef, params: Any, batch: Sequences, carry: Carry, key: Key[Array, ""]
-) -> tuple[dict[str, Float[Array, ""]], Carry, Any]:
+    graphdef: nnx.GraphDef, variables: Any, batch: Sequences, carry: Carry, key: Key[Array, ""]
+) -> tuple[dict[str, Float[Array, ""]], Carry, Any, Any]:
     """One update's worth of work; to be called inside `jax.jit`.
 
     Args:
-      graphdef, params: of `nnx.split(MDNRNN(...))`.
+      graphdef, variables: of `nnx.split(MDNRNN(...))`.
       batch, carry, key: see `MDNRNN.loss`.
 
     Returns:
-      metrics, the state after the windows (without gradient), and gradients shaped like params.
+      metrics, the state after the windows (without gradient), gradients like the parameters, and the other variables
+      after the update (see `models.variables`).
     """
-
-    def loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Carry]]:
-        return nnx.merge(graphdef, params).loss(batch, carry, key)
-
-    gradients, (metrics, carry) = jax.grad(loss, has_aux=True)(params)
-    return metrics, carry, gradients
+    _, (metrics, carry), gradients, others = value_and_grad(
+        graphdef, variables, lambda memory: memory.loss(batch, carry, key)
+    )
+    return metrics, carry, gradients, others
 
 
 def _fastest() -> Formulation:
@@ -289,6 +299,8 @@ def _glorot(rngs: nnx.Rngs, inputs: int, outputs: int) -> Array:
     return jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs, outputs), jnp.float32)
 
 
-def _largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`."""
-    return max(divisor for divisor in range(1, min(number, most) + 1) if number % divisor == 0)
+def _chunk(time: int, most: int) -> int:
+    """Into chunks of how many steps, at most `most`, a sequence is cut: without a remainder unless they get short."""
+    most = min(time, most)
+    divisor = max(size for size in range(1, most + 1) if time % size == 0)
+    return divisor if 2 * divisor > most else -(-time // -(-time // most))

@@ -127,10 +127,9 @@ def _evolve(
     begun = resume(stage, start, settings.generations, "generation")
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
-    mine = hosts.share(settings.population * settings.episodes)
+    checkpoints, mine = stage.checkpoints, hosts.share(settings.population * settings.episodes)
     with (
         contextlib.closing(open_pool(game, min(settings.slots, max(1, mine.stop - mine.start)))) as pool,
-        contextlib.closing(stage.checkpoints) as checkpoints,
         Metrics(stage.path, resume_at=generation) as metrics,
         Progress("controller", settings.generations, "generation", done=generation) as progress,
     ):

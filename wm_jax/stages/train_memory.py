@@ -10,16 +10,18 @@ from flax import nnx
 from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
+from wm_jax.data.frames import Batches
 from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
-from wm_jax.data.sequences import FlatLatents, SequenceBatches
+from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences
 from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import Game, find
 from wm_jax.interrupt import Stop
+from wm_jax.metrics import say
 from wm_jax.models.controller import encode_action
 from wm_jax.models.memory import loss_and_grad
 from wm_jax.run import Run
-from wm_jax.training import Recipe, Report, Task, adam, train
+from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""
@@ -35,26 +37,40 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     latent = vae.about["settings"]["latent"]
     graphdef, params = init_memory(without_kernels(settings, mesh), latent, game.actions.size, config.seed)
     parents = {"vae": vae.digest, "replays": store.digest}
-    length, batch, carried = settings.sequence, settings.batch, settings.carry_state
+    carried = settings.carry_state
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip)
         seen, unseen = (flat(latents, store, game, split) for split in SPLITS)
-        task = Task(_gradient(graphdef, carried), optimizer, SequenceBatches(seen, length, batch, seed, carried))
-        return task, _reporter(graphdef, SequenceBatches(unseen, length, batch, seed, carried=False), batch)
+        train, test = _batches(config, seen, unseen, seed)
+        return Task(_gradient(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
     recipe = Recipe(
         settings=settings,
         store=store,
         parents=parents,
         params=params,
-        carry=nnx.merge(graphdef, params).init_carry(batch),
+        carry=nnx.merge(graphdef, params).init_carry(settings.batch),
         mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},
     )
     return train(stage, recipe, config, stop)
+
+
+def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) -> tuple[Batches, Batches]:
+    """Those to train on, and those of the report, from latents on the device if all of them fit there."""
+    settings = config.memory
+    windows = (settings.sequence, settings.batch, seed)
+    size = sum(array.nbytes for part in (seen, unseen) for array in part)
+    if size <= config.data.device_budget_gb * 1e9:
+        return SequenceBatches(seen, *windows, settings.carry_state), SequenceBatches(unseen, *windows, carried=False)
+    say(f"memory: {size / 1e9:.1f} GB of latents streamed, above --data.device_budget_gb")
+    return (
+        StreamedSequences(seen, *windows, settings.carry_state, Schedule.of(settings).next_stop),
+        StreamedSequences(unseen, *windows, carried=False, following=lambda step: step),
+    )
 
 
 def flat(latents: LatentStore, store: ReplayStore, game: Game, split: Split) -> FlatLatents:
@@ -76,23 +92,24 @@ def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:
 
 
 def _gradient(graphdef: Any, carried: bool) -> Any:
-    def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-        metrics, after, gradients = loss_and_grad(graphdef, params, batch, carry, key)
-        return metrics, after if carried else carry, gradients
+    def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+        metrics, after, gradients, others = loss_and_grad(graphdef, params, batch, carry, key)
+        return metrics, after if carried else carry, gradients, others
 
     return gradient
 
 
-def _reporter(graphdef: Any, batches: SequenceBatches, batch: int) -> Any:
+def _reporter(graphdef: Any, batches: Batches, batch: int) -> Report:
     """Held-out losses, on the same windows and noise at every report."""
 
     @jax.jit
-    def look(params: Any, data: Any, places: Any, key: jax.Array) -> Any:
-        model = nnx.merge(graphdef, params)
-        return model.loss(batches.fetch(data, places), model.init_carry(batch), key)[1][0]
+    def look(params: Any, data: Any, references: Any, key: jax.Array) -> Any:
+        model, reference = nnx.merge(graphdef, params), jax.tree.map(lambda leaf: leaf[0], references)
+        return model.loss(batches.fetch(data, reference), model.init_carry(batch), key)[1][0]
 
     def report(params: Any, step: int) -> dict[str, float]:
-        rows = [look(params, batches.data, batches.places(i), jax.random.key(i)) for i in range(REPORT_BATCHES)]
+        references = [batches.references(i, 1, 1) for i in range(REPORT_BATCHES)]
+        rows = [look(params, batches.data, each, jax.random.key(i)) for i, each in enumerate(references)]
         return {f"test_{name}": float(sum(row[name] for row in rows)) / len(rows) for name in rows[0]}
 
     return report

@@ -130,10 +130,10 @@ def _fresh(config: Config, seed: int) -> Batches:
 def _gradient(graphdef: Any, moving: bool) -> Any:
     """What `Task` wants; `moving`: batches come with their neighbours."""
 
-    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
+    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
         frames, still = (batch[:, MIDDLE], background(batch)) if moving else (batch, None)
-        (_, metrics), gradients = loss_and_grad(graphdef, params, frames, key, still)
-        return metrics, carry, gradients
+        metrics, gradients, others = loss_and_grad(graphdef, params, frames, key, still)
+        return metrics, carry, gradients, others
 
     return gradient
 

@@ -38,7 +38,7 @@ def touch(
     centre = jnp.mean(wheels, 0)
     nearest = nearest_section(tracks, track, centre[0], centre[1])
     # One section more than tiles: tile i lies between sections i - 1 and i.
-    sections = (nearest + jnp.arange(-BEHIND - 1, AHEAD + 1)) % tracks.count[track]
+    sections = (nearest + jnp.arange(-BEHIND - 1, AHEAD + 1, dtype=jnp.int32)) % tracks.count[track]
     # Relative to the car: the field's size would cost float32 two digits.
     middles = (tracks.points[track, sections] - centre[None])[None]
     angles = tracks.angles[track, sections][None]

@@ -159,7 +159,7 @@ def _ground(tracks: Tracks, shot: Shot, camera: _Camera, grid: Raster) -> Float3
         x, y = jnp.broadcast_to(x[None], shape), jnp.broadcast_to(y[:, None], shape)
         return total + _sample(tracks, shot.track, camera, strips, footprint, x, y)
 
-    total = lax.fori_loop(0, side * side, add, jnp.zeros((3, *shape)))
+    total = lax.fori_loop(0, side * side, add, jnp.zeros((3, *shape), jnp.float32))
     return total * jnp.square(share)
 
 

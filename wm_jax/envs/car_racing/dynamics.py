@@ -51,13 +51,13 @@ def start(tracks: Tracks, track: Int32[Array, ""], section: Int[Array, ""] | int
     wheels = place[None] + jnp.asarray(ANCHORS)
     tiles, touching = touch(tracks, track, wheels, jnp.broadcast_to(heading, (4,)))
     centre, angle = settle(place + CENTRE * ahead(heading), heading, wheels)
-    zero, four = jnp.float32(0), jnp.zeros(4)
+    zero, four = jnp.float32(0), jnp.zeros(4, jnp.float32)
     state = CarState(
         centre=centre,
         angle=angle,
-        velocity=jnp.zeros(2),
+        velocity=jnp.zeros(2, jnp.float32),
         rate=zero,
-        wheel_velocities=jnp.zeros((4, 2)),
+        wheel_velocities=jnp.zeros((4, 2), jnp.float32),
         joint_angles=jnp.broadcast_to(heading - angle, (4,)),
         joint_rates=four,
         stops=four,

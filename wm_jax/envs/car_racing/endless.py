@@ -49,7 +49,7 @@ def draw_tracks(key: Key[Array, ""], count: int) -> Tracks:
     """A bank of so many new tracks."""
     layouts = _draw_layouts(key, count)
     curbs = jax.vmap(_curbs)(layouts.angles, layouts.count)
-    colours = jnp.tile(jnp.array([[ROAD, GROUND, PATCHES]]), (count, 1, 1))
+    colours = jnp.tile(jnp.array([[ROAD, GROUND, PATCHES]], jnp.float32), (count, 1, 1))
     return prepare(layouts.count, layouts.points, layouts.angles, curbs, colours)
 
 
@@ -66,8 +66,8 @@ def _draw_layouts(key: Array, count: int) -> Layout:
 
         return key, jax.tree.map(keep, before, drawn)
 
-    zeros = jnp.zeros((count, SECTIONS))
-    none = Layout(jnp.zeros(count, jnp.int32), jnp.zeros((count, SECTIONS, 2)), zeros)
+    zeros = jnp.zeros((count, SECTIONS), jnp.float32)
+    none = Layout(jnp.zeros(count, jnp.int32), jnp.zeros((count, SECTIONS, 2), jnp.float32), zeros)
     return lax.while_loop(lambda state: jnp.any(state[1].count == 0), attempt, (key, none))[1]
 
 
@@ -75,8 +75,8 @@ def draw_checkpoints(key: Key[Array, ""]) -> Float32[Array, "12 2"]:
     """Polar angles and radii of the places that a track wants to pass."""
     noise_key, radius_key = jax.random.split(key)
     first, last = jnp.arange(CHECKPOINTS) == 0, jnp.arange(CHECKPOINTS) == CHECKPOINTS - 1
-    noise = jax.random.uniform(noise_key, (CHECKPOINTS,), maxval=_FULL_TURN / CHECKPOINTS)
-    radii = jax.random.uniform(radius_key, (CHECKPOINTS,), minval=RADIUS / 3, maxval=RADIUS)
+    noise = jax.random.uniform(noise_key, (CHECKPOINTS,), jnp.float32, maxval=_FULL_TURN / CHECKPOINTS)
+    radii = jax.random.uniform(radius_key, (CHECKPOINTS,), jnp.float32, minval=RADIUS / 3, maxval=RADIUS)
     angles = _FULL_TURN * jnp.arange(CHECKPOINTS, dtype=jnp.float32) / CHECKPOINTS
     angles = angles + jnp.where(first | last, 0.0, noise)
     return jnp.stack([angles, jnp.where(first | last, 1.5 * RADIUS, radii)], -1)
@@ -137,12 +137,12 @@ def _next_checkpoint(angles: Array, alpha: Array, target: Array) -> tuple[Array,
 def _last_lap(polar: Array, angles: Array, points: Array, walking: Bool[Array, "steps"]) -> Layout:
     """The sections between the last two passages of the start, if their ends meet."""
     passing = jnp.concatenate([jnp.zeros(1, bool), (polar[1:] > START) & (polar[:-1] <= START)]) & walking
-    places = jnp.where(passing, jnp.arange(MOST_STEPS), -1)
+    places = jnp.where(passing, jnp.arange(MOST_STEPS, dtype=jnp.int32), -1)
     end = jnp.max(places)
     begin = jnp.max(jnp.where(places < end, places, -1))
     count = end - 1 - begin
-    rows = jnp.minimum(begin + jnp.arange(SECTIONS), MOST_STEPS - 1)
-    inside = jnp.arange(SECTIONS) < count
+    here = jnp.arange(SECTIONS, dtype=jnp.int32)
+    rows, inside = jnp.minimum(begin + here, MOST_STEPS - 1), here < count
     lap_angles, lap_points = angles[rows], points[rows]
     across = jnp.stack([jnp.cos(lap_angles[0]), jnp.sin(lap_angles[0])])
     gap = jnp.sqrt(jnp.sum(jnp.square(across * (lap_points[0] - points[end - 2]))))
@@ -156,7 +156,7 @@ def _last_lap(polar: Array, angles: Array, points: Array, walking: Bool[Array, "
 
 def _curbs(angles: Float32[Array, "400"], count: Int32[Array, ""]) -> Int8[Array, "400"]:
     """As `track.find_curbs`, but for tiles that its marks reach by going round the beginning a second time."""
-    here = jnp.arange(SECTIONS)
+    here = jnp.arange(SECTIONS, dtype=jnp.int32)
     turns = angles - angles[(here - 1) % count]
     last = jnp.stack([turns[(here - k) % count] for k in range(BEND)])
     bend = jnp.all(jnp.abs(last) > 0.2 * TURN, 0) & (jnp.abs(jnp.sum(jnp.sign(last), 0)) == BEND)

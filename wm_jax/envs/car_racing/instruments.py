@@ -63,7 +63,7 @@ def _painted(instrument: _Instrument, value: Array, columns: tuple, rows: tuple)
     across = _shares(columns, np.arange(OBSERVATION) * WINDOW[0] / OBSERVATION, WINDOW[0] / OBSERVATION)
     down = _shares(rows, np.arange(ROWS_SEEN, OBSERVATION) * WINDOW[1] / OBSERVATION, WINDOW[1] / OBSERVATION)
     covered = jnp.where(jnp.abs(value) > _LEAST, down[:, None] * across[None], 0.0)
-    return covered[..., None] * jnp.array(instrument.colour)[None, None]
+    return covered[..., None] * jnp.array(instrument.colour, jnp.float32)[None, None]
 
 
 def _shares(ends: tuple, begins: np.ndarray, size: float) -> Float32[Array, "n"]:

@@ -262,7 +262,7 @@ def nearest_sections(
 def _nearest(points: Float32[Array, "400 2"], count: Int32[Array, ""]) -> Int16[Array, "cells cells"]:
     """Of one track: every section offers itself to the cells around it, the nearest wins, of equal ones the first."""
     around = math.ceil(REACH / CELL)
-    offsets = jnp.stack(jnp.meshgrid(*[jnp.arange(-around, around + 1)] * 2), -1).reshape(-1, 2)
+    offsets = jnp.stack(jnp.meshgrid(*[jnp.arange(-around, around + 1, dtype=jnp.int32)] * 2), -1).reshape(-1, 2)
     cells = jnp.floor((points + FIELD) / CELL).astype(jnp.int32)[:, None] + offsets[None]
     away = (cells.astype(jnp.float32) + 0.5) * CELL - FIELD - points[:, None]
     squares = jnp.sum(jnp.square(away), -1)
@@ -296,4 +296,4 @@ def _strips(
     rows = [ahead, -jnp.sum(ahead * points, -1, keepdims=True), tile, tile[after], *pairs, after[:, None]]
     strips = jnp.concatenate([each.astype(jnp.float32) for each in rows], -1)
     nowhere = {"ahead_y": 1.0, "right_x": 1.0, "next_right_x": 1.0, "half": -1e6, "next_half": -1e6, "next": SECTIONS}
-    return jnp.concatenate([strips, jnp.array([[nowhere.get(column, 0.0) for column in STRIP]])])
+    return jnp.concatenate([strips, jnp.array([[nowhere.get(column, 0.0) for column in STRIP]], jnp.float32)])

@@ -6,7 +6,7 @@ on the device.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from wm_jax.envs.games import Game
 from wm_jax.errors import UserError
 from wm_jax.spaces import Continuous
+
+if TYPE_CHECKING:
+    from wm_jax.envs.device import DeviceGame
 
 LARGEST_SEED = 2**31 - 1
 
@@ -44,7 +47,7 @@ class HostPool(Protocol):
         ...
 
     @property
-    def environment(self) -> Any | None:
+    def environment(self) -> "DeviceGame | None":
         """The game as a function of JAX, where it is one: agents can then play it on the device."""
         ...
 
@@ -84,8 +87,10 @@ class HostPool(Protocol):
 class Engine(Protocol):
     """Starts and steps environments; keeps no episode books and never checks its arguments."""
 
-    environment: Any | None
-    """See `HostPool`."""
+    @property
+    def environment(self) -> "DeviceGame | None":
+        """See `HostPool`."""
+        ...
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Start slot i with seeds[i], forgetting everything that was in flight; the first frames [N, 64, 64, 3]."""
@@ -145,7 +150,7 @@ class EpisodePool:
         return self.game.episode_steps
 
     @property
-    def environment(self) -> Any | None:
+    def environment(self) -> "DeviceGame | None":
         """See `HostPool`."""
         return self._engine.environment
 
@@ -269,9 +274,9 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
     """
     if game.env.backend == "device" and not official:
         from wm_jax.envs.car_racing import CarRacing
-        from wm_jax.envs.device import DeviceEngine
+        from wm_jax.envs.device import DeviceEngine, DeviceGame
 
-        return EpisodePool(game, slots, DeviceEngine(CarRacing(), anywhere=anywhere))
+        return EpisodePool(game, slots, DeviceEngine(DeviceGame(CarRacing(), anywhere)))
     # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine

@@ -181,7 +181,7 @@ static Nest pixels_of(const Outer *p, int64_t images) {
 static void add_pixels(const float *numbers, int64_t count, int64_t channels, float *total) {
   int64_t period = channels;
   while (period % LANES) period += channels;
-  float *sums = calloc((size_t)period, sizeof(float));
+  float *sums = allocate_zeros(period);
   int64_t i = 0, at = 0;
   for (; i + LANES <= count; i += LANES) {
     store(sums + at, load(sums + at) + load(numbers + i));

@@ -17,7 +17,7 @@ typedef struct {
 
 static int64_t panels_of(const Sizes *s) { return tiles_of(s->hidden, LANES); }
 
-static float *numbers(int64_t count) { return aligned_alloc(64, ((size_t)count * sizeof(float) + 63) / 64 * 64); }
+static float *numbers(int64_t count) { return allocate((size_t)count * sizeof(float)); }
 
 /* Zero where an episode begins, else the state before the step: that of step - 1, or the initial one. */
 static const float *before(const float *states, const float *initial, const float *zeros, const uint8_t *first,
@@ -267,7 +267,7 @@ XLA_FFI_Error *wm_jax_lstm_backward(Frame *frame) {
                 .d_h0 = result(frame, 2)->data, .d_c0 = result(frame, 3)->data};
   Sizes *s = &p.sizes;
   *s = (Sizes){x->dims[0], x->dims[1], x->dims[2], wh->dims[0], result(frame, 0)->dims[0]};
-  p.zeros = calloc((size_t)s->hidden, sizeof(float));
+  p.zeros = allocate_zeros(s->hidden);
   p.to_h = pack_transposed(wh->data, s->hidden, GATES * s->hidden);
   if (attribute(frame, "input")) {
     p.dx = result(frame, 4)->data;

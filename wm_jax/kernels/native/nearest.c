@@ -20,8 +20,7 @@ static void draw_map(void *data, int64_t track) {
   const float *points = p->points + track * p->sections * 2;
   int16_t *out = p->out + track * p->cells * p->cells;
   const size_t size = (size_t)(p->cells * p->cells);
-  int32_t *best = malloc(size * sizeof *best);
-  if (best == NULL) abort(); /* As XLA does when it has no memory. */
+  int32_t *best = allocate(size * sizeof *best);
   for (size_t i = 0; i < size; i++) best[i] = INT32_MAX, out[i] = (int16_t)p->sections;
   const int64_t count = p->count[track] < p->sections ? p->count[track] : p->sections;
   for (int64_t section = 0; section < count; section++) {

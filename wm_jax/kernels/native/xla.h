@@ -6,6 +6,8 @@
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +27,21 @@ static inline int64_t attribute(const Frame *frame, const char *name) {
       return *(const int64_t *)((const XLA_FFI_Scalar *)attrs->attrs[i])->value;
   }
   abort(); /* A mistake in the Python beside this file. */
+}
+
+/* Memory for so many bytes, at a cache line's beginning; without it the process ends, as XLA ends it, with the reason. */
+static inline void *allocate(size_t bytes) {
+  void *memory = bytes < SIZE_MAX - 64 ? aligned_alloc(64, (bytes / 64 + 1) * 64) : NULL;
+  if (memory == NULL) {
+    fprintf(stderr, "wm_jax kernels: no memory for %zu bytes; give smaller batches, or free memory\n", bytes);
+    abort();
+  }
+  return memory;
+}
+
+/* So many zeros. */
+static inline float *allocate_zeros(int64_t count) {
+  return memset(allocate((size_t)count * sizeof(float)), 0, (size_t)count * sizeof(float));
 }
 
 /* XLA asks every function once for the version of the interface that it was compiled with. */

@@ -2,20 +2,24 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.vae.losses import Posterior
 from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.models.variables import value_and_grad
 
 __all__ = ["Posterior", "Vae", "loss_and_grad", "make_vae"]
 
 
 @runtime_checkable
 class Vae(Protocol):
-    """What every auto-encoder offers."""
+    """What every auto-encoder offers.
+
+    It may have other variables beside its parameters (`models.variables`): only `loss` in training changes them, and
+    only there is anything dropped at random, or normalised by the batch.
+    """
 
     config: VaeConfig
 
@@ -53,23 +57,20 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
 
 def loss_and_grad(
     graphdef: nnx.GraphDef,
-    params: Any,
+    variables: Any,
     frames: UInt8[Array, "B 64 64 3"],
     key: Key[Array, ""],
     still: UInt8[Array, "B 64 64 3"] | None = None,
-) -> tuple[tuple[Float[Array, ""], dict[str, Float[Array, ""]]], Any]:
+) -> tuple[dict[str, Float[Array, ""]], Any, Any]:
     """The training loss and its gradient; to be called inside `jax.jit`.
 
     Args:
-      graphdef, params: of `nnx.split(make_vae(...))`.
+      graphdef, variables: of `nnx.split(make_vae(...))`.
       key: one per update.
       still: see `Vae.loss`.
 
     Returns:
-      ((loss, metrics), gradients shaped like params).
+      (metrics, gradients like the parameters, other variables after the update): see `models.variables`.
     """
-
-    def loss(params: Any, frames: Array, key: Array) -> tuple[Array, dict[str, Array]]:
-        return nnx.merge(graphdef, params).loss(frames, key, still=still)
-
-    return jax.value_and_grad(loss, has_aux=True)(params, frames, key)
+    _, metrics, gradients, others = value_and_grad(graphdef, variables, lambda vae: vae.loss(frames, key, still=still))
+    return metrics, gradients, others

@@ -22,7 +22,11 @@ DECODER_KERNELS = (5, 5, 6, 6)
 
 
 def compute_type(config: VaeConfig) -> Any:
-    """What convolutions multiply in; parameters, sums, losses and everything else are float32."""
+    """What convolutions multiply in. Parameters, biases, losses and all between the layers are float32.
+
+    In bfloat16 a layer's products are added up as the backend does it (on GPUs and TPUs in float32), and the sums are
+    rounded to bfloat16 as they are stored, before the bias.
+    """
     return jnp.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jnp.float32
 
 
@@ -40,7 +44,7 @@ def scaled(channels: int, config: VaeConfig) -> int:
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: float, gain: float = 1.0) -> nnx.Param[Array]:
     """Weights with variance gain / fan_in: gain 2 keeps the scale through a ReLU (He et al. 2015), 1 without one."""
-    return nnx.Param(jax.random.normal(rngs.params(), shape) * jnp.float32(sqrt(gain / fan_in)))
+    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.float32(sqrt(gain / fan_in)))
 
 
 class Dense(nnx.Module):
@@ -48,7 +52,7 @@ class Dense(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         self.kernel = normal(rngs, (inputs, outputs), inputs)
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
         """The weighted sums of the inputs."""
@@ -66,7 +70,7 @@ class Encoder(nnx.Module):
         side, k = SIDE, ENCODER_KERNEL
         for inputs, outputs in pairwise(channels):
             self.kernels.append(normal(rngs, (k, k, inputs, outputs), k * k * inputs, gain=2.0))
-            self.biases.append(nnx.Param(jnp.zeros(outputs)))
+            self.biases.append(nnx.Param(jnp.zeros(outputs, jnp.float32)))
             side = (side - k) // 2 + 1
         self.features = side * side * channels[-1]
 
@@ -89,7 +93,7 @@ class Decoder(nnx.Module):
         side = DECODER_KERNELS[0]
         self.dense = Dense(inputs, hidden, rngs)
         self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
-        self.first_bias = nnx.Param(jnp.zeros(channels[0]))
+        self.first_bias = nnx.Param(jnp.zeros(channels[0], jnp.float32))
         self.kernels, self.biases = nnx.List(), nnx.List()
         for k, (inner, outer) in zip(DECODER_KERNELS[1:], pairwise(channels), strict=True):
             larger = 2 * side - 2 + k
@@ -97,7 +101,7 @@ class Decoder(nnx.Module):
             fan_in = inner * (k * side / larger) ** 2
             gain = 1.0 if larger == SIDE else 2.0
             self.kernels.append(normal(rngs, (k, k, outer, inner), fan_in, gain))
-            self.biases.append(nnx.Param(jnp.zeros(outer)))
+            self.biases.append(nnx.Param(jnp.zeros(outer, jnp.float32)))
             side = larger
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:

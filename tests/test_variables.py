@@ -1,0 +1,169 @@
+"""Auto-encoders that have more than parameters: batch statistics and random keys, through training, disk and play."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from wm_jax.artefacts import Trained, init_vae
+from wm_jax.config import EnvConfig, VaeConfig
+from wm_jax.data.frames import ResidentFrames
+from wm_jax.devices import open_mesh
+from wm_jax.envs.games import find
+from wm_jax.interrupt import Interrupted, Stop
+from wm_jax.models import vae
+from wm_jax.models.agent import make_agent
+from wm_jax.models.controller import Controller
+from wm_jax.models.frames import to_float
+from wm_jax.models.vae.losses import Posterior
+from wm_jax.run import Run, Stage
+from wm_jax.stages.encode import _encoder
+from wm_jax.stages.train_vae import _gradient
+from wm_jax.training import Schedule, Task, fit
+
+PIXELS, LATENT, STEPS = 8 * 8 * 3, 4, 7
+FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
+
+
+class Toy(nnx.Module):
+    """Every eighth pixel, normalised by the batch or partly dropped, to a Gaussian and back."""
+
+    def __init__(self, config: VaeConfig, rngs: nnx.Rngs, kind: str):
+        self.config, self.kind = config, kind
+        self.layer = nnx.BatchNorm(PIXELS, rngs=rngs) if kind == "normalised" else nnx.Dropout(0.5, rngs=rngs)
+        self.inner, self.outer = nnx.Linear(PIXELS, 2 * LATENT, rngs=rngs), nnx.Linear(LATENT, PIXELS, rngs=rngs)
+
+    def _encode(self, frames: jax.Array, training: bool) -> Posterior:
+        x = frames[:, ::8, ::8].reshape(len(frames), PIXELS)
+        switch: dict[str, Any] = (
+            {"use_running_average": not training} if self.kind == "normalised" else {"deterministic": not training}
+        )
+        with jax.numpy_rank_promotion("allow"):
+            return Posterior(*jnp.split(self.inner(self.layer(x, **switch)), 2, -1))
+
+    def encode(self, frames: jax.Array) -> Posterior:
+        return self._encode(frames, training=False)
+
+    def decode(self, z: jax.Array) -> jax.Array:
+        with jax.numpy_rank_promotion("allow"):
+            small = jax.nn.sigmoid(self.outer(z)).reshape(len(z), 8, 8, 3)
+        return jnp.repeat(jnp.repeat(small, 8, 1), 8, 2)
+
+    def loss(
+        self, frames: jax.Array, key: jax.Array, *, training: bool = True, still: Any = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        assert still is None
+        target = to_float(frames)
+        posterior = self._encode(target, training)
+        error = jnp.mean(jnp.square(self.decode(posterior.mean) - target))
+        return error, {"loss": error, "reconstruction": error, "kl": jnp.mean(posterior.log_var)}
+
+
+@pytest.fixture(params=["normalised", "dropping"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(vae.VARIANTS, "vanilla", lambda config, rngs: Toy(config, rngs, request.param))
+    return request.param
+
+
+class StopAt(Stop):
+    """Asks to stop when it is looked at for the n-th time, which training does once per dispatch."""
+
+    def __init__(self, looks: int):
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def stage(path: Path) -> Stage:
+    (path / "vae").mkdir(parents=True)
+    return Run(path).stage("vae")
+
+
+def train(folder: Stage, stop: Stop) -> tuple[Any, Any]:
+    graphdef, params = init_vae(VaeConfig(latent=LATENT), 0)
+
+    def report(params: Any, step: int) -> dict[str, float]:
+        loss, _ = nnx.merge(graphdef, params).loss(jnp.asarray(FRAMES), None, training=False)
+        return {"test_error": float(loss)}
+
+    trained, figures = fit(
+        Task(_gradient(graphdef, moving=False), optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
+        params,
+        (),
+        schedule=Schedule(STEPS, per_dispatch=2, save_every=100, report_every=100),
+        stage=folder,
+        seed=7,
+        unit="step",
+        stop=stop,
+        report=report,
+    )
+    assert figures["test_error"] > 0
+    return graphdef, trained
+
+
+def numbers(variables: Any) -> list[np.ndarray]:
+    """The leaves, keys as what they are made of."""
+    leaves = jax.tree.leaves(variables)
+    are_keys = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    return [np.asarray(jax.random.key_data(x) if is_key else x) for x, is_key in zip(leaves, are_keys, strict=True)]
+
+
+def test_they_train_and_go_on_where_they_were_stopped(kind: str, tmp_path: Path) -> None:
+    graphdef, undisturbed = train(stage(tmp_path / "undisturbed"), Stop())
+    broken = stage(tmp_path / "broken")
+    with pytest.raises(Interrupted):
+        train(broken, StopAt(2))
+    (kept,) = broken.checkpoints.steps()
+    assert 0 < kept < STEPS
+    _, resumed = train(broken, Stop())
+    for a, b in zip(numbers(undisturbed), numbers(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    layer = nnx.merge(graphdef, undisturbed).layer
+    if kind == "normalised":
+        share = 1 - 0.99**STEPS  # of what it has seen in the running mean
+        seen = FRAMES[:, ::8, ::8].mean(0).ravel() / 255
+        np.testing.assert_allclose(layer.mean[...], share * seen, atol=0.3 * share)
+        assert not np.allclose(layer.mean[...], 0, atol=0.1 * share)
+    else:
+        fresh = nnx.merge(*init_vae(VaeConfig(latent=LATENT), 0)).layer
+        assert int(layer.rngs.count[...]) == int(fresh.rngs.count[...]) + STEPS
+
+
+def test_what_they_have_seen_is_kept_with_the_weights_and_used_in_play(kind: str, tmp_path: Path) -> None:
+    folder = stage(tmp_path)
+    graphdef, trained = train(folder, Stop())
+    digest = folder.weights.save(STEPS, trained)
+    _, fresh = init_vae(VaeConfig(latent=LATENT), 1)
+    found = folder.weights.restore(fresh)
+    assert found is not None and found[2]["digest"] == digest
+    restored = jax.device_put(found[1])
+    for a, b in zip(numbers(trained), numbers(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+    wanted = nnx.merge(graphdef, trained).encode(to_float(jnp.asarray(FRAMES))).mean
+    mean, _ = _encoder(Trained(graphdef, restored, digest, {}), 16, open_mesh(1, 1, ""))(FRAMES)
+    np.testing.assert_allclose(mean, wanted, atol=1e-5)
+    space = find("gymnasium:probe_games:Probe-v0", EnvConfig()).actions
+    controller = Controller("z", 0, LATENT, 0, space)
+    model = nnx.merge(graphdef, restored)
+    agent, params = make_agent(model, None, controller, jnp.zeros(controller.n_params))
+    seen = agent.see(params, jnp.asarray(FRAMES), jax.random.split(jax.random.key(0), len(FRAMES)))
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)
+
+
+def test_a_model_of_parameters_alone_keeps_its_layout() -> None:
+    """So that its weights on disk stay readable."""
+    from wm_jax.checkpoints import layout_of
+    from wm_jax.models.variables import combine, partition
+
+    _, params = init_vae(VaeConfig(width=0.125), 0)
+    learned, others = partition(params)
+    assert others is None and layout_of(learned) == layout_of(combine(learned, others)) == layout_of(params)
+    assert partition({"w": 1}) == ({"w": 1}, None)

@@ -1,0 +1,48 @@
+"""A model's variables: the parameters, which gradients change, and the others, which it changes itself as it is used.
+
+Others are what batch normalisation has seen so far, or how far dropout's random numbers have come. They travel with the
+parameters wherever these go, in one tree, and are told apart only where something is trained.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+def partition(variables: Any) -> tuple[Any, Any]:
+    """(parameters, others), the latter None where there are none. What is no NNX state is parameters as a whole."""
+    if not isinstance(variables, nnx.State):
+        return variables, None
+    params, others = nnx.split_state(variables, nnx.Param, ...)
+    return params, others or None
+
+
+def combine(params: Any, others: Any) -> Any:
+    """The variables that `partition` took apart."""
+    return params if others is None else nnx.merge_state(params, others)
+
+
+def value_and_grad(
+    graphdef: nnx.GraphDef[Any], variables: Any, loss: Callable[[Any], tuple[jax.Array, Any]]
+) -> tuple[jax.Array, Any, Any, Any]:
+    """A model's loss, and its gradient; to be called inside `jax.jit`.
+
+    Args:
+      graphdef, variables: of `nnx.split(model)`.
+      loss: of the model, to (scalar, anything else).
+
+    Returns:
+      the scalar, anything else, gradients like the parameters, and the other variables as the loss left them.
+    """
+    params, others = partition(variables)
+
+    def of(params: Any) -> tuple[jax.Array, Any]:
+        # A variable can be changed only where it was made: inside the gradient.
+        model = nnx.merge(graphdef, combine(params, jax.tree.map(lambda leaf: leaf, others)))
+        value, more = loss(model)
+        return value, (more, partition(nnx.state(model))[1])
+
+    (value, (more, others)), gradients = jax.value_and_grad(of, has_aux=True)(params)
+    return value, more, gradients, others
