@@ -176,6 +176,21 @@ def test_environments_are_closed_when_the_parent_dies(number: signal.Signals, di
         assert eventually(lambda: not any(map(lives, children)))
 
 
+def test_environments_are_closed_when_a_command_is_stopped(diary: Diary, tmp_path: Path):
+    words = ["collect", "--game", "gymnasium:faulty_games:Quiet-v0", "--preset", "smoke", "--env.threads", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "wm_jax", *words, "--run", str(tmp_path / "run"), "--collect.episodes", "9999"],
+        env=os.environ | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
+        stderr=subprocess.PIPE,
+    )
+    assert eventually(lambda: len(diary("open")) > 0)
+    process.terminate()
+    assert process.communicate()[1].splitlines()[-1].startswith(b"interrupted; the same command goes on")
+    assert process.returncode == 130
+    assert len(seeds(diary("close"))) == len(diary("open"))
+    assert not any(lives(int(pid)) for pid, _ in diary("open"))
+
+
 @pytest.mark.parametrize(("name", "stuck"), [("Simulator", 1), ("HangsInClose", 0)])
 def test_nothing_outlives_the_parent_whatever_it_does(name: str, stuck: int, diary: Diary):
     """One is stuck in C and holds Python's lock; the other closes its environment, or tries to."""

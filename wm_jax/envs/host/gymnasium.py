@@ -2,7 +2,8 @@
 
 One process per core, several slots in each; a worker answers slot by slot, so `recv` returns whoever is ready.
 Workers are fresh interpreters that run `worker.py`: never forks, as JAX may have started threads here, and never
-`multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker.
+`multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker. Each has a guard
+(`guard.py`), so that none outlives this process.
 """
 
 import contextlib
