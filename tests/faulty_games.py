@@ -4,7 +4,6 @@ Each keeps a diary in the file that WM_JAX_TEST_DIARY names: a line `open PID SE
 SEED` when it is closed. What happens depends on the game's name, the episode's seed and the number of the step.
 """
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -196,5 +195,4 @@ class Undescribed(Faulty):
 
 
 for game in Faulty.__subclasses__():
-    with contextlib.suppress(gymnasium.error.Error):
-        gymnasium.register(f"{game.__name__}-v0", game)
+    gymnasium.register(f"{game.__name__}-v0", f"{__name__}:{game.__name__}")
