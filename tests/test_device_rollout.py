@@ -184,5 +184,23 @@ def test_numbers_that_are_none_are_refused(actor):
     broken = params._replace(controller=params.controller.at[1, 0].set(jnp.nan))
     with contextlib.closing(open_pool(game(), 4)) as pool:
         policy = AgentPolicy(agent, broken, CANDIDATES[:4], SEEDS[:4], 4)
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(
+            UserError, match=r"CarRacing: the return of the episode of seed 1001 is nan by step 1, .*not f"
+        ):
             play(pool, SEEDS[:4], policy)
+
+
+class Bankrupt(CarRacing):
+    """Pays more than numbers hold in its third step, and goes on."""
+
+    def step_env(self, key, state, action, params):
+        frame, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return frame, state, jnp.where(state.time == 2, jnp.inf, reward), terminated, info
+
+
+def test_rewards_that_are_no_numbers_are_refused_before_the_episode_ends(actor, monkeypatch):
+    agent, params = actor
+    monkeypatch.setattr(device_rollout, "SEGMENT", 4)
+    devices, rules, bankrupt = RowSharing(None), Rules(STEPS), DeviceGame(Bankrupt())
+    with pytest.raises(UserError, match="Bankrupt: the return of the episode of seed 1000 is inf by step 4,"):
+        play_on_device(bankrupt, SEEDS[:1], agent, params, CANDIDATES[:1], rules, slots=1, devices=devices)

@@ -1,7 +1,5 @@
 """One contract suite over every family and backend, then what only one of them can get wrong."""
 
-import os
-import signal
 import warnings
 
 import numpy as np
@@ -393,7 +391,7 @@ def test_envpools_slots_do_not_restart():
 def test_a_failing_game_is_one_clear_error():
     pool = opened(find(PROBE), 2, workers=2)
     pool.reset([0, 1])
-    with pytest.raises(UserError, match=r"environment worker 1 of .*Probe.*RuntimeError: boom"):
+    with pytest.raises(UserError, match=r"Probe-v0: the environment of seed 1 raised RuntimeError: boom in step"):
         pool.step([0, 2])
     pool.close()
 
@@ -404,8 +402,9 @@ def test_a_game_that_failed_before_the_next_order_is_named_too():
     pool.send([1], [2])
     process = pool._engine._workers[1].process  # pyright: ignore[reportAttributeAccessIssue]
     process.wait()
-    with pytest.raises(UserError, match=r"environment worker 1 of .*Probe.*RuntimeError: boom"):
-        pool._engine.send(np.array([1], np.int32), np.array([1]))  # pyright: ignore[reportAttributeAccessIssue]
+    pool._engine.send(np.array([1], np.int32), np.array([1]))  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UserError, match=r"Probe-v0: the environment of seed 1 raised RuntimeError: boom in step"):
+        pool.recv()
     pool.close()
 
 
@@ -414,16 +413,6 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pool = opened(find(PROBE), 1, workers=1)
     assert pool.reset([7])[0, 0, 0, 1] == 7
-    pool.close()
-
-
-def test_a_dead_worker_is_one_clear_error():
-    pool = opened(find(PROBE), 2, workers=2)
-    pool.reset([0, 1])
-    process = pool._engine._workers[0].process  # pyright: ignore[reportAttributeAccessIssue]
-    os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(UserError, match=r"environment worker 0 of .*died with exit code -9"):
-        pool.step([0, 0])
     pool.close()
 
 

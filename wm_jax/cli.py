@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(arguments)
     except UserError as error:
+        if debug and error.details:
+            print(error.details.rstrip(), file=sys.stderr)
         return _fail(_with_origin(str(error), error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

@@ -77,6 +77,10 @@ class EnvConfig(Section):
     threads: Annotated[Threads, FREE] = Field(
         default=0, description="threads of the environment pool (0: one per core); the device needs none"
     )
+    timeout: Annotated[float, Field(ge=0), FREE] = Field(
+        default=300.0,
+        description="seconds that a Gymnasium environment may take to open, to reset or for a step (0: any time)",
+    )
 
 
 class CollectConfig(Section):

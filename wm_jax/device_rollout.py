@@ -16,6 +16,7 @@ import numpy as np
 
 from wm_jax.devices import RowSharing
 from wm_jax.envs.device import DeviceGame, start_all, step_all
+from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
@@ -82,6 +83,9 @@ def play_on_device(
       devices: that share the slots.
       stop: is checked between segments.
       progress: is told of every episode that has ended.
+
+    Raises:
+      UserError: an action or a reward was not finite.
     """
     began = time.monotonic()
     if not seeds:
@@ -111,6 +115,7 @@ class _Books:
         slots: int,
         devices: RowSharing,
     ):
+        self._name = game.env.name
         world, self._places, sections = game.episodes(seeds)
         self.world, self._devices = devices.whole(world), devices
         self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
@@ -131,6 +136,7 @@ class _Books:
 
     def enter(self) -> int:
         """Enter the episodes that have ended, and let others begin, or the rest move together; how many had ended."""
+        self._refuse_returns()
         over = (self._episodes >= 0) & ~np.asarray(self.slots.running)
         done = self._episodes[over]
         self.returns[done] = np.asarray(self.slots.returns)[over]
@@ -141,6 +147,18 @@ class _Books:
         elif len(done) and self.playing:
             self._close_up()
         return len(done)
+
+    def _refuse_returns(self) -> None:
+        """See that all returns are numbers. CarRacing ends an episode where an action is none."""
+        returns = np.asarray(self.slots.returns)
+        broken = np.flatnonzero((self._episodes >= 0) & ~np.isfinite(returns))
+        if len(broken):
+            slot = broken[0]
+            seed, length = self._seeds[self._episodes[slot]], np.asarray(self.slots.lengths)[slot]
+            raise UserError(
+                f"{self._name}: the return of the episode of seed {seed} is {returns[slot]} by step {length}, for an "
+                "action or a reward was not finite; the policy or the environment is broken"
+            )
 
     def _begin(self) -> None:
         """Waiting episodes into free slots."""

@@ -24,7 +24,6 @@ from wm_jax.device_rollout import CPU_ROWS, play_on_device
 from wm_jax.devices import RowSharing, padded, padded_size
 from wm_jax.envs.device import DeviceGame
 from wm_jax.envs.host.pool import HostPool, Step
-from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
@@ -72,7 +71,7 @@ def play(
 
     Raises:
       Interrupted: by `stop`.
-      UserError: the policy's actions are not finite.
+      UserError: an action or a reward is not finite, or the game failed.
     """
     if watch is None and pool.environment is not None and isinstance(policy, AgentPolicy):
         rules = Rules(min(steps or pool.episode_steps, pool.episode_steps), patience)
@@ -278,7 +277,7 @@ class AgentPolicy:
         progress: Progress | None,
     ) -> Played:
         """Play all episodes where the network is; see `play`."""
-        played = play_on_device(
+        return play_on_device(
             game,
             seeds,
             self._agent,
@@ -290,9 +289,6 @@ class AgentPolicy:
             stop=stop,
             progress=progress,
         )
-        if not np.isfinite(played.returns).all():
-            raise UserError("an action is not finite (NaN or infinity); the policy that made it is broken")
-        return played
 
     def _act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         size = CPU_BATCH if self._on_cpu else padded_size(len(ids))

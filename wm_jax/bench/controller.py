@@ -1,5 +1,6 @@
 """C's benchmark: what one generation plays on the host's CarRacing, environments and network together."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -186,11 +187,9 @@ class Setting:
 
     def recorded(self) -> np.ndarray:
         """uint8 [RECORDED, P, 64, 64, 3] of cars that accelerate."""
-        pool = open_pool(self.game, len(self.seeds))
         ahead = np.tile(np.array([0.1, 0.5, 0.0], np.float32), (len(self.seeds), 1))
-        frames = [pool.reset(self.seeds), *(pool.step(ahead).frames for _ in range(RECORDED - 1))]
-        pool.close()
-        return np.stack(frames)
+        with contextlib.closing(open_pool(self.game, len(self.seeds))) as pool:
+            return np.stack([pool.reset(self.seeds), *(pool.step(ahead).frames for _ in range(RECORDED - 1))])
 
     def torch_agent(self) -> Any:
         """The same V, M and candidates in PyTorch."""

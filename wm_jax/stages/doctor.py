@@ -272,11 +272,10 @@ def _probe_game(name: str, *, official: bool) -> str:
     from wm_jax.spaces import Continuous
 
     game = find(name, load(name, family_of(name)).env)
-    pool = open_pool(game, 1, official=official)
-    pool.reset([0])
     continuous = isinstance(game.actions, Continuous)
-    step = pool.step(np.zeros((1, game.actions.size), np.float32) if continuous else np.zeros(1, np.int32))
-    pool.close()
+    with contextlib.closing(open_pool(game, 1, official=official)) as pool:
+        pool.reset([0])
+        step = pool.step(np.zeros((1, game.actions.size), np.float32) if continuous else np.zeros(1, np.int32))
     if step.frames.shape != (1, 64, 64, 3) or step.frames.min() == step.frames.max():
         raise UserError(f"{name} opens, but its frames are empty")
     return f"{game.title}: {game.actions.size} {'continuous actions' if continuous else 'actions'}"

@@ -2,18 +2,23 @@
 
 One process per core, several slots in each; a worker answers slot by slot, so `recv` returns whoever is ready.
 Workers are fresh interpreters that run `worker.py`: never forks, as JAX may have started threads here, and never
-`multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker.
+`multiprocessing`'s spawn, which would import the main script, and JAX with it, in every worker. Each has a guard
+(`guard.py`), so that none outlives this process.
 """
 
 import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from multiprocessing import Pipe
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +29,19 @@ from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.host.pool import Step
 from wm_jax.envs.host.worker import make
 from wm_jax.errors import UsageError, UserError
+from wm_jax.metrics import say
 from wm_jax.process import cores
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 _DEFAULT_STEPS = 1000
 _DEFAULT_FPS = 30.0
+
+GRACE_S = 10.0
+"""For closing environments; a worker that takes longer is killed."""
+RESTARTS = 5
+"""Workers that may die in the life of an engine: so often they are replaced."""
+LOOK_S = 1.0
+"""Between two looks for workers that are stuck."""
 
 
 class Facts(NamedTuple):
@@ -56,10 +69,10 @@ def describe(identifier: str) -> Facts:
         raise UsageError(f"{name}: Gymnasium knows no such id{nearest(identifier, near)}") from None
     except (gymnasium.error.Error, ImportError, AttributeError) as error:
         raise UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})") from None
-    seen, spec = env.observation_space, gymnasium.spec(env.spec.id)  # `make` lifted the limit in env.spec itself
-    fps = float(env.metadata.get("render_fps") or _DEFAULT_FPS)
-    actions = _actions(name, env.action_space)
-    env.close()
+    with contextlib.closing(env):
+        seen, spec = env.observation_space, gymnasium.spec(env.spec.id)  # `make` lifted the limit in env.spec itself
+        fps = float(env.metadata.get("render_fps") or _DEFAULT_FPS)
+        actions = _actions(name, env.action_space)
     if not _is_image(seen):
         raise UsageError(
             f"{name}: observations are {seen}, not images (Box uint8 of height x width x 3); "
@@ -101,11 +114,86 @@ def _actions(name: str, space: Any) -> ActionSpace:
     raise UsageError(f"{name}: actions are {space}; only Discrete, or a bounded Box of one dimension, can be played")
 
 
-class _Worker(NamedTuple):
+class _Order(NamedTuple):
+    """What a slot is to do, and the seed of its episode."""
+
+    kind: Literal["reset", "step"]
+    round: int
+    slot: int
+    value: Any
+    """The seed, or the action."""
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """No less than the bytes that it takes in the pipe."""
+        return 1024 + getattr(self.value, "nbytes", 0)
+
+
+@dataclass
+class _Worker:
     process: subprocess.Popen[bytes]
+    """The worker's guard (`guard.py`), which ends as the worker does."""
     pipe: Connection
+    room: int
+    """Bytes that the pipe takes in for certain while nobody reads."""
     complaints: IO[bytes]
     """What the process wrote on its standard error."""
+    waiting: deque[_Order] = field(default_factory=deque)
+    """Not sent yet."""
+    owed: deque[_Order] = field(default_factory=deque)
+    """Sent and not answered yet; they are answered in this order."""
+    opened: set[int] = field(default_factory=set)
+    """Slots whose environment has answered."""
+    silent: float = 0.0
+    """Seconds for which we have waited for its next answer."""
+    looked: float = 0.0
+    """When `silent` was last brought up to date."""
+
+    def flush(self) -> None:
+        """Send what is waiting, as far as the pipe can hold it unread.
+
+        A worker that can't get rid of its answers reads no orders. If we then waited for room in the pipe, both would
+        wait for ever. One that owes nothing reads, however much is sent.
+        """
+        batch, unread = [], sum(order.size for order in self.owed)
+        if not self.owed:
+            self.silent, self.looked = 0.0, time.monotonic()
+        while self.waiting and (not self.owed or unread + self.waiting[0].size <= self.room):
+            order = self.waiting.popleft()
+            self.owed.append(order)
+            unread += order.size
+            batch.append(order[:4])
+        if batch:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `recv` finds out, and why
+                self.pipe.send(batch)
+
+    def answered(self) -> _Order:
+        """Enter an answer; what it is the answer to."""
+        order = self.owed.popleft()
+        self.opened.add(order.slot)
+        self.silent, self.looked = 0.0, time.monotonic()
+        return order
+
+    def look(self, longest: float) -> None:
+        """Bring `silent` up to date, by no more than `longest`: nobody waited while we, or the machine, were away."""
+        now = time.monotonic()
+        idle = not self.owed or self.pipe.poll()
+        self.silent = 0.0 if idle else self.silent + min(now - self.looked, longest)
+        self.looked = now
+
+    def end(self, within: float) -> int:
+        """Wait for the process's end, and kill it after so many seconds; its exit code."""
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)
+            return self.process.wait()
+
+    def said(self) -> str:
+        """What it wrote on its standard error; only once it has ended, for it shares our place in the file."""
+        self.complaints.seek(0)
+        return self.complaints.read().decode(errors="replace").strip()
 
 
 def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> "GymnasiumEngine":
@@ -117,41 +205,72 @@ def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> 
 
 
 class GymnasiumEngine:
-    """An `Engine` over worker processes; slot i lives in worker i modulo their number."""
+    """An `Engine` over worker processes; slot i lives in worker i modulo their number.
+
+    A worker that has died is replaced, up to RESTARTS times. The episodes that its slots were playing end there: they
+    answer with the frame that they showed last, reward 0, and truncated. Those that had not begun begin in the new one.
+    """
 
     environment = None
 
     def __init__(self, game: Game, options: dict[str, Any], workers: int):
-        self._game = game
+        self._game, self._about = game, (game.gymnasium_id, options, game.crop)
         self._continuous = isinstance(game.actions, Continuous)
-        self._round = 0
-        self._flying = 0
-        self._workers = [self._launch() for _ in range(workers)]
-        for index in range(workers):
-            self._order(index, (game.gymnasium_id, options, game.crop))
+        self._round = self._flying = self._deaths = 0
+        self._seeds: dict[int, int] = {}
+        self._shown: dict[int, NDArray[np.uint8]] = {}
+        self._lost: set[int] = set()
+        self._ready: deque[tuple[Any, ...]] = deque()
+        self._limit = game.env.timeout or float("inf")
+        self._glance, self._next_look = min(LOOK_S, self._limit / 4), 0.0
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(self._launch())
+        except BaseException:
+            self.close()
+            raise
 
     def _launch(self) -> _Worker:
-        ours, theirs = Pipe()
+        ours, theirs = socket.socketpair()
+        # A quarter: the system counts its own expenses for every message too.
+        room = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the engine)
         paths = [path or os.getcwd() for path in sys.path]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "wm_jax.envs.host.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            # One core per worker: numerical libraries inside a game mustn't start threads of their own.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=complaints,
-            start_new_session=True,  # Ctrl-C is the parent's alone; workers end when their pipe does
-        )
-        theirs.close()
-        return _Worker(process, ours, complaints)
+        words = [str(word) for word in (theirs.fileno(), os.getpid(), GRACE_S)]
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "wm_jax.envs.host.worker", *words],
+                pass_fds=[theirs.fileno()],
+                # One core per worker: numerical libraries inside a game mustn't start threads of their own.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                start_new_session=True,  # Ctrl-C is the parent's alone; workers end when their pipe does
+            )
+        except OSError as error:
+            ours.close()
+            complaints.close()
+            raise UserError(
+                f"{self._game.name}: environment worker {len(self._workers)} can't be started ({error.strerror}); "
+                "ask for fewer with --env.threads"
+            ) from None
+        finally:
+            theirs.close()
+        worker = _Worker(process, Connection(ours.detach()), room, complaints)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # as in `flush`
+            worker.pipe.send(self._about)
+        return worker
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """See `Engine`. Answers to the round before are dropped as they come."""
         self._round += 1
         self._flying = 0
-        self._spread("reset", [(slot, seed) for slot, seed in enumerate(seeds)])
+        books = (self._ready, self._shown, self._seeds, self._lost)
+        for left in (*books, *(worker.waiting for worker in self._workers)):
+            left.clear()
+        self._reset(enumerate(seeds))
         frames = np.empty((len(seeds), SIZE, SIZE, 3), np.uint8)
         step = self.recv(len(seeds))
         frames[step.ids] = step.frames
@@ -159,87 +278,155 @@ class GymnasiumEngine:
 
     def restart(self, ids: NDArray[np.int32], seeds: Sequence[int]) -> None:
         """See `Engine`."""
-        self._spread("reset", list(zip(ids.tolist(), seeds, strict=True)))
+        self._reset(zip(ids.tolist(), seeds, strict=True))
 
     def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
         """See `Engine`."""
         played = list(actions) if self._continuous else actions.tolist()
-        self._spread("step", list(zip(ids.tolist(), played, strict=True)))
+        orders = [
+            _Order("step", self._round, slot, action, self._seeds[slot])
+            for slot, action in zip(ids.tolist(), played, strict=True)
+        ]
+        self._flying += len(orders)
+        for order in orders:
+            if order.slot in self._lost:
+                self._cut_short(order.slot)
+        self._spread([order for order in orders if order.slot not in self._lost])
 
     def recv(self, most: int) -> Step:
-        """See `Engine`. Raises UserError when a worker has died or its game failed."""
-        answers: list[tuple] = []
+        """See `Engine`.
+
+        Raises:
+          UserError: an environment raised something or is stuck, or workers have died too often.
+        """
+        answers: list[tuple[Any, ...]] = []
         wanted = min(most, self._flying)
         # Waits for a full batch: answers that trickle out one by one would each cost the caller a turn of its policy.
-        while len(answers) < wanted:
+        while True:
+            while self._ready and len(answers) < wanted:
+                answers.append(self._ready.popleft())
+            if len(answers) >= wanted:
+                break
             ready = {worker.pipe: index for index, worker in enumerate(self._workers)}
-            for pipe in wait(list(ready)):
+            for pipe in wait(list(ready), self._glance):
                 self._collect(ready[pipe], answers, wanted)  # pyright: ignore[reportArgumentType]
+            self._refuse_stuck()
         self._flying -= len(answers)
         ids, frames, reward, terminated, truncated = zip(*answers, strict=True)
-        return Step(
-            np.array(ids, np.int32),
-            np.stack(frames),
-            np.array(reward, np.float32),
-            np.array(terminated),
-            np.array(truncated),
-        )
+        with np.errstate(over="ignore"):  # whoever called refuses what is infinite
+            rewards = np.array(reward).astype(np.float32)
+        return Step(np.array(ids, np.int32), np.stack(frames), rewards, np.array(terminated), np.array(truncated))
 
     def close(self) -> None:
         """See `Engine`. Workers end when their pipe closes; one that is stuck in its game is killed."""
         for worker in self._workers:
             worker.pipe.close()
+        until = time.monotonic() + GRACE_S
         for worker in self._workers:
-            try:
-                worker.process.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.end(max(0.0, until - time.monotonic()))
             worker.complaints.close()
         self._workers = []
 
-    def _collect(self, index: int, answers: list[tuple], most: int) -> None:
-        """Take what one worker has ready, up to `most` answers in all."""
-        pipe = self._workers[index].pipe
-        try:
-            while len(answers) < most and pipe.poll():
-                number, *answer = pipe.recv()
-                if number == "failed":
-                    self._give_up(index, answer[0])
-                if number == self._round:
-                    answers.append(tuple(answer))
-        except (EOFError, ConnectionResetError):
-            self._give_up(index)
+    def _reset(self, episodes: Iterable[tuple[int, int]]) -> None:
+        """Begin the episodes of these slots and seeds."""
+        orders = [_Order("reset", self._round, slot, seed, seed) for slot, seed in episodes]
+        self._flying += len(orders)
+        self._seeds |= {order.slot: order.seed for order in orders}
+        self._lost -= {order.slot for order in orders}
+        self._spread(orders)
 
-    def _spread(self, order: str, items: list[tuple[int, Any]]) -> None:
-        self._flying += len(items)
+    def _spread(self, orders: list[_Order]) -> None:
+        """Give the orders to the workers whose they are."""
         count = len(self._workers)
-        for index in range(count):
-            mine = [item for item in items if item[0] % count == index]
-            if mine:
-                self._order(index, (order, self._round, mine))
+        for order in orders:
+            self._workers[order.slot % count].waiting.append(order)
+        for index in {order.slot % count for order in orders}:
+            self._workers[index].flush()
 
-    def _order(self, index: int, message: Any) -> None:
-        try:
-            self._workers[index].pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            self._give_up(index)
+    def _cut_short(self, slot: int) -> None:
+        """The last answer of an episode whose worker has died."""
+        self._ready.append((slot, self._shown[slot], 0.0, False, True))
 
-    def _give_up(self, index: int, reason: str = "") -> None:
-        """Close everything and raise the one sentence that says why."""
+    def _collect(self, index: int, answers: list[tuple[Any, ...]], most: int) -> None:
+        """Take what one worker has ready, up to `most` answers in all."""
         worker = self._workers[index]
-        # It may have said why before it ended.
-        with contextlib.suppress(EOFError, ConnectionResetError):
-            while not reason and worker.pipe.poll(1.0):
-                number, *answer = worker.pipe.recv()
-                reason = answer[0] if number == "failed" else ""
-        if not reason:
-            code = worker.process.wait()
-            worker.complaints.seek(0)
-            lines = worker.complaints.read().decode(errors="replace").strip().splitlines()
-            reason = f"died with exit code {code}" + (f": {lines[-1]}" if lines else "")
-        self.close()
-        raise UserError(
-            f"environment worker {index} of {self._game.name} failed ({reason}); "
-            f"run again, with fewer workers if memory is short"
+        try:
+            while len(answers) < most and worker.pipe.poll():
+                message = worker.pipe.recv()
+                if message[0] == "failed":
+                    self._give_up_on(worker.owed[0].seed, *message[1:])
+                order = worker.answered()
+                worker.flush()
+                if order.round == self._round:
+                    answers.append(message[1:])
+                    self._shown[order.slot] = message[2]
+        except (EOFError, ConnectionResetError):
+            self._replace(index)
+
+    def _replace(self, index: int) -> None:
+        """Another worker in the place of one that has died, or none if too many have."""
+        dead = self._workers[index]
+        dead.pipe.close()
+        code = dead.end(GRACE_S)
+        lines = dead.said().splitlines()
+        died = f"exit code {code}{_signal_name(code)}" + (f": {lines[-1]}" if lines else "")
+        self._deaths += 1
+        if self._deaths > RESTARTS:
+            advice = (
+                "memory may be short: ask for fewer workers with --env.threads"
+                if code == -signal.SIGKILL
+                else "mend the environment"
+            )
+            self._give_up(f"environment workers died {self._deaths} times, the last with {died}; {advice}", lines)
+        dead.complaints.close()
+        pending = [order for order in (*dead.owed, *dead.waiting) if order.round == self._round]
+        resets = [order for order in pending if order.kind == "reset"]
+        stepped = {order.slot for order in pending if order.kind == "step"}
+        count = len(self._workers)
+        self._lost |= {slot for slot in self._shown if slot % count == index} - {order.slot for order in resets}
+        say(
+            f"{self._game.name}: environment worker {index} died with {died}; another one takes its place "
+            f"({self._deaths} of at most {RESTARTS} times), and the episodes that it was playing end as truncated",
+            everywhere=True,
         )
+        self._workers[index] = self._launch()
+        for slot in stepped:
+            self._cut_short(slot)
+        self._spread(resets)
+
+    def _refuse_stuck(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._glance
+        for worker in self._workers:
+            worker.look(2 * self._glance)
+            if worker.silent > self._limit:
+                order = worker.owed[0]
+                deed = order.kind if order.slot in worker.opened else "opening or reset"
+                worker.end(0)
+                self._give_up(
+                    f"the environment of seed {order.seed} has not answered for {self._limit:g} s in {deed}; "
+                    "mend it, or allow it more with --env.timeout (0: any time)",
+                    worker.said().splitlines(),
+                )
+
+    def _give_up_on(self, seed: int, deed: str, raised: str, trace: str) -> NoReturn:
+        """An environment has raised something."""
+        self._give_up(
+            f"the environment of seed {seed} raised {raised} in {deed}; mend it (--debug shows its traceback)",
+            trace.splitlines(),
+        )
+
+    def _give_up(self, sentence: str, details: list[str]) -> NoReturn:
+        """Close everything, and raise the one sentence that says why."""
+        self.close()
+        error = UserError(f"{self._game.name}: {sentence}")
+        error.details = "\n".join(details)
+        raise error
+
+
+def _signal_name(code: int) -> str:
+    """` (SIGSEGV)` for the exit code of a process that this signal has ended."""
+    names = {-number: f" ({number.name})" for number in signal.Signals}
+    return names.get(code, "")

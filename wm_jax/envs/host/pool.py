@@ -33,7 +33,7 @@ class Step(NamedTuple):
     terminated: NDArray[np.bool_]
     """[B] the game ended the episode."""
     truncated: NDArray[np.bool_]
-    """[B] the step limit ended it; never together with `terminated`."""
+    """[B] the step limit ended it, or the death of a worker process; never together with `terminated`."""
 
 
 class HostPool(Protocol):
@@ -72,7 +72,11 @@ class HostPool(Protocol):
         ...
 
     def recv(self) -> Step:
-        """The next slots that are ready: at least one of those in flight, about half of them if there are many."""
+        """The next slots that are ready: at least one of those in flight, about half of them if there are many.
+
+        Raises:
+          UserError: a reward is not finite, or the game failed.
+        """
         ...
 
     def step(self, actions: ArrayLike) -> Step:
@@ -106,7 +110,11 @@ class Engine(Protocol):
         ...
 
     def recv(self, most: int) -> Step:
-        """The first of the slots in flight that are ready: at least 1, about `most`."""
+        """The first of the slots in flight that are ready: at least 1, about `most`.
+
+        An episode that can't go on through no fault of its own, because the process that played it has died, ends here:
+        truncated, with the frame that it showed last and reward 0. A slot that was to begin one does begin it.
+        """
         ...
 
     def close(self) -> None:
@@ -125,6 +133,7 @@ class EpisodePool:
 
     def _started(self, frames: NDArray[np.uint8]) -> None:
         count = len(frames)
+        self._seeds = np.zeros(count, np.int64)
         self._running = np.ones(count, bool)
         self._flying = np.zeros(count, bool)
         self._steps = np.zeros(count, np.int64)
@@ -140,8 +149,10 @@ class EpisodePool:
         """See `HostPool`. Raises ValueError for too many seeds, or seeds outside 0..2**31-1."""
         if not 0 < len(seeds) <= self.slots:
             raise ValueError(f"{len(seeds)} seeds for a pool of {self.slots} slots")
-        frames = self._engine.start(_seeds(seeds))
+        seeds = _seeds(seeds)
+        frames = self._engine.start(seeds)
         self._started(frames)
+        self._seeds[:] = seeds
         return frames
 
     @property
@@ -167,7 +178,9 @@ class EpisodePool:
         if len(seeds) != len(ids):
             raise ValueError(f"{len(seeds)} seeds for {len(ids)} slots")
         self._refuse(ids, self._flying, "still owes a step")
-        self._engine.restart(ids, _seeds(seeds))
+        seeds = _seeds(seeds)
+        self._engine.restart(ids, seeds)
+        self._seeds[ids] = seeds
         self._running[ids] = self._flying[ids] = True
         self._steps[ids] = -1  # the first frame comes like a step, but is none
 
@@ -223,12 +236,23 @@ class EpisodePool:
         ids = step.ids
         self._flying[ids] = False
         self._steps[ids] += 1
+        self._refuse_rewards(step)
         truncated = (step.truncated | (self._steps[ids] >= self.game.episode_steps)) & ~step.terminated
         step = step._replace(truncated=truncated)
         self._running[ids] = ~(step.terminated | truncated)
         for kept, new in zip(self._last[1:], step[1:], strict=True):
             kept[ids] = new
         return step
+
+    def _refuse_rewards(self, step: Step) -> None:
+        """See that the rewards are numbers: sums, models and records of them would be none either."""
+        broken = ~np.isfinite(step.reward)
+        if broken.any():
+            slot, reward = step.ids[broken][0], step.reward[broken][0]
+            raise UserError(
+                f"{self.game.name}: the reward of step {self._steps[slot]} of the episode of seed {self._seeds[slot]} "
+                f"is {reward}, no finite float32 number; mend the environment"
+            )
 
     def _playable(self, actions: ArrayLike, count: int) -> NDArray:
         """The actions as the game takes them: int32[B] indices, or float32[B, A] within the bounds."""
