@@ -8,6 +8,8 @@ class UserError(Exception):
     """
 
     exit_code = 1
+    details = ""
+    """What `--debug` shows before the sentence, such as the traceback of another process."""
 
 
 class UsageError(UserError):

@@ -55,14 +55,15 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = collected_game(config)
     player = _player(config, run, game)
     with stage.lock():
-        stage.claim(settings, {}, config.model_dump())
+        record = {**config.model_dump(), "conversions": game.conversions}
+        stage.claim(settings, {}, record)
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
         rounds = _rounds(config, run, game, player, store)
         if not rounds and stage.summary() is not None:
             say(f"replays: {before.episodes:,} episodes are there already")
             return {**describe(store), "episodes_added": 0}
-        stage.note(config.model_dump())
+        stage.note(record)
         with stage.timed() as watch:
             _fill(config, game, rounds, store, stop)
         steps = store.count().steps - before.steps

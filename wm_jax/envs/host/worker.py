@@ -8,7 +8,6 @@ It must start fast, so it imports no JAX. Orders and answers go through one pipe
 """
 
 import contextlib
-import os
 import sys
 import warnings
 from multiprocessing.connection import Connection
@@ -17,28 +16,9 @@ from typing import Any
 import numpy as np
 
 
-def make(identifier: str, options: dict[str, Any]) -> Any:
-    """One Gymnasium environment without a step limit of its own, silently.
-
-    Pygame greets and both pygame and ALE warn on import; neither says anything to a user of this project.
-    """
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import gymnasium
-
-        if identifier.startswith("ALE/"):
-            import ale_py
-
-            ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-            gymnasium.register_envs(ale_py)
-        # -1 lifts Gymnasium's own step limit; the passive checker costs time and only prints warnings.
-        return gymnasium.make(identifier, max_episode_steps=-1, disable_env_checker=True, **options)
-
-
 def serve(orders: Connection) -> None:
     """Play until the pipe closes, which also happens when the parent dies."""
+    from wm_jax.envs.host.adapt import open_environment
     from wm_jax.envs.host.frames import shrink
 
     identifier, options, crop = orders.recv()
@@ -52,7 +32,7 @@ def serve(orders: Connection) -> None:
         for slot, value in items:
             if order == "reset":
                 if slot not in environments:
-                    environments[slot] = make(identifier, options)
+                    environments[slot] = open_environment(identifier, **options)
                 screen, _ = environments[slot].reset(seed=value)
                 answer(number, slot, screen, 0.0, False, False)
             else:
