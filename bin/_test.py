@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -28,7 +29,14 @@ def main(arguments: list[str]) -> int:
     print()
     for name, status, seconds in results:
         print(f"{name:<12} {seconds:6.1f} s  {'ok' if status == 0 else f'FAILED ({status})'}")
+    print(f"most memory of a process: {most_memory_gb():.1f} GB")
     return int(any(status for _, status, _ in results))
+
+
+def most_memory_gb() -> float:
+    """Of any process that was started here and has ended."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 2**30
 
 
 def workers(arguments: list[str]) -> list[str]:

@@ -38,3 +38,25 @@ class Probe(gymnasium.Env):
 
 
 gymnasium.register("Probe-v0", Probe, max_episode_steps=200)
+
+
+class TwoHalves(Probe):
+    """A game of 40 steps that begins dark, with a white square that goes from left to right, and becomes another one:
+    a bright picture with dark bars. Whatever is done, all episodes look the same; the reward is 1 for action 1 alone.
+    """
+
+    def _screen(self, action):
+        screen = np.zeros((64, 64, 3), np.uint8)
+        if self.steps < 20:
+            screen[28:36, 2 * self.steps : 2 * self.steps + 8] = 255
+        else:
+            screen[:] = (240, 200, 40)
+            screen[:, (np.arange(64) + self.steps) % 16 < 6] = 20
+        return screen
+
+    def step(self, action):
+        self.steps += 1
+        return self._screen(action), float(action == 1), self.steps == 40, False, {}
+
+
+gymnasium.register("TwoHalves-v0", TwoHalves)

@@ -203,7 +203,9 @@ def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
     run = ["--preset", "smoke", "--run", str(tmp_path), "--collect.episodes", "2", "--collect.episode_steps", "5"]
     assert cli.main(["collect", "--game", "chaser", "--json", *run]) == 0
     summary = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
-    assert summary["episodes"] == 2 and summary["train_frames"] == summary["test_frames"] == 6
+    assert (
+        summary["episodes"] == 2 and summary["train_frames"] == summary["test_frames"] == 17
+    )  # one window, and the end
     assert cli.main(["collect", "--game", "maze", *run]) == 1
     assert "made with --game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
     assert Run(tmp_path).stage("replays").summary() == summary

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.errors import UserError
-from wm_jax.models.controller import Controller, encode_action, to_action
-from wm_jax.spaces import Continuous, Discrete
+from wm_jax.errors import UsageError, UserError
+from wm_jax.models.controller import Controller, encode_action, rounded, to_action, with_gas
+from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 CAR = Continuous(("steer", "gas", "brake"), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("tanh", "sigmoid", "positive_tanh"))
 MOVES = Discrete(("noop", "fire", "left"), (0, 1, 4))
@@ -54,6 +54,31 @@ def test_continuous_actions() -> None:
     raw = jnp.asarray([[0.0, 0.0, 0.0], [50.0, 50.0, 50.0], [-50.0, -50.0, -50.0], [0.5, 0.5, 0.5]])
     expected = [[0, 0.5, 0], [1, 1, 1], [-1, 0, 0], [np.tanh(0.5), 1 / (1 + np.exp(-0.5)), np.tanh(0.5)]]
     np.testing.assert_allclose(to_action(CAR, raw), expected, atol=1e-6)
+
+
+def test_gas_as_in_the_papers_code() -> None:
+    """Steering tanh x, gas (tanh x + 1) / 2, brake tanh x cut to [0, 1]; by default the gas alone is another."""
+    raw = np.random.default_rng(0).normal(0.0, 2.0, (50, 3)).astype(np.float32)
+    tanh = np.tanh(raw.astype(np.float64))
+    expected = np.stack([tanh[:, 0], (tanh[:, 1] + 1) / 2, np.clip(tanh[:, 2], 0, 1)], 1)
+    np.testing.assert_allclose(to_action(with_gas(CAR, "tanh"), jnp.asarray(raw)), expected, atol=1e-6)
+    assert with_gas(CAR, "sigmoid") is CAR and with_gas(MOVES, "sigmoid") is MOVES
+
+
+@pytest.mark.parametrize("space", [MOVES, Continuous(("x",), (0.0,), (1.0,), ("tanh",))])
+def test_without_a_pedal_there_is_no_gas(space: ActionSpace) -> None:
+    with pytest.raises(UsageError, match=r"--controller\.gas tanh: only carracing has a gas pedal"):
+        with_gas(space, "tanh")
+
+
+def test_rounded_weights_are_those_of_the_papers_packets() -> None:
+    """Whole numbers of ten-thousandths, as its worker processes were sent them."""
+    params = jnp.asarray(np.random.default_rng(0).normal(0.0, 0.5, (3, 867)).astype(np.float32))
+    sent = np.round(np.asarray(params, np.float64) * 10_000, 0).astype(np.int32)
+    found = rounded(params, 1e-4)
+    np.testing.assert_array_equal(found, (sent / 10_000).astype(np.float32))
+    assert found.dtype == jnp.float32 and not np.array_equal(found, params)
+    assert rounded(params, 0.0) is params
 
 
 def test_tanh_fills_any_bounds() -> None:

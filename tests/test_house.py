@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams chain",  # floor 0, in seven steps
-    "config arguments files kernels",
+    "errors spaces process streams chain vision",  # floor 0, in seven steps
+    "config arguments files kernels statistics",
     "hosts",
     "metrics devices",
     "checkpoints interrupt",
@@ -25,7 +25,7 @@ FLOORS = (
     "models envs data played",  # floor 1
     "training device_rollout evolution artefacts lineage",  # floor 2, in three steps
     "rollout",
-    "fresh_frames",
+    "fresh_frames recording inspection",
     "render",  # floor 3, in two steps
     "stages bench fidelity",
     "cli",  # floor 4

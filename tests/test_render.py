@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from wm_jax.errors import UserError
@@ -223,7 +224,11 @@ def test_score_history_draws_what_there_is(tmp_path: Path):
     assert not has_colour(plain, plots.AGENT)
     rows[9] |= {"evaluation": 11.0, "evaluation_error": 3.0}
     rows[19] |= {"evaluation": 22.0, "evaluation_error": None}
-    full = plots.score_history(tmp_path / "full.png", rows, random_score=-4.0)
+    with pytest.MonkeyPatch.context() as patch:
+        drawn, draw = [], Axes.errorbar
+        patch.setattr(Axes, "errorbar", lambda *at, **how: drawn.append(how["yerr"]) or draw(*at, **how))
+        full = plots.score_history(tmp_path / "full.png", rows, random_score=-4.0)
+    np.testing.assert_array_equal(drawn, [[3.0, np.nan]], "what has no error gets no bar, not one of length 0")
     assert has_colour(full, plots.RANDOM)
     assert has_colour(full, plots.AGENT)
     plots.score_history(tmp_path / "one.png", [{"generation": 1, "mean": 1.0, "best": None}])
@@ -378,6 +383,14 @@ def test_report_survives_scores_without_an_interval(tmp_path: Path):
     assert "1 episode<" in text
     assert "nan%" not in text
     assert "interval" not in text
+
+
+@pytest.mark.parametrize(
+    ("episodes", "said"), [(5, "approximate 95 % interval 10.0 to 14.0"), (20, "<p>95 % interval")]
+)
+def test_report_says_which_intervals_are_approximate(episodes: int, said: str, tmp_path: Path):
+    text = full_report(tmp_path, score=report.Score(12.0, 10.0, 14.0, 2.0, episodes), random_score=None)
+    assert said in text and ("approximate" in text) == (episodes < 20)
 
 
 def test_report_failure_leaves_no_file(tmp_path: Path):

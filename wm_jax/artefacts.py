@@ -16,7 +16,7 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
 from wm_jax.errors import UserError
 from wm_jax.models.agent import Agent, AgentParams, make_agent
-from wm_jax.models.controller import Controller
+from wm_jax.models.controller import Controller, with_gas
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.run import Run, Stage
@@ -151,7 +151,8 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
     parts = {"vae": vae} if memory is None or controller.inputs == "z" else {"vae": vae, "memory": memory}
     sizes = {name: part.about["settings"] for name, part in parts.items()}
     hidden = sizes["memory"]["hidden"] if "memory" in sizes else 0
-    spec = Controller(controller.inputs, controller.hidden, sizes["vae"]["latent"], hidden, game.actions)
+    actions = with_gas(game.actions, controller.gas)
+    spec = Controller(controller.inputs, controller.hidden, sizes["vae"]["latent"], hidden, actions)
     agent, params = make_agent(
         vae.model(),
         memory.model() if memory is not None else None,

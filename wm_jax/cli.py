@@ -78,7 +78,7 @@ SHARED = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
 ACTS = ("evaluate",)
 """Commands that the agent that comes with the package can be used with."""
-ACCEPT = ("train_vae",)
+ACCEPT = ("train_vae", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
 
@@ -336,12 +336,16 @@ def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
             print(f"  {name:<22} {value:,}")
         elif not isinstance(value, dict | list):
             print(f"  {name:<22} {value}")
+    for warning in summary.get("warnings", []):
+        print(f"  warning: {warning}")
 
 
 def _overview() -> str:
-    lines = ["usage: bin/COMMAND --game NAME [--preset smoke|quick|paper] [--run DIR] [--section.key value ...]", ""]
-    lines += [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
-    return "\n".join([*lines, "", "bin/COMMAND --help shows a command's settings. `wm COMMAND` is the same."])
+    usage = "usage: bin/COMMAND --game NAME [--preset smoke|quick|gpu|paper] [--run DIR] [--section.key value ...]"
+    lines = [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [usage, "", *lines, "", "bin/COMMAND --help shows a command's settings. `wm COMMAND` is the same."]
+    )
 
 
 def _with_origin(sentence: str, error: Exception) -> str:

@@ -113,15 +113,24 @@ class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
     episodes: Annotated[Crowd, FREE] = Field(
-        default=10_000, description="episodes in the store, train and test together"
+        default=10_000, description="at least so many episodes in the store, train and test together"
+    )
+    frames: Annotated[NonNegative, FREE] = Field(
+        default=0, description="and at least so many recorded frames: where episodes are short, more are played"
     )
     policy: Annotated[Literal["held", "brownian", "uniform", "agent"], FREE] = Field(
         default="held",
         description="held: random action kept for a random while; brownian: wandering, for discrete actions as held; "
-        "agent: the run's trained agent",
+        "agent: the run's trained agent, which gets to what random play hardly sees (CarRacing's later bends, Enduro's "
+        "second day, later rooms)",
     )
     hold: Annotated[Positive, FREE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
-    episode_steps: Count | None = Field(default=1000, description="longest recorded episode")
+    episode_steps: Count | None = Field(
+        default=4000,
+        description="most recorded steps of an episode: it is played to its end, and of a longer one windows are kept "
+        "that lie all over it, the end among them (none: all of it)",
+    )
+    window: Count = Field(default=1000, description="steps of such a window")
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
@@ -161,6 +170,11 @@ class VaeConfig(Section):
     )
     noise_patches: bool = Field(
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
+    )
+    moving_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
+        "large as can be, so that small things are not left out; 0.1 to 0.5 (0: as any other pixel)",
     )
     batch: Size = Field(default=100, description="frames per update")
     frames: Literal["replays", "fresh"] = Field(
@@ -230,10 +244,23 @@ class ControllerConfig(Section):
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
+    gas: Literal["sigmoid", "tanh"] = Field(
+        default="sigmoid", description="CarRacing's gas: sigmoid(x), or tanh: (tanh x + 1) / 2"
+    )
     strategy: Strategy = Field(default="CMA_ES", description="how to search")
     population: Annotated[int, Field(ge=2, le=65_536)] = Field(default=64, description="candidates per generation")
-    episodes: Size = Field(default=16, description="episodes per candidate; all candidates play the same ones")
+    episodes: Size = Field(default=16, description="episodes per candidate")
+    seeds: Literal["shared", "paired", "own"] = Field(
+        default="shared",
+        description="who plays the same episodes: all candidates; pairs of them (i and i + population / 2); nobody",
+    )
     sigma: Positive = Field(default=0.1, description="initial standard deviation of the search")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="this times its mean squared weight is taken off a candidate's score"
+    )
+    rounding: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="weights play, and are kept, as multiples of this (0: as they are)"
+    )
     generations: Annotated[Count, FREE] = Field(default=1800, description="generations")
     episode_steps: Count | None = Field(
         default=None, description="longest episode in training, unless the game's is shorter"
@@ -251,7 +278,11 @@ class ControllerConfig(Section):
     evaluate_every: Annotated[Count, FREE] = Field(
         default=25, description="generations between evaluations of the distribution's mean"
     )
-    evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation")
+    evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation, always the same ones")
+    confirm_episodes: Size | None = Field(
+        default=None,
+        description="other episodes, on which the kept mean is scored once, at the end (default: evaluate_episodes)",
+    )
     save_every: Annotated[Count, FREE] = Field(default=1, description="generations between checkpoints")
 
 
@@ -267,6 +298,9 @@ class EvaluateConfig(Section):
     )
     workers: Threads = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
+    looked_at: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=4, description="games of the agent along which V's error and M's surprise are measured (0: none)"
+    )
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 
@@ -287,7 +321,8 @@ class Config(Section):
 
     game: str = Field(description="carracing, enduro or another Atari game, a Procgen game, or gymnasium:ID")
     preset: str = Field(
-        default="quick", description="smoke (a check), quick (worth watching), paper (the paper's settings)"
+        default="quick",
+        description="smoke (a check), quick (worth watching), gpu (an hour on an accelerator), paper (its experiment)",
     )
     seed: NonNegative = Field(default=0, description="the one seed that every random stream is derived from")
     devices: NonNegative = Field(

@@ -95,11 +95,12 @@ class Progress:
     def advance(self, amount: int, **figures: float) -> None:
         """Count `amount` more units and show the key figures."""
         self.done += amount
+        reached = self.done >= self.total > self.done - amount
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(amount)
-        elif self._shown and (time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S or self.done >= self.total):
+        elif self._shown and (reached or time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S):
             self._last_line = time.monotonic()
             print(f"{self.name}: {self.done:,}/{self.total:,} {self.unit}s  {self._pace()}  {shown}", file=sys.stderr)
 
@@ -108,8 +109,9 @@ class Progress:
         return (self.done - self._start) / max(time.monotonic() - self._began, 1e-9)
 
     def _pace(self) -> str:
-        left = (self.total - self.done) / max(self.rate(), 1e-9)
-        return f"{self.rate():,.3g} {self.unit}s/s  {clock(left)} left"
+        rate = self.rate()
+        left = clock(max(self.total - self.done, 0) / rate) if rate else "unknown"
+        return f"{rate:,.3g} {self.unit}s/s  {left} left"
 
     def __enter__(self) -> Self:
         return self

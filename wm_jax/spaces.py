@@ -9,7 +9,8 @@ from typing import Literal
 Squash = Literal["tanh", "sigmoid", "positive_tanh"]
 """How one raw controller output becomes one continuous action.
 
-`tanh` fills [low, high]; `sigmoid` fills [0, 1]; `positive_tanh` is tanh cut off at 0 (the paper's brake).
+`tanh` fills [low, high]; `sigmoid` fills [0, 1]; `positive_tanh` is tanh cut off at 0 (the paper's brake). What is here
+`sigmoid` may be `tanh` for an agent (`controller.gas`).
 """
 
 

@@ -76,6 +76,7 @@ class Recipe:
       prepare: opens the data, for a given seed of the training: the task, and the report of `fit`.
       record: kept with the weights.
       extras: further entries of the summary.
+      warn: the last report's figures to what must be known of them, one sentence each.
       also_fixed: settings of other sections that must stay the same while this is gone on with.
     """
 
@@ -88,6 +89,7 @@ class Recipe:
     prepare: Callable[[int], tuple[Task, Report]]
     record: dict[str, Any]
     extras: dict[str, Any]
+    warn: Callable[[dict[str, float]], list[str]] = lambda _: []
     also_fixed: dict[str, Any] = field(default_factory=dict)
 
 
@@ -151,7 +153,10 @@ def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str,
             mesh=recipe.mesh,
         )
         digest = stage.weights.save(settings.steps, params, recipe.record)
-        summary = {"steps": settings.steps, **figures, **recipe.extras, "weights": digest}
+        warnings = recipe.warn(figures)
+        for warning in warnings:
+            say(f"warning: {warning}")
+        summary = {"steps": settings.steps, **figures, **recipe.extras, "warnings": warnings, "weights": digest}
         stage.write_summary(summary)
         return summary
 

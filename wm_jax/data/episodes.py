@@ -1,4 +1,8 @@
-"""Episodes in memory, their records in the manifest, and the writer that turns them into one shard on disk."""
+"""Episodes in memory, their records in the manifest, and the writer that turns them into one shard on disk.
+
+Short episodes are recorded whole; of a long one windows are, spread over all of it (`windows.py`). Both are an
+`Episode` here: a stretch of consecutive steps.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -17,14 +21,29 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The episode that a window was recorded from.
+
+    begin: its steps before the window.
+    steps: its length.
+    score: the sum of all its rewards.
+    """
+
+    begin: int
+    steps: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Episode:
-    """One played episode of T steps.
+    """T consecutive steps of a played episode.
 
     frames: uint8 [T + 1, 64, 64, 3]; the last one is what the last action led to.
     actions: int32 [T] (positions in the action names) or float32 [T, A].
     rewards: float32 [T].
-    terminated, truncated: bool [T].
+    terminated, truncated: bool [T], as the game said: a window that ends amid the episode has neither at its end.
     seed: what the environment was reset with.
+    whole: the episode that this is a window of (None: this is all of it).
     """
 
     frames: np.ndarray
@@ -33,6 +52,7 @@ class Episode:
     terminated: np.ndarray
     truncated: np.ndarray
     seed: int
+    whole: Whole | None = None
 
     def steps(self) -> Steps:
         """All of it but the frames."""
@@ -41,14 +61,17 @@ class Episode:
 
 @dataclass(frozen=True)
 class Record:
-    """What the manifest says of one episode.
+    """What the manifest says of one episode, or of one window of it.
 
-    number: its place among all that are collected; the store shows them in this order.
+    number: of the episode, its place among all that are collected; the store shows them in this order.
     shard: name of its shard.
     first: its first frame in the shard.
     first_step: its first step in the shard.
     start: its first frame in the store.
-    steps, seed, split, score: length, seed, "train" or "test", sum of the rewards.
+    steps: that are recorded here.
+    seed, split, score: of the episode: its seed, "train" or "test", and the sum of all its rewards.
+    begin: steps of the episode before the first one here.
+    length: steps of the whole episode.
     """
 
     number: int
@@ -60,11 +83,23 @@ class Record:
     seed: int
     split: Split
     score: float
+    begin: int
+    length: int
 
     @property
     def frames(self) -> int:
         """One more than steps."""
         return self.steps + 1
+
+    @property
+    def whole(self) -> Whole | None:
+        """The episode, if this is a window of it."""
+        return None if self.steps == self.length else Whole(self.begin, self.length, self.score)
+
+    def to_json(self) -> list[Any]:
+        """For the manifest: windows say two things more."""
+        window = [] if self.whole is None else [self.begin, self.length]
+        return [self.number, self.first, self.steps, self.seed, self.split, self.score, *window]
 
 
 @dataclass(frozen=True)
@@ -90,9 +125,8 @@ class Shard:
 
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
-        episodes = [[r.number, r.first, r.steps, r.seed, r.split, r.score] for r in self.records]
         about = {"name": self.name, "frames": self.frames, "player": self.player}
-        return {**about, "files": self.stamps, "episodes": episodes}
+        return {**about, "files": self.stamps, "episodes": [record.to_json() for record in self.records]}
 
     @staticmethod
     def from_json(entry: Mapping[str, Any], start: int) -> "Shard":
@@ -104,8 +138,10 @@ class Shard:
         """
         stamps = {name: Stamp(*stamp) for name, stamp in entry["files"].items()}
         records, first_step = [], 0
-        for number, first, steps, seed, split, score in entry["episodes"]:
-            records.append(Record(number, entry["name"], first, first_step, start + first, steps, seed, split, score))
+        for number, first, steps, seed, split, score, *window in entry["episodes"]:
+            begin, length = window or (0, steps)
+            place = entry["name"], first, first_step, start + first
+            records.append(Record(number, *place, steps, seed, split, score, begin, length))
             first_step += steps
         return Shard(entry["name"], entry["frames"], stamps, entry["player"], tuple(records))
 
@@ -134,7 +170,7 @@ class ShardWriter:
         self._step_count = 0
 
     def add(self, episode: Episode, split: Split, number: int | None = None) -> None:
-        """Write one episode: `number`, or that after the one before.
+        """Write one episode, or one window of it: `number`, or that after the one before.
 
         Raises:
           ValueError: arrays of wrong shapes or types, or numbers that are not finite.
@@ -144,10 +180,11 @@ class ShardWriter:
             self._temporary.mkdir(parents=True)
             self._frames = FrameWriter(self._temporary)
         first, steps = self._frames.count, len(episode.rewards)
-        score = float(episode.rewards.sum(dtype=np.float64))
+        whole = episode.whole or Whole(0, steps, float(episode.rewards.sum(dtype=np.float64)))
         number = self._number if number is None else number
-        seed, name = int(episode.seed), self._target.name
-        self.records.append(Record(number, name, first, self._step_count, first, steps, seed, split, score))
+        place = self._target.name, first, self._step_count, first
+        about = int(episode.seed), split, whole.score, whole.begin, whole.steps
+        self.records.append(Record(number, *place, steps, *about))
         self._number = number + 1
         self._frames.add(episode.frames)
         self._steps.append(episode.steps())
@@ -194,4 +231,6 @@ class ShardWriter:
             raise ValueError("rewards or actions are not finite")
         if count == 0 or split not in get_args(Split):
             raise ValueError(f"an episode of {count} steps in split {split!r}")
+        if (whole := episode.whole) is not None and not 0 <= whole.begin <= whole.steps - count:
+            raise ValueError(f"a window of {count} steps from step {whole.begin} on, in an episode of {whole.steps}")
         self.action = action

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.data.neighbours import Neighbours
 
 
 class Batches(Protocol):
@@ -55,24 +56,30 @@ class Shuffle:
 
 
 class ResidentFrames:
-    """Frames that live on the device as uint8 [F, 64, 64, 3]; only indices travel."""
+    """Frames that live on the device as uint8 [F, 64, 64, 3]; only indices travel.
+
+    Args:
+      neighbours: says which frames lie around each: then batches are uint8 [B, 5, 64, 64, 3], see `Neighbours`.
+    """
 
     batch_axis = 1
 
-    def __init__(self, frames: np.ndarray, batch: int, seed: int):
+    def __init__(self, frames: np.ndarray, batch: int, seed: int, neighbours: Neighbours | None = None):
+        self._neighbours = neighbours
         self.data = jnp.asarray(frames)
         self._batch = batch
         self._shuffle = Shuffle(len(frames), seed)
 
     def references(self, step: int, count: int, room: int) -> np.ndarray:
-        """Indices int32 [room, B]; rows past `count` are unused."""
-        items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
-        padded = np.zeros((room, self._batch), np.int32)
-        padded[:count] = items.reshape(count, self._batch)
+        """Indices int32 [room, B], or [room, B, 5]; rows past `count` are unused."""
+        items = self._shuffle.items(step * self._batch, (step + count) * self._batch).reshape(count, self._batch)
+        chosen = items if self._neighbours is None else self._neighbours.around(items)
+        padded = np.zeros((room, *chosen.shape[1:]), np.int32)
+        padded[:count] = chosen
         return padded
 
     def fetch(self, data: jax.Array, reference: jax.Array) -> jax.Array:
-        """uint8 [B, 64, 64, 3]."""
+        """uint8 [B, 64, 64, 3], or with neighbours [B, 5, 64, 64, 3]."""
         return data[reference]
 
 
@@ -84,6 +91,7 @@ class StreamedFrames:
       count: frames in all.
       following: where the dispatch that starts at a given step ends.
       mine: the part of every batch that is read; the rest is zero. It is other processes' part.
+      neighbours: as for `ResidentFrames`.
     """
 
     batch_axis = 1
@@ -96,7 +104,9 @@ class StreamedFrames:
         seed: int,
         following: Callable[[int], int],
         mine: slice = slice(None),
+        neighbours: Neighbours | None = None,
     ):
+        self._neighbours = neighbours
         self.data = ()
         self._read, self._batch, self._following, self._mine = read, batch, following, mine
         self._shuffle = Shuffle(count, seed)
@@ -104,7 +114,7 @@ class StreamedFrames:
         self._ahead: tuple[tuple[int, int, int], Future[np.ndarray]] | None = None
 
     def references(self, step: int, count: int, room: int) -> np.ndarray:
-        """Frames uint8 [room, B, 64, 64, 3]; rows past `count` are unused."""
+        """Frames uint8 [room, B, 64, 64, 3], or [room, B, 5, 64, 64, 3]; rows past `count` are unused."""
         wanted = (step, count, room)
         if self._ahead is not None and self._ahead[0] == wanted:
             frames = self._ahead[1].result()
@@ -123,6 +133,7 @@ class StreamedFrames:
     def _load(self, step: int, count: int, room: int) -> np.ndarray:
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
         items = items.reshape(count, self._batch)[:, self._mine]
-        frames = np.zeros((room, self._batch, 64, 64, 3), np.uint8)
-        frames[:count, self._mine] = self._read(items.ravel()).reshape(*items.shape, 64, 64, 3)
+        chosen = items if self._neighbours is None else self._neighbours.around(items)
+        frames = np.zeros((room, self._batch, *chosen.shape[2:], 64, 64, 3), np.uint8)
+        frames[:count, self._mine] = self._read(chosen.ravel()).reshape(*chosen.shape, 64, 64, 3)
         return frames

@@ -7,7 +7,8 @@
 A shard is written into a temporary folder, made durable, renamed, and only then named by the manifest, so that a crash
 at any moment leaves the store as it was. Frames are protected by a crc32c each, all other files by their SHA-256.
 Episodes have numbers, and show in their order: what is played again in place of a damaged shard comes back to where it
-was. Frames are numbered through the store in the order of its shards; an episode of n steps has n + 1 frames.
+was. Frames are numbered through the store in the order of its shards; n recorded steps have n + 1 frames. Of a long
+episode there may be several windows instead of all of it: records of one number, in the order of the game.
 """
 
 import contextlib
@@ -30,7 +31,9 @@ from wm_jax.data.reader import Damage, FrameReader, damaged, damages_of, read_fi
 from wm_jax.data.shards import FRAME, Steps
 from wm_jax.errors import UserError
 
-FORMAT = "wm_jax replays 2"
+FORMAT = "wm_jax replays 3"
+READABLE = (FORMAT, "wm_jax replays 2")
+"""Format 2 had whole episodes alone."""
 START_ANEW = "start the replays anew with bin/collect --fresh"
 
 
@@ -46,7 +49,7 @@ class Lost(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Sizes of a split."""
+    """Sizes of a split: episodes that were played, and what was recorded of them."""
 
     episodes: int
     frames: int
@@ -61,7 +64,7 @@ class ReplayStore:
     Attributes:
       about: the settings that made the store.
       shards: its shards, in the order of their first episodes (with `episodes=N`: those that hold the first N ones).
-      records: its episodes, in the order of their numbers.
+      records: its episodes, or their windows, in the order of their numbers.
       lost: the episodes that were set aside and not played again since, likewise.
     """
 
@@ -130,13 +133,24 @@ class ReplayStore:
     @property
     def digest(self) -> str:
         """Identity of the episodes that are seen here: a repaired store has that of before."""
-        episodes = [[record.number, record.seed, record.steps, record.split, record.score] for record in self.records]
+        episodes = [
+            [
+                record.number,
+                record.seed,
+                record.steps,
+                record.split,
+                record.score,
+                *([record.begin] * (record.begin > 0)),
+            ]
+            for record in self.records
+        ]
         return files.identity([self.about, episodes])
 
     @property
     def unseen(self) -> int:
         """Episodes that the store holds beyond those seen here."""
-        return sum(len(entry["episodes"]) for entry in self._manifest["shards"]) - len(self.records)
+        numbers = {number for entry in self._manifest["shards"] for number, *_ in entry["episodes"]}
+        return len(numbers) - self.count().episodes
 
     @property
     def next_shard(self) -> int:
@@ -157,20 +171,21 @@ class ReplayStore:
 
     def count(self, split: Split | None = None) -> Counts:
         """Sizes of a split (None: of everything)."""
-        steps = [record.steps for record in self.records if split in (None, record.split)]
-        return Counts(len(steps), sum(steps) + len(steps), sum(steps))
+        chosen = [record for record in self.records if split in (None, record.split)]
+        steps = sum(record.steps for record in chosen)
+        return Counts(len({record.number for record in chosen}), steps + len(chosen), steps)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def episode(self, i: int) -> Episode:
-        """Episode `i`, whole."""
+        """What `records[i]` names."""
         record = self.records[i]
         steps = self.steps(i)
         frames = self._reader.take(slice(record.start, record.start + record.frames))
-        return Episode(frames, *steps, seed=record.seed)
+        return Episode(frames, *steps, seed=record.seed, whole=record.whole)
 
     def steps(self, i: int) -> Steps:
-        """Episode `i` without its frames."""
+        """`episode(i)` without its frames."""
         record = self.records[i]
         return self._shard_steps(record.shard).slice(record.first_step, record.first_step + record.steps)
 
@@ -306,13 +321,15 @@ class ReplayStore:
 
     def _load(self) -> None:
         content = files.read_manifest(self.path / "manifest.json", f"restore it from a copy, or {START_ANEW}")
-        if content.get("format") != FORMAT:
+        if content.get("format") not in READABLE:
             raise UserError(f"{self.path} holds {content.get('format')}, this program reads {FORMAT}: {START_ANEW}")
         entries, start = [], 0
         for entry in sorted(content["shards"], key=_first_episode):
             entries.append(Shard.from_json(entry, start))
             start += entry["frames"]
-        records = sorted((record for shard in entries for record in shard.records), key=lambda record: record.number)
+        records = sorted(
+            (record for shard in entries for record in shard.records), key=lambda record: (record.number, record.begin)
+        )
         there = {record.number for record in records}
         gone = [Shard.from_json(entry, 0) for entry in content["set_aside"]]
         lost = {each.number: Lost(each.number, shard.player) for shard in gone for each in shard.records}
@@ -320,9 +337,9 @@ class ReplayStore:
         self.about: dict[str, Any] = content["about"]
         self.lost = tuple(lost[number] for number in sorted(lost) if number not in there)
         self.records = tuple(record for record in records if self._limit is None or record.number < self._limit)
-        if self._limit is not None and len(self.records) < self._limit:
+        if self._limit is not None and self.count().episodes < self._limit:
             raise UserError(
-                f"{self.path} holds {len(self.records)} of the {self._limit} episodes that are needed: "
+                f"{self.path} holds {self.count().episodes} of the {self._limit} episodes that are needed: "
                 f"run bin/collect --collect.episodes {self._limit}"
             )
         seen = {record.shard for record in self.records}
@@ -377,7 +394,8 @@ class ReplayStore:
     def _name(self, shard: Shard, action: list[Any] | None) -> None:
         """Let the manifest name a shard that is on disk."""
         entries = [*self._manifest["shards"], shard.to_json()]
-        content = {**self._manifest, "action": action, "next": self.next_shard + 1, "shards": entries}
+        content = {**self._manifest, "format": FORMAT, "action": action}
+        content |= {"next": self.next_shard + 1, "shards": entries}
         files.write_manifest(self.path / "manifest.json", content)
         self._load()
 

@@ -3,18 +3,20 @@
 Its parameters are one flat vector, because evolution strategies search in vectors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from wm_jax.errors import UserError
+from wm_jax.errors import UsageError, UserError
 from wm_jax.spaces import ActionSpace, Discrete, Squash
 
 Inputs = Literal["z", "zh", "zhc"]
+Gas = Literal["sigmoid", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,30 @@ class Controller:
             x = params[begin:end].reshape(outputs, inputs) @ x + params[end : end + outputs]
             begin = end + outputs
         return x
+
+
+def with_gas(space: ActionSpace, gas: Gas) -> ActionSpace:
+    """The space with this function from C's raw output x to the gas pedal.
+
+    Args:
+      gas: sigmoid(x), or for tanh (tanh x + 1) / 2, which is sigmoid(2x), as in the code of Ha & Schmidhuber 2018.
+
+    Raises:
+      UsageError: tanh, for a space without a pedal.
+    """
+    if gas == "sigmoid":
+        return space
+    if isinstance(space, Discrete) or "sigmoid" not in space.squash:
+        raise UsageError(f"--controller.gas {gas}: only carracing has a gas pedal; leave it out")
+    # Its range is [0, 1], which `tanh` fills.
+    return replace(space, squash=tuple("tanh" if squash == "sigmoid" else squash for squash in space.squash))
+
+
+def rounded(params: Float[Array, "*lead n_params"], unit: float) -> Float[Array, "*lead n_params"]:
+    """Weights as multiples of `unit`, computed in float64; as they are for 0."""
+    if not unit:
+        return params
+    return jnp.asarray(np.round(np.asarray(params, np.float64) / unit) * unit, params.dtype)
 
 
 def to_action(space: ActionSpace, raw: Float[Array, "*lead A"]) -> Int32[Array, "*lead"] | Float32[Array, "*lead A"]:

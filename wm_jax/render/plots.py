@@ -184,6 +184,53 @@ def score_histogram(
     return Path(path)
 
 
+def seen_curve(
+    path: Path | str,
+    curve: Mapping[str, Sequence[float | None]],
+    held_out: Mapping[str, float | None],
+    title: str = "",
+) -> Path:
+    """V's error and M's surprise along the games of an agent, each beside its value on held-out replays.
+
+    Args:
+      path: PNG, written whole or not at all.
+      curve: "step"; and for each panel, "error" and "surprise", one value a step, null where there is none. A panel
+        without values is left out.
+      held_out: the values on held-out replays, by the same names, where they are known.
+      title: above the panels.
+
+    Raises:
+      ValueError: nothing to draw.
+    """
+    labels = {"error": LABELS["reconstruction"], "surprise": LABELS["nll"]}
+    names = [name for name in labels if any(map(_is_finite, curve[name]))]
+    if not names:
+        raise ValueError("the curve holds no finite number")
+    with _figure(path, height=0.9 + 2.0 * len(names)) as figure:
+        axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, name in zip(axes, names, strict=True):
+            points = [(at, y) for at, y in zip(curve["step"], curve[name], strict=True) if _is_finite(y)]
+            steps, values = np.array(points, float).T
+            marker = "o" if len(steps) == 1 else None
+            axis.plot(steps, values, color=AGENT, marker=marker, label="along the agent's games")
+            low, high = values.min(), values.max()
+            if _is_finite(reference := held_out.get(name)):
+                assert reference is not None
+                axis.axhline(reference, color=HELD_OUT, linestyle=(0, (4, 3)), label="on held-out replays")
+                low, high = min(low, reference), max(high, reference)
+            axis.margins(x=0.02)
+            if name == "error" and low > 0 and high > 8 * low:
+                axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(_thousands())
+            axis.set_ylabel(labels[name])
+        axes[0].set_title(title)
+        axes[-1].set_xlabel("steps of the game")
+        axes[-1].xaxis.set_major_formatter(_thousands())
+        _legend_below(figure, axes[0])
+        figure.align_ylabels()
+    return Path(path)
+
+
 def throughputs(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> Path:
     """One panel for each case: how much every contender gets done in a second.
 
@@ -284,7 +331,7 @@ def _evaluations(axis: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     if not len(generations):
         return
     errors = dict(zip(*_column(history, "evaluation_error"), strict=True))
-    bars = np.array([errors.get(generation, 0.0) for generation in generations])
+    bars = np.array([errors.get(generation, math.nan) for generation in generations])  # NaN draws none
     many = len(generations) > 40
     axis.errorbar(
         generations,

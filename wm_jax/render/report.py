@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from wm_jax.render import whole_file
+from wm_jax.statistics import is_approximate
 
 EMBED_LIMIT_BYTES = 25_000_000
 """A video above this is linked rather than embedded, for base64 adds a third and browsers slow down."""
@@ -59,6 +60,7 @@ def write_report(
     subtitle: str = "",
     score: Score | None = None,
     random_score: Score | None = None,
+    warnings: Sequence[str] = (),
     references: Mapping[str, float] | None = None,
     unit: str = "",
     confidence: str = "95 % interval",
@@ -66,6 +68,7 @@ def write_report(
     scores: Sequence[Media] = (),
     video: Media | None = None,
     reconstructions: Media | None = None,
+    seen: Sequence[Media] = (),
     losses: Sequence[Media] = (),
     settings: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -79,6 +82,7 @@ def write_report(
       subtitle: one line under it (preset, seed, date).
       score: the agent's, the headline.
       random_score: the random policy's on the same episodes.
+      warnings: sentences that come before everything else.
       references: named scores to compare with, such as {"solved": 900}.
       unit: what the score counts, such as "cars passed".
       confidence: what [low, high] of the scores is.
@@ -86,6 +90,7 @@ def write_report(
       scores: plots of scores (history, histogram).
       video: the agent playing; linked by relative path above `embed_limit` bytes.
       reconstructions: V's sheet.
+      seen: what V and M make of the agent's own games.
       losses: loss plots.
       settings: nested mapping, shown folded, one table for each section.
       provenance: versions, device, seed, artefact ids; values may be mappings.
@@ -101,10 +106,14 @@ def write_report(
         ("Play", _video(video, folder, embed_limit)),
         ("Learning to play", _figures(scores, "No plot of the scores.")),
         ("What V sees", _figures([reconstructions] if reconstructions else [], "No reconstructions.")),
+        ("What V and M make of the agent's games", _figures(seen, "Not looked at.")),
         ("Learning to see and to predict", _figures(losses, "No plot of the losses.")),
         ("Settings", _settings(settings)),
         ("Provenance", _table(provenance) if provenance else _note("Not recorded.")),
     ]
+    if warnings:
+        items = "".join(f"<li>{escape(warning)}.</li>" for warning in warnings)
+        sections.insert(0, ("Warnings", f'<ul class="warnings">{items}</ul>'))
     body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections)
     with whole_file(path) as temporary:
         temporary.write_text(_page(game, subtitle, body), encoding="utf-8")
@@ -144,7 +153,8 @@ def _headline(
 def _card(kind: str, name: str, score: Score, unit: str, confidence: str) -> str:
     details = []
     if (interval := _interval(score)) is not None:
-        details.append(f"{confidence} {number(interval[0])} to {number(interval[1])}")
+        approximate = "approximate " if score.episodes is not None and is_approximate(score.episodes) else ""
+        details.append(f"{approximate}{confidence} {number(interval[0])} to {number(interval[1])}")
     if score.std is not None and math.isfinite(score.std):
         details.append(f"standard deviation {number(score.std)}")
     if score.episodes is not None:
@@ -324,6 +334,8 @@ p { margin: 0 }
 a { color: var(--agent) }
 main { padding-bottom: 4rem }
 .note { color: var(--soft) }
+.warnings { margin: 0; padding: .9rem 1.3rem .9rem 2.3rem; border-left: .3rem solid #c2571a; border-radius: .3rem;
+  background: var(--card) }
 .cards { display: flex; flex-wrap: wrap; gap: 1rem }
 .card { flex: 1 1 17rem; padding: 1.1rem 1.3rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .6rem; color: var(--soft) }

@@ -1,12 +1,15 @@
 """collect: episodes of an exploring policy into the run's replay store.
 
-Shard by shard; what is in the store stays, so more episodes can be added at any time. Episode i depends on the seed,
-on i and on who plays it, wherever collection was stopped and resumed: what was lost is played again, the same.
+Every episode is played to the game's own end, so that what comes late in a game is seen; of a long one, windows are
+recorded that lie all over it (`data/windows.py`). Shard by shard; what is in the store stays, so more can be added at
+any time. Episode i depends on the seed, on i and on who plays it, wherever collection was stopped and resumed: what was
+lost is played again, the same.
 """
 
 import contextlib
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +19,16 @@ import numpy as np
 
 from wm_jax import streams
 from wm_jax.artefacts import load_agent
-from wm_jax.config import Config
-from wm_jax.data.episodes import Episode, Split
+from wm_jax.config import CollectConfig, Config
+from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import Step, open_pool
+from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
+from wm_jax.recording import Recorder
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
@@ -42,7 +46,7 @@ class Player:
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
-    """Fill the store up to `collect.episodes`; returns what is in it."""
+    """Fill the store up to `collect.episodes` and `collect.frames`; returns what is in it."""
     stage = run.stage("replays")
     settings = {
         "game": config.game,
@@ -52,25 +56,25 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     }
     if config.collect.episodes < 2:
         raise UsageError("--collect.episodes 1: one episode can't be split into train and test; give 2 or more")
-    game = collected_game(config)
+    game = find(config.game, config.env)
     player = _player(config, run, game)
     with stage.lock():
         record = {**config.model_dump(), "conversions": game.conversions}
         stage.claim(settings, {}, record)
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
-        rounds = _rounds(config, run, game, player, store)
-        if not rounds and stage.summary() is not None:
-            say(f"replays: {before.episodes:,} episodes are there already")
+        lost = _lost(config, run, game, player, store)
+        if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
+            say(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
             return {**describe(store), "episodes_added": 0}
         stage.note(record)
         with stage.timed() as watch:
-            _fill(config, game, rounds, store, stop)
-        steps = store.count().steps - before.steps
+            played = Collector(config, game, store, stop).fill(player, lost)
         summary = {
             **describe(store),
             "episodes_added": store.count().episodes - before.episodes,
-            "steps_per_second": round(steps / (time.monotonic() - began), 1),
+            "steps_played": played,
+            "steps_per_second": round(played / (time.monotonic() - began), 1),
             "seconds": watch.seconds(),
         }
         stage.write_summary(summary)
@@ -78,32 +82,42 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
 
 def describe(store: ReplayStore) -> dict[str, Any]:
-    """What a store holds."""
+    """What a store holds; `recorded` is the share of the played steps that it keeps."""
+    episodes = list({record.number: record for record in store.records}.values())
     size = sum(stamp.size for shard in store.shards for stamp in shard.stamps.values())
     return {
         "episodes": store.count().episodes,
         "train_frames": store.count("train").frames,
         "test_frames": store.count("test").frames,
-        "mean_return": round(float(np.mean([record.score for record in store.records])), 3),
+        "mean_return": round(float(np.mean([episode.score for episode in episodes])), 3),
+        "recorded": round(store.count().steps / sum(episode.length for episode in episodes), 3),
         "bytes": size,
         "compressed_to": round(size / (store.count().frames * np.prod(FRAME)), 4),
     }
 
 
-def _rounds(config: Config, run: Run, game: Game, player: Player, store: ReplayStore) -> list[tuple[Player, list[int]]]:
-    """The numbers of the episodes that the store lacks, with who plays them: lost ones, whoever played them then.
+def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplayStore) -> list[tuple[Player, list[int]]]:
+    """The numbers of the episodes that the store has lost, with who plays them again: whoever played them then.
 
     Raises:
-      UserError: lost episodes can't be played again.
+      UserError: they can't be played again.
     """
-    there = {record.number for record in store.records}
-    plan = {number: player.about for number in range(config.collect.episodes) if number not in there}
-    plan |= {number: dict(about) for number, about in store.lost}
     rounds = []
-    for about, group in itertools.groupby(sorted(plan), key=plan.__getitem__):
-        numbers = list(group)
+    for about, group in itertools.groupby(store.lost, key=lambda each: dict(each.player)):
+        numbers = [each.number for each in group]
         rounds.append((player if about == player.about else _again(config, run, game, player, about, numbers), numbers))
     return rounds
+
+
+def _lacking(settings: CollectConfig, store: ReplayStore) -> int:
+    """How many episodes more are needed, as far as that can be told from those that are there."""
+    count = store.count()
+    episodes = max(settings.episodes - count.episodes, 0)
+    if count.frames >= settings.frames:
+        return episodes
+    most = settings.episode_steps or settings.window
+    each = count.frames / count.episodes if count.episodes else most
+    return max(episodes, math.ceil((settings.frames - count.frames) / each))
 
 
 def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
@@ -126,28 +140,60 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
     )
 
 
-def _fill(config: Config, game: Game, rounds: list[tuple[Player, list[int]]], store: ReplayStore, stop: Stop) -> None:
-    """Play the episodes that the store lacks, one shard after another."""
-    if not rounds:
-        return
-    settings, done = config.collect, store.count().episodes
-    lacking = [number for _, numbers in rounds for number in numbers]
-    seeds = episode_seeds(config.seed, max(lacking) + 1)
-    slots = min(settings.slots, len(lacking))
-    with (
-        contextlib.closing(store),
-        Progress(f"collect {config.game}", done + len(lacking), "episode", done=done) as progress,
-    ):
-        for player, numbers in rounds:
-            with contextlib.closing(open_pool(game, slots, anywhere=player.about.get("anywhere", False))) as pool:
-                for start in range(0, len(numbers), slots):
-                    stop.check()
-                    shard = numbers[start : start + slots]
-                    playing = [seeds[number] for number in shard]
-                    recorder = Recorder(player.policy(playing, slots), len(playing))
-                    play(pool, playing, recorder, stop=stop, progress=progress, watch=recorder.watch)
-                    splits: list[Split] = [split_of(number, settings.test_fraction) for number in shard]
-                    store.append(recorder.episodes(playing), splits, shard, player.about)
+class Collector:
+    """Plays what the store lacks, one shard after another."""
+
+    def __init__(self, config: Config, game: Game, store: ReplayStore, stop: Stop):
+        self._config, self._game, self._store, self._stop = config, game, store, stop
+        self._numbered, self._seeds = episode_seeds(config.seed), []
+
+    def fill(self, player: Player, lost: list[tuple[Player, list[int]]]) -> int:
+        """Play the lost episodes again, then new ones until there are enough; returns the steps that were played."""
+        settings, count = self._config.collect, self._store.count()
+        in_frames = count.frames < settings.frames
+        if in_frames:
+            unit, done, total = "frame", count.frames, settings.frames
+        else:
+            unit, done = "episode", count.episodes
+            total = max(settings.episodes, done + sum(len(numbers) for _, numbers in lost))
+        played = 0
+        with (
+            contextlib.closing(self._store),
+            Progress(f"collect {self._config.game}", total, unit, done=done) as progress,
+        ):
+            meter = Meter(progress, in_frames)
+            for again, numbers in lost:
+                with self._pool(again, len(numbers)) as pool:
+                    for start in range(0, len(numbers), pool.slots):
+                        played += self._play(pool, again, numbers[start : start + pool.slots], meter)
+            if lacking := _lacking(settings, self._store):
+                # How many episodes a number of frames takes is only known afterwards: there is a slot for each of a
+                # full shard.
+                with self._pool(player, settings.slots if in_frames else lacking) as pool:
+                    while lacking := _lacking(settings, self._store):
+                        first = 1 + max((record.number for record in self._store.records), default=-1)
+                        numbers = range(first, first + min(lacking, pool.slots))
+                        played += self._play(pool, player, list(numbers), meter)
+        return played
+
+    def _pool(self, player: Player, episodes: int) -> contextlib.closing[HostPool]:
+        slots = min(self._config.collect.slots, episodes)
+        return contextlib.closing(open_pool(self._game, slots, anywhere=player.about.get("anywhere", False)))
+
+    def _play(self, pool: HostPool, player: Player, numbers: list[int], meter: "Meter") -> int:
+        """Play the episodes of these numbers into one shard; returns their steps."""
+        self._stop.check()
+        settings = self._config.collect
+        self._seeds += itertools.islice(self._numbered, max(0, max(numbers) + 1 - len(self._seeds)))
+        seeds = [self._seeds[number] for number in numbers]
+        policy, most = player.policy(seeds, pool.slots), settings.episode_steps or sys.maxsize
+        recorder = Recorder(policy, len(seeds), settings.window, most, stepped=meter.step, ended=meter.end)
+        played = play(pool, seeds, recorder, stop=self._stop, watch=recorder.watch)
+        with self._store.new_shard(player.about) as shard:
+            for number, seed, recording in zip(numbers, seeds, recorder.recordings, strict=True):
+                for episode in recording.episodes(seed):
+                    shard.add(episode, split_of(number, settings.test_fraction), number)
+        return int(played.lengths.sum())
 
 
 def _player(config: Config, run: Run, game: Game) -> Player:
@@ -166,18 +212,14 @@ def _player(config: Config, run: Run, game: Game) -> Player:
     )
 
 
-def collected_game(config: Config) -> Game:
-    """The game with the recorded episodes' length."""
-    return find(config.game, config.env).up_to(config.collect.episode_steps)
-
-
-def episode_seeds(seed: int, count: int) -> list[int]:
-    """Distinct seeds of episodes 0 .. count - 1; the first ones don't depend on `count`."""
-    seeds: dict[int, None] = {}
-    for i in range(count):
+def episode_seeds(seed: int) -> Iterator[int]:
+    """The seeds of episodes 0, 1, ...: all different."""
+    seen: set[int] = set()
+    for i in itertools.count():
         attempts = (streams.integer(seed, "collect", i, attempt) for attempt in itertools.count())
-        seeds[next(number for number in attempts if number not in seeds)] = None
-    return list(seeds)
+        found = next(number for number in attempts if number not in seen)
+        seen.add(found)
+        yield found
 
 
 def split_of(episode: int, test_fraction: float) -> Split:
@@ -185,47 +227,18 @@ def split_of(episode: int, test_fraction: float) -> Split:
     return "test" if math.ceil((episode + 1) * test_fraction) > math.ceil(episode * test_fraction) else "train"
 
 
-class Recorder:
-    """A policy that remembers what it saw and did."""
+class Meter:
+    """Shows how far collecting is: ended episodes or their recorded frames, and the steps that were played for them."""
 
-    def __init__(self, policy: Policy, episodes: int):
-        self._policy = policy
-        self._playing: dict[int, int] = {}
-        self._frames: list[list[np.ndarray]] = [[] for _ in range(episodes)]
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(episodes)]
-        self._steps: list[list[tuple[float, bool, bool]]] = [[] for _ in range(episodes)]
+    def __init__(self, progress: Progress, in_frames: bool):
+        self._progress, self._in_frames = progress, in_frames
+        self._steps = 0
 
-    def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
-        """Remember who plays what."""
-        self._policy.start(slots, episodes)
-        self._playing.update(zip(slots.tolist(), episodes.tolist(), strict=True))
+    def step(self, count: int) -> None:
+        """So many steps more were played."""
+        self._steps += count
+        self._progress.advance(0, steps=self._steps)
 
-    def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Remember the frames and the policy's actions."""
-        actions = self._policy.act(ids, frames)
-        for slot, frame, action in zip(ids.tolist(), frames, actions, strict=True):
-            self._frames[self._playing[slot]].append(frame.copy())
-            self._actions[self._playing[slot]].append(action)
-        return actions
-
-    def watch(self, step: Step, done: np.ndarray) -> None:
-        """Remember rewards and ends, and each episode's last frame."""
-        for i, slot in enumerate(step.ids.tolist()):
-            episode = self._playing[slot]
-            self._steps[episode].append((float(step.reward[i]), bool(step.terminated[i]), bool(step.truncated[i])))
-            if done[i]:
-                self._frames[episode].append(step.frames[i].copy())
-
-    def episodes(self, seeds: list[int]) -> Iterator[Episode]:
-        """What was recorded, one episode per seed; its frames are let go of with each, to save memory."""
-        for episode, seed in enumerate(seeds):
-            rewards, terminated, truncated = zip(*self._steps[episode], strict=True)
-            frames, self._frames[episode] = np.stack(self._frames[episode]), []
-            yield Episode(
-                frames=frames,
-                actions=np.stack(self._actions[episode]),
-                rewards=np.array(rewards, np.float32),
-                terminated=np.array(terminated),
-                truncated=np.array(truncated),
-                seed=seed,
-            )
+    def end(self, frames: int) -> None:
+        """An episode has ended, of which so many frames are kept."""
+        self._progress.advance(frames if self._in_frames else 1, steps=self._steps)

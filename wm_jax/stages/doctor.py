@@ -213,14 +213,13 @@ _PROBES = (
     ("kernels in C", "kernels", _JAX_SECONDS, "do without them: V, M and CarRacing are slow on CPU", False),
     _game_probe("CarRacing, training", "carracing", "training"),
     _game_probe("CarRacing, official", "carracing", "official"),
-    _game_probe("Atari, training", "enduro", "training"),
-    _game_probe("Atari, official", "enduro", "official"),
+    _game_probe("Atari", "enduro", "training"),
     _game_probe("Procgen", "chaser", "training"),
     _game_probe("Gymnasium by id", "gymnasium:CarRacing-v3", "training"),
     *[("GPU", "gpu", _JAX_SECONDS, f"unset JAX_PLATFORMS; update the NVIDIA driver; or {_REINSTALL}", False)] * _NVIDIA,
     ("videos", "video", _GAME_SECONDS, f"do without videos, or {_REINSTALL}", False),
 )
-"""Name, task, seconds, remedy, essential: one game of each family, in each of its implementations."""
+"""Name, task, seconds, remedy, essential: one game of each family, in each of the implementations that it has by default."""
 
 
 def _print(check: Check) -> None:

@@ -5,6 +5,8 @@ player on each game, as it is finished: nothing is played twice, whatever is ask
 
     official.json          the agent's score on the official game, beside the random policy's; official.png, its plot
     official-agent.json    the agent's episodes there; official-random.json, the random policy's
+    official-seen.json     V's error and M's surprise along the agent's first games, with a curve over their steps
+                           (official-seen.png) and the frames with the largest errors (official-worst.png)
     official-film.json     what official.mp4 shows
     training*              likewise, on the game that the agent was trained on
 """
@@ -17,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax import streams
+from wm_jax import inspection
 from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config, EnvConfig, EvaluateConfig
 from wm_jax.envs.games import Game, find, is_official, is_transfer, official
@@ -26,17 +28,25 @@ from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say
 from wm_jax.process import cores
+from wm_jax.recording import Recorder
 from wm_jax.render.game import record_game
-from wm_jax.render.plots import score_histogram
+from wm_jax.render.plots import score_histogram, seen_curve
+from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run, Stage, now
+from wm_jax.statistics import STATISTICS, is_approximate, statistics
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
-STATISTICS = ("mean", "std", "median", "min", "max", "ci_low", "ci_high")
-RESAMPLES = 10_000
 SLOTS_PER_CORE = 16
 """Enough for batches that the network likes; an environment takes 4 MB (Gymnasium's CarRacing)."""
+LOOKED_WINDOW, LOOKED_STEPS = 250, 4000
+"""Of longer games windows of so many steps are looked at, so many steps in all: frames are kept in memory."""
+WORST_FRAMES = 16
+WARN_ERROR = 2.0
+"""V's error along the agent's games is worth a warning where it is this many times that on held-out replays."""
+WARN_MOVING = 0.25
+"""V's share of what moves (`vision.Moving.explained`) is worth a warning below this: near 0, it draws none of it."""
 SAVED_TOGETHER = 2
 """Episodes for each slot between two saves: with more than one, a slot that ends early isn't idle until the save."""
 
@@ -49,11 +59,15 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     with stage.lock():
         stage.start_anew()
         for on in _asked(config.evaluate.on, game):
-            sitting = Sitting(on, game, world, controller, about["digest"], config.evaluate, stage, stop)
+            sitting = Sitting(on, game, world, controller, about["digest"], config, run, stop)
             sitting.score()
+            if config.evaluate.looked_at:
+                sitting.look()
             if config.evaluate.video:
                 sitting.film()
         summary = _summary(stage, about["digest"])
+        for warning in summary["warnings"]:
+            say(f"warning: {warning}")
         stage.write_summary(summary)
     return summary
 
@@ -81,9 +95,19 @@ class Sitting:
     world: World
     controller: jax.Array
     weights: str
-    settings: EvaluateConfig
-    stage: Stage
+    config: Config
+    run: Run
     stop: Stop
+
+    @property
+    def settings(self) -> EvaluateConfig:
+        """The stage's own."""
+        return self.config.evaluate
+
+    @property
+    def stage(self) -> Stage:
+        """Where the results lie."""
+        return self.run.stage("evaluation")
 
     @property
     def game(self) -> Game:
@@ -118,6 +142,44 @@ class Sitting:
             result["random"] = {**statistics(scores), "scores": [round(score, 3) for score in random["scores"]]}
             result["seconds"] = round(result["seconds"] + random["seconds"], 1)
         self._write(result)
+
+    def look(self) -> None:
+        """Look through V and M at the agent's first games; see `inspection.py`."""
+        name, curve, sheet = f"{self.on}-seen.json", f"{self.on}-seen.png", f"{self.on}-worst.png"
+        made = {"weights": self.weights, "games": self.settings.looked_at, **self._rules()}
+        if _kept(self.stage, name, made) and all((self.stage.path / each).exists() for each in (curve, sheet)):
+            return
+        self.stage.set_aside(name, curve, sheet)
+        watch, seeds = Stopwatch(), [FIRST_SEED + i for i in range(self.settings.looked_at)]
+        recorder = Recorder(self._agent(seeds, len(seeds)), len(seeds), LOOKED_WINDOW, LOOKED_STEPS)
+        with (
+            contextlib.closing(self._open(len(seeds))) as pool,
+            Progress(f"look at {self.on}", len(seeds), "episode") as progress,
+        ):
+            play(pool, seeds, recorder, stop=self.stop, progress=progress, watch=recorder.watch)
+        inspector = inspection.Inspector(self.world, self.config.memory.sequence)
+        stretches = [
+            stretch for game, seed in zip(recorder.recordings, seeds, strict=True) for stretch in game.episodes(seed)
+        ]
+        looked = [inspector.look(stretch) for stretch in stretches]
+        held_out, over = self._held_out(), inspection.curve(looked)
+        seen_curve(self.stage.path / curve, over, held_out, f"What V and M make of {len(seeds)} games of the agent")
+        worst = inspection.worst(looked, WORST_FRAMES)
+        reconstruction_sheet(
+            np.stack([stretches[i].frames[place] for i, place in worst]),
+            np.stack([looked[i].decoded[place] for i, place in worst]),
+            self.stage.path / sheet,
+            title="The largest errors along the agent's games, real above decoded",
+        )
+        record = {"made": made, **inspection.figures(looked), "held_out": held_out, "curve": over}
+        self.stage.write_record(name, record | {"seconds": watch.seconds()})
+
+    def _held_out(self) -> dict[str, float | None]:
+        """V's error and M's surprise on held-out replays, as their training ended with; none for untrained ones."""
+        trained = self.config.controller.world == "trained"
+        names = {"error": ("vae", "test_reconstruction"), "surprise": ("memory", "test_nll")}
+        summaries = {stage: (self.run.stage(stage).summary() or {}) if trained else {} for stage, _ in names.values()}
+        return {name: summaries[stage].get(figure) for name, (stage, figure) in names.items()}
 
     def film(self) -> None:
         """Record the first episode on video."""
@@ -184,6 +246,7 @@ class Sitting:
 def _summary(stage: Stage, weights: str) -> dict[str, Any]:
     """The agent's results on both games, whenever they were played."""
     summary: dict[str, Any] = {}
+    warnings: list[str] = []
     seconds = 0.0
     for on in ("official", "training"):
         result = _read(stage, f"{on}.json")
@@ -191,10 +254,50 @@ def _summary(stage: Stage, weights: str) -> dict[str, Any]:
             continue
         shown = ("transfer", "cut_short", "episodes", *STATISTICS, "mean_length")
         summary |= {f"{on}_{name}": result[name] for name in shown}
+        summary[f"{on}_ci_approximate"] = is_approximate(result["episodes"])
         summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
-        film = _read(stage, f"{on}-film.json")
-        seconds += result["seconds"] + (film["seconds"] if film.get("made", {}).get("weights") == weights else 0)
-    return {**summary, "seconds": round(seconds, 1)}
+        seen, film = (_made_by(stage, f"{on}-{what}.json", weights) for what in ("seen", "film"))
+        if seen:
+            summary |= {f"{on}_{name}": seen[name] for name in ("error", "surprise", "moving_explained")}
+            summary |= {f"{on}_held_out_{name}": value for name, value in seen["held_out"].items()}
+        seconds += result["seconds"] + seen.get("seconds", 0) + film.get("seconds", 0)
+        warnings += _warnings(on, result, seen)
+    return {**summary, "warnings": warnings, "seconds": round(seconds, 1)}
+
+
+def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str]:
+    """What somebody who reads the score must know, with the remedy."""
+    found, game = [], f"the {on} game"
+    error, held_out = seen.get("error"), seen.get("held_out", {}).get("error")
+    if error is not None and held_out is not None and error > WARN_ERROR * held_out:
+        points = [(y, at) for at, y in zip(seen["curve"]["step"], seen["curve"]["error"], strict=True) if y is not None]
+        found.append(
+            f"on {game} V's error is {error:,.4g}, {error / held_out:.1f} times that on held-out replays "
+            f"({held_out:,.4g}), and worst around step {max(points)[1]:,.0f}: it has not seen what the agent meets. "
+            "Add episodes of the agent (bin/collect --collect.policy agent) or more of random play, then train V and "
+            "what follows anew"
+        )
+    random = result.get("random", {})
+    low, high = result.get("ci_low"), random.get("ci_high")
+    if low is not None and high is not None and low <= high:
+        found.append(
+            f"on {game} the agent's score ({result['mean']:,.4g}, interval from {low:,.4g}) does not lie above the "
+            f"random policy's ({random['mean']:,.4g}, up to {high:,.4g}): look at V's sheet first, since C can't act "
+            "on what V does not draw; then evolve longer, or play more episodes"
+        )
+    moving = seen.get("moving_explained")
+    if moving is not None and moving < WARN_MOVING:
+        found.append(
+            f"on {game} V draws {max(moving, 0):.0%} of what moves (of its variance around the background): it hardly "
+            "sees what the game is about. Collect more frames, train V longer, or give --vae.moving_weight"
+        )
+    return found
+
+
+def _made_by(stage: Stage, name: str, weights: str) -> dict[str, Any]:
+    """The record of that name, if it is of the agent with these weights; else nothing."""
+    record = _read(stage, name)
+    return record if record.get("made", {}).get("weights") == weights else {}
 
 
 def _kept(stage: Stage, name: str, made: dict[str, Any]) -> dict[str, Any]:
@@ -213,14 +316,3 @@ def _read(stage: Stage, name: str) -> dict[str, Any]:
     except UserError as error:
         say(f"evaluation: {error}; passed over")
         return {}
-
-
-def statistics(scores: np.ndarray) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1), median, extremes, and the 95 % bootstrap interval of the mean."""
-    random = streams.generator(0, "bootstrap")
-    means = [scores[random.integers(0, len(scores), len(scores))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    std = scores.std(ddof=1) if len(scores) > 1 else 0.0
-    figures = (scores.mean(), std, np.median(scores), scores.min(), scores.max(), low, high)
-    rounded = (round(float(figure), 3) for figure in figures)
-    return {"episodes": len(scores), **dict(zip(STATISTICS, rounded, strict=True))}

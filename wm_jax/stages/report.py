@@ -13,8 +13,9 @@ from wm_jax.interrupt import Stop
 from wm_jax.lineage import settle
 from wm_jax.metrics import read_metrics
 from wm_jax.render.plots import loss_curves, score_history
-from wm_jax.render.report import Media, Score, StageRow, write_report
+from wm_jax.render.report import Media, Score, StageRow, number, write_report
 from wm_jax.run import Run, made_with, now
+from wm_jax.statistics import is_approximate
 
 TITLES = {
     "replays": "Collect",
@@ -26,11 +27,18 @@ TITLES = {
 }
 FACTS = {
     "replays": ("episodes", "train_frames", "mean_return"),
-    "vae": ("steps", "test_reconstruction", "test_kl", "active_units"),
+    "vae": ("steps", "test_reconstruction", "test_moving_explained", "test_kl", "active_units"),
     "latents": ("frames",),
     "memory": ("steps", "test_nll"),
-    "controller": ("generations", "parameters", "best_score"),
-    "evaluation": ("official_episodes", "official_mean", "training_episodes", "training_mean"),
+    "controller": ("generations", "parameters", "best_score", "confirmed_score"),
+    "evaluation": (
+        "official_episodes",
+        "official_mean",
+        "official_error",
+        "official_moving_explained",
+        "training_episodes",
+        "training_mean",
+    ),
 }
 """What the report says of each stage, from its summary."""
 
@@ -51,6 +59,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         references={"solved": game.solved} if game.solved is not None else {},
         unit=game.unit,
         stages=[_row(run, name) for name in chain],
+        warnings=[warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])],
         scores=[*_history(run, headline, game.unit), *_histograms(run, evaluations)],
         video=_media(
             _film(run, weights["controller"]),
@@ -61,6 +70,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "Held-out frames above their reconstructions",
             "Real above decoded.",
         ),
+        seen=_seen(run, weights["controller"]),
         losses=[curve for name in ("vae", "memory") if name in chain for curve in _losses(run, name)],
         settings=settle(config, run, "evaluation").model_dump(),
         provenance={
@@ -74,6 +84,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if result is not None:
             summary |= {f"{on}_mean": result["mean"], f"{on}_std": result["std"], f"{on}_episodes": result["episodes"]}
             summary |= {f"{on}_random_mean": result["random"]["mean"]} if "random" in result else {}
+    summary["warnings"] = [
+        warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])
+    ]
     summary["seconds"] = round(sum((run.stage(name).summary() or {}).get("seconds") or 0 for name in chain), 1)
     return summary
 
@@ -93,10 +106,27 @@ def _film(run: Run, weights: str | None) -> Path | None:
     return None
 
 
+def _seen(run: Run, weights: str | None) -> list[Media]:
+    """What V and M make of this agent's games."""
+    found = []
+    for on in ("official", "training"):
+        record = run.stage("evaluation").record(f"{on}-seen.json")
+        if record is None or record["made"]["weights"] != weights:
+            continue
+        games, folder = f"{record['made']['games']} games of the agent on the {on} game", run.path / "evaluation"
+        curve = _media(folder / f"{on}-seen.png", f"V's error and M's surprise along {games}", f"Along {games}.")
+        sheet = _media(folder / f"{on}-worst.png", f"Frames with V's largest errors along {games}")
+        found += [media for media in (curve, sheet) if media is not None]
+    return found
+
+
 def _score(result: dict[str, Any]) -> Score | None:
     if not result:
         return None
-    return Score(result["mean"], result["ci_low"], result["ci_high"], result["std"], result["episodes"])
+    # What an earlier version wrote of a single episode has an interval without width.
+    several = result["episodes"] > 1
+    low, high, std = (result[name] if several else None for name in ("ci_low", "ci_high", "std"))
+    return Score(result["mean"], low, high, std, result["episodes"])
 
 
 def _row(run: Run, name: str) -> StageRow:
@@ -104,7 +134,18 @@ def _row(run: Run, name: str) -> StageRow:
     if summary is None:
         return StageRow(TITLES[name], done=False)
     facts = {key.replace("_", " "): summary[key] for key in FACTS[name] if summary.get(key) is not None}
+    if "confirmed score" in facts:
+        facts["confirmed score"] = _confirmed(summary)
     return StageRow(TITLES[name], summary.get("seconds"), facts)
+
+
+def _confirmed(summary: dict[str, Any]) -> str:
+    """The kept mean's score on episodes that never chose it, with its interval and how much that is to be trusted."""
+    score, error, episodes = (summary[f"confirmed_{name}"] for name in ("score", "error", "episodes"))
+    if error is None:
+        return f"{number(score)}, of one episode"
+    approximate = ", approximate" if is_approximate(episodes) else ""
+    return f"{number(score)} \N{PLUS-MINUS SIGN} {number(error)} (95 % interval{approximate}; {episodes:,} episodes)"
 
 
 def _media(path: Path | None, alt: str, caption: str = "") -> Media | None:

@@ -1,7 +1,9 @@
 """train_controller: C evolves on the game, V and M fixed.
 
-All candidates of a generation play the same episodes. What is kept as best is the search distribution's *mean*, by its
-score on separate episodes: the best sample of a generation is mostly the luckiest one.
+All candidates of a generation play the same episodes (`controller.seeds` says otherwise). What is kept as best is the
+search distribution's *mean*, by its score on separate episodes: the best sample of a generation is mostly the luckiest
+one. That score is the largest of many on the same episodes, so it flatters what was kept: at the end, the kept mean is
+scored once more, on episodes that never chose anything.
 
 Several processes (`hosts.py`) play a share of the episodes each, on host environments and devices of their own. All
 get all returns and tell them to their own copies of the search, which therefore stay the same, bit for bit.
@@ -21,13 +23,15 @@ from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.host.pool import HostPool, open_pool
-from wm_jax.errors import UserError
+from wm_jax.errors import UsageError, UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.models.controller import rounded, with_gas
 from wm_jax.played import Played
 from wm_jax.rollout import AgentPolicy, play
 from wm_jax.run import Run
+from wm_jax.statistics import half_width, is_approximate
 from wm_jax.training import resume
 
 SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environments": "environments_share"}
@@ -87,6 +91,22 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         return summary
 
 
+def accept(config: Config) -> None:
+    """Refuse settings that don't fit each other or the game, before anything is played.
+
+    Raises:
+      UsageError: the first of them.
+    """
+    settings = config.controller
+    if settings.seeds == "paired" and settings.population % 2:
+        raise UsageError(
+            f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "
+            "or other seeds"
+        )
+    if settings.gas != "sigmoid":
+        with_gas(find(config.game, config.env).actions, settings.gas)
+
+
 def training_game(config: Config) -> Game:
     """The game with episodes as long as in training."""
     return find(config.game, config.env).up_to(config.controller.episode_steps)
@@ -101,7 +121,7 @@ def _evolution(config: Config, world: World) -> Evolution:
 def _evolve(
     config: Config, run: Run, game: Game, world: World, evolution: Evolution, stop: Stop
 ) -> tuple[Search, jax.Array, dict[str, Any]]:
-    """The search at its end, the mean it ended with, and the last generation's figures."""
+    """The search at its end, the mean it ended with, and the figures of the last generation and of what is kept."""
     stage, settings = run.stage("controller"), config.controller
     start = Search(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
     begun = resume(stage, start, settings.generations, "generation")
@@ -137,7 +157,10 @@ def _evolve(
             search, evaluation = arena.evaluate_mean(search)
             figures |= evaluation
             checkpoints.save(generation, search, begun.record(figures, generation))
-    return search, evolution.mean(search.evolution), {**figures, "seconds": begun.watch.seconds()}
+        # All that this depends on is in the checkpoint: where it is stopped, it is begun again.
+        figures |= arena.confirm(search, stop)
+    latest = rounded(evolution.mean(search.evolution), settings.rounding)
+    return search, latest, {**figures, "seconds": begun.watch.seconds()}
 
 
 @dataclass(frozen=True)
@@ -150,34 +173,69 @@ class Arena:
     pool: HostPool
 
     def play_generation(self, search: Search, generation: int, stop: Stop) -> tuple[Search, dict[str, Any]]:
-        """Ask, play, tell: candidate p plays episode e in place p * E + e."""
+        """Ask, play, tell: candidate p plays episode e in place p * E + e.
+
+        The search is told of the candidates as it asked for them; they play as they are kept, rounded. Weight decay is
+        the search's business alone: the figures are scores.
+        """
         settings = self.config.controller
         asked, population = self.evolution.ask(search.evolution)
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
-        seeds = self._seeds(generation, settings.episodes) * settings.population
+        seeds = self.episode_seeds(generation)
         steps = settings.short_steps if generation < settings.short_generations else 0
-        played = self._play(population, candidates, seeds, steps=steps, patience=settings.patience, stop=stop)
+        playing = rounded(population, settings.rounding)
+        played = self._play(playing, candidates, seeds, steps=steps, patience=settings.patience, stop=stop)
         returns = played.returns.reshape(settings.population, settings.episodes)
-        search = search._replace(evolution=self.evolution.tell(asked, returns))
+        decay = settings.weight_decay * np.square(np.asarray(population, np.float64)).mean(1, keepdims=True)
+        search = search._replace(evolution=self.evolution.tell(asked, returns - decay))
         scores = _scores(returns.mean(1))
         return search, scores | played.figures() | {"not_finite": int(search.evolution.failed)}
 
     def evaluate_mean(self, search: Search) -> tuple[Search, dict[str, Any]]:
         """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
-        mean = self.evolution.mean(search.evolution)
-        seeds = self._seeds("evaluation", self.config.controller.evaluate_episodes)
+        settings = self.config.controller
+        mean = rounded(self.evolution.mean(search.evolution), settings.rounding)
+        seeds = self._seeds("evaluation", count=settings.evaluate_episodes)
         # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
         returns = self._play(mean, np.zeros(len(seeds), np.int32), seeds).returns
         score = jnp.float32(returns.mean())
         if score > search.best_score:
             search = search._replace(best=mean, best_score=score)
-        return search, {
-            "evaluation_mean": round(float(returns.mean()), 3),
-            "evaluation_error": round(float(1.96 * returns.std() / np.sqrt(len(returns))), 3),
+        return search, {"evaluation_mean": round(float(returns.mean()), 3), "evaluation_error": _error(returns)}
+
+    def confirm(self, search: Search, stop: Stop) -> dict[str, Any]:
+        """The score of the mean that is kept, on episodes that neither search nor choice has seen."""
+        settings = self.config.controller
+        seeds = self._seeds("confirmation", count=settings.confirm_episodes or settings.evaluate_episodes)
+        mine = hosts.share(len(seeds))
+        with Progress("confirmation", mine.stop - mine.start, "episode") as progress:
+            played = self._play(search.best, np.zeros(len(seeds), np.int32), seeds, stop=stop, progress=progress)
+        score, error = round(float(played.returns.mean()), 2), _error(played.returns)
+        doubtful = is_approximate(len(seeds))
+        spread = "" if error is None else f" +- {error:.4g}{' (approximate)' if doubtful else ''}"
+        say(
+            f"controller: the kept mean scores {score:.4g}{spread} on {len(seeds):,} episodes that never chose it "
+            f"({float(search.best_score):.4g} on those that did)"
+        )
+        return {
+            "confirmed_score": score,
+            "confirmed_error": error,
+            "confirmed_episodes": len(seeds),
+            "confirmed_approximate": doubtful,
         }
 
-    def _seeds(self, occasion: int | str, count: int) -> list[int]:
-        return [streams.integer(self.config.seed, "controller", occasion, episode) for episode in range(count)]
+    def episode_seeds(self, generation: int) -> list[int]:
+        """Seeds of a generation's episodes: candidate p's episode e in place p * E + e."""
+        settings = self.config.controller
+        population, episodes = settings.population, settings.episodes
+        if settings.seeds == "shared":
+            return self._seeds(generation, count=episodes) * population
+        different = population // 2 if settings.seeds == "paired" else population
+        seeds = [self._seeds(generation, "candidate", p, count=episodes) for p in range(different)]
+        return [seed for p in range(population) for seed in seeds[p % different]]
+
+    def _seeds(self, *occasion: int | str, count: int) -> list[int]:
+        return [streams.integer(self.config.seed, "controller", *occasion, episode) for episode in range(count)]
 
     def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> Played:
         """All episodes: this process plays its share, and gets the others' results; `how` is for `rollout.play`."""
@@ -191,6 +249,12 @@ class Arena:
         policy = AgentPolicy(self.world.agent, params, candidates[mine], seeds[mine], self.pool.slots)
         shares = hosts.together(lambda: play(self.pool, seeds[mine], policy, **how))
         return Played.together(shares)
+
+
+def _error(returns: np.ndarray) -> float | None:
+    """Half the width of the 95 % interval of their mean."""
+    error = half_width(returns)
+    return None if error is None else round(error, 3)
 
 
 def _scores(scores: np.ndarray) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax import hosts, streams
+from wm_jax import hosts, streams, vision
 from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
+from wm_jax.data.neighbours import MIDDLE, Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import find
@@ -21,6 +22,7 @@ from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import loss_and_grad
+from wm_jax.models.vae.losses import background
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
 from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
@@ -28,6 +30,12 @@ from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
 SHEET_FRAMES = 24
+STRETCHES, STRETCH, EVERY = 30, 100, 10
+"""What moves is looked at in so many stretches of so many held-out frames, in every tenth of them."""
+WARN_ERROR = 2.0
+"""The held-out error is worth a warning where it is this many times the training error."""
+WARN_MOVING = 0.25
+"""So is a share of what moves (`vision.Moving.explained`) below this."""
 DRIVING = {"policy", "hold", "anywhere", "episode_steps"}
 """Settings of `collect` that decide what fresh frames show."""
 ACTIVE_VARIANCE = 0.01
@@ -46,7 +54,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
-        return Task(_gradient(graphdef), optimizer, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
+        task = Task(_gradient(graphdef, settings.moving_weight > 0), optimizer, _batches(config, store, seed))
+        return task, Look(graphdef, store, sheet, seed)
 
     recipe = Recipe(
         settings=settings,
@@ -58,6 +67,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
         extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": sheet.name},
+        warn=warnings,
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
     )
     return train(stage, recipe, config, stop)
@@ -68,13 +78,15 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
         return _fresh(config, seed)
     count = store.count("train").frames
     size = count * 64 * 64 * 3
+    lengths = np.array([record.frames for record in store.records if record.split == "train"])
+    neighbours = Neighbours(lengths) if config.vae.moving_weight else None
     if size <= config.data.device_budget_gb * 1e9:
         say(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
-        return ResidentFrames(store.frames("train"), config.vae.batch, seed)
+        return ResidentFrames(store.frames("train"), config.vae.batch, seed, neighbours)
     say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following = Schedule.of(config.vae).next_stop
     batch, mine = config.vae.batch, hosts.share(config.vae.batch)
-    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine)
+    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine, neighbours)
 
 
 def accept(config: Config) -> None:
@@ -88,6 +100,11 @@ def accept(config: Config) -> None:
     otherwise = "give --vae.frames replays"
     if config.env.backend != "device":
         raise UsageError(f"--vae.frames fresh: only carracing with --env.backend device has them; {otherwise}")
+    if config.vae.moving_weight:
+        raise UsageError(
+            f"--vae.moving_weight {config.vae.moving_weight}: what moves in fresh frames is not known, for they come "
+            f"mixed; leave it out, or {otherwise}"
+        )
     if config.collect.policy == "agent":
         raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't drive for them; {otherwise}")
 
@@ -110,20 +127,24 @@ def _fresh(config: Config, seed: int) -> Batches:
     )
 
 
-def _gradient(graphdef: Any) -> Any:
+def _gradient(graphdef: Any, moving: bool) -> Any:
+    """What `Task` wants; `moving`: batches come with their neighbours."""
+
     def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any]:
-        (_, metrics), gradients = loss_and_grad(graphdef, params, batch, key)
+        frames, still = (batch[:, MIDDLE], background(batch)) if moving else (batch, None)
+        (_, metrics), gradients = loss_and_grad(graphdef, params, frames, key, still)
         return metrics, carry, gradients
 
     return gradient
 
 
 class Look:
-    """Errors on held-out and training frames, active units, and a sheet of reconstructions of held-out frames."""
+    """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
 
     def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):
         self._sheet = sheet
         self._frames = {split: _sample(store, split, seed) for split in SPLITS}
+        self._stretches = _stretches(store)
 
         @jax.jit
         def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
@@ -143,7 +164,45 @@ class Look:
             if split == "test":
                 figures["active_units"] = int(jnp.sum(jnp.var(mean, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
-        return figures
+        moving = vision.Moving.together([self._motion(params, frames) for frames in self._stretches])
+        return figures | {"test_moving_explained": moving.explained}
+
+    def _motion(self, params: Any, frames: np.ndarray) -> vision.Moving:
+        """How V draws what moves in consecutive frames."""
+        padded = np.zeros((STRETCH, *frames.shape[1:]), np.uint8)
+        padded[: len(frames)] = frames
+        decoded = np.asarray(self._look(params, padded, jax.random.key(0))[2])[: len(frames)]
+        return vision.moving(frames, decoded, np.arange(0, len(frames), EVERY))
+
+
+def _stretches(store: ReplayStore) -> list[np.ndarray]:
+    """Consecutive held-out frames uint8 [F, 64, 64, 3] each, out of the middle of episodes all over the split."""
+    lengths = np.array([record.frames for record in store.records if record.split == "test"])
+    found = []
+    for i in vision.spread(len(lengths), STRETCHES).tolist():
+        count = min(int(lengths[i]), STRETCH)
+        first = int(lengths[:i].sum()) + (int(lengths[i]) - count) // 2
+        found.append(store.read("test", np.arange(first, first + count)))
+    return found
+
+
+def warnings(figures: dict[str, Any]) -> list[str]:
+    """What somebody who uses this V must know, with the remedy."""
+    found = []
+    train, test = figures["train_reconstruction"], figures["test_reconstruction"]
+    if test > WARN_ERROR * train:
+        found.append(
+            f"V's error is {test:,.4g} on held-out frames, {test / train:.1f} times that on training frames "
+            f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
+            "anew with --fresh"
+        )
+    if figures["test_moving_explained"] < WARN_MOVING:
+        found.append(
+            f"V draws {max(figures['test_moving_explained'], 0):.0%} of what moves in held-out frames (of its variance "
+            "around the background): small things are missing, see reconstructions.png. Train it longer, on more "
+            "frames, or with --vae.moving_weight"
+        )
+    return found
 
 
 def _sample(store: ReplayStore, split: Split, seed: int) -> np.ndarray:

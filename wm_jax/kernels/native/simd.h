@@ -8,6 +8,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { LANES = 16, ROWS = 12 }; /* 32 registers: ROWS * 2 sums, 2 columns, 1 factor */
@@ -30,6 +35,22 @@ typedef float unaligned_vec __attribute__((vector_size(LANES * 4), aligned(4), m
 
 INLINE vec load(const float *p) { return *(const unaligned_vec *)p; }
 INLINE void store(float *p, vec x) { *(unaligned_vec *)p = x; }
+
+/* factor * x + sum, by one instruction where there is one. Left to the compiler, whether a product and a sum become one
+ * would depend on the loop around them (GCC's tuning for some processors avoids it), and with it a row's last bits on how
+ * many rows a tile has. */
+INLINE vec multiply_add(float factor, vec x, vec sum) {
+  const vec factors = factor - (vec){0};
+#if defined(__FMA__) && defined(__AVX512F__)
+  return (vec)_mm512_fmadd_ps((__m512)factors, (__m512)x, (__m512)sum);
+#elif defined(__FMA__)
+  return (vec)_mm256_fmadd_ps((__m256)factors, (__m256)x, (__m256)sum);
+#elif defined(__aarch64__)
+  return (vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)factors, (float32x4_t)x);
+#else
+  return factors * x + sum;
+#endif
+}
 
 /* The first `count` lanes; the others are 0 and their memory is not touched. */
 INLINE vec load_part(const float *p, int count) {

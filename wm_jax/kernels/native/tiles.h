@@ -17,7 +17,7 @@ INLINE void accumulate(const int rows, const int vecs, vec sums[][4], const floa
     UNROLL for (int v = 0; v < vecs; v++) column[v] = load(b + v * LANES);
     UNROLL for (int r = 0; r < rows; r++) {
       const float factor = base[r / 3][r % 3 * stride];
-      UNROLL for (int v = 0; v < vecs; v++) sums[r][v] += column[v] * factor;
+      UNROLL for (int v = 0; v < vecs; v++) sums[r][v] = multiply_add(factor, column[v], sums[r][v]);
     }
     UNROLL for (int q = 0; q < (rows + 2) / 3; q++) base[q]++;
     b += columns;
@@ -133,7 +133,8 @@ typedef struct {
           vec column[V];                                                                                         \
           UNROLL for (int v = 0; v < V; v++)                                                                     \
             column[v] = full ? load(b + v * LANES) : load_part(b + v * LANES, left - v * LANES);                 \
-          UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) sums[r][v] += column[v] * a[r];  \
+          UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                  \
+            sums[r][v] = multiply_add(a[r], column[v], sums[r][v]);                                              \
         }                                                                                                        \
       }                                                                                                          \
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                        \

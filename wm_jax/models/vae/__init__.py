@@ -28,9 +28,18 @@ class Vae(Protocol):
         ...
 
     def loss(
-        self, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""], *, training: bool = True
+        self,
+        frames: UInt8[Array, "B 64 64 3"],
+        key: Key[Array, ""],
+        *,
+        training: bool = True,
+        still: UInt8[Array, "B 64 64 3"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss; and metrics with at least loss, reconstruction, kl."""
+        """The loss; and metrics with at least loss, reconstruction, kl.
+
+        Args:
+          still: the background of every frame, where the pixels that differ from it count more.
+        """
         ...
 
 
@@ -43,19 +52,24 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
 
 
 def loss_and_grad(
-    graphdef: nnx.GraphDef, params: Any, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""]
+    graphdef: nnx.GraphDef,
+    params: Any,
+    frames: UInt8[Array, "B 64 64 3"],
+    key: Key[Array, ""],
+    still: UInt8[Array, "B 64 64 3"] | None = None,
 ) -> tuple[tuple[Float[Array, ""], dict[str, Float[Array, ""]]], Any]:
     """The training loss and its gradient; to be called inside `jax.jit`.
 
     Args:
       graphdef, params: of `nnx.split(make_vae(...))`.
       key: one per update.
+      still: see `Vae.loss`.
 
     Returns:
       ((loss, metrics), gradients shaped like params).
     """
 
     def loss(params: Any, frames: Array, key: Array) -> tuple[Array, dict[str, Array]]:
-        return nnx.merge(graphdef, params).loss(frames, key)
+        return nnx.merge(graphdef, params).loss(frames, key, still=still)
 
     return jax.value_and_grad(loss, has_aux=True)(params, frames, key)

@@ -7,7 +7,14 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae.losses import Posterior, draw, kl_to_standard_normal, squared_error, with_noise_patches
+from wm_jax.models.vae.losses import (
+    Posterior,
+    draw,
+    kl_to_standard_normal,
+    moving_weights,
+    squared_error,
+    with_noise_patches,
+)
 from wm_jax.models.vae.networks import Decoder, Dense, Encoder
 
 
@@ -31,7 +38,12 @@ class Vanilla(nnx.Module):
         return self.decoder(z)
 
     def loss(
-        self, frames: UInt8[Array, "B 64 64 3"], key: Key[Array, ""], *, training: bool = True
+        self,
+        frames: UInt8[Array, "B 64 64 3"],
+        key: Key[Array, ""],
+        *,
+        training: bool = True,
+        still: UInt8[Array, "B 64 64 3"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Squared error + beta * max(KL, free_nats * Z).
 
@@ -40,16 +52,22 @@ class Vanilla(nnx.Module):
         Args:
           key: for z, and for the noise patches.
           training: False leaves the noise patches out.
+          still: the background of every frame: what moves before it counts more (`moving_weights`).
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error), kl (before the floor and the weight).
+          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), kl (before the floor and
+          the weight).
         """
         patch_key, z_key = jax.random.split(key)
         target = to_float(frames)
         seen = with_noise_patches(target, patch_key) if training and self.config.noise_patches else target
         posterior = self.encode(seen)
-        reconstruction = jnp.mean(squared_error(self.decode(draw(posterior, z_key)), target))
+        decoded = self.decode(draw(posterior, z_key))
+        reconstruction = error = jnp.mean(squared_error(decoded, target))
+        if still is not None:
+            weights = moving_weights(target, to_float(still), self.config.moving_weight)
+            error = jnp.mean(squared_error(decoded, target, weights))
         kl = kl_to_standard_normal(posterior)
         floored = jnp.mean(jnp.maximum(kl, self.config.free_nats * self.config.latent))
-        loss = reconstruction + self.config.beta * floored
+        loss = error + self.config.beta * floored
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl)}
