@@ -102,6 +102,7 @@ _register("Cameras", Dict(left=PICTURE, right=PICTURE, state=STATE), {"left": 0 
 _register("Stacked", _box((4, 20, 30)), None)
 _register("Unbounded", _box((20, 30, 3), -np.inf, np.inf, np.float32), None)
 _register("State", STATE, np.zeros(4, np.float32), draws=RGB)
+_register("Long", Box(np.arange(40, dtype=np.float32), np.inf), None)
 _register("Words", Dict(state=STATE), None)
 
 _register("WrongType", _box((96, 96, 3)), np.full((96, 96, 3), 7, np.float32))

@@ -80,6 +80,7 @@ def test_every_usual_kind_of_picture_is_seen(name: str, settings: dict, screen: 
         ("Stacked", {}, ["not images", "--env.pixels render"]),
         ("Unbounded", {}, ["not images", "float with bounds"]),
         ("State", {}, ["not images", "--env.pixels render"]),
+        ("Long", {}, ["not images"]),
         ("Words", {}, ["no entry that is an image (state: Box", "--env.pixels render"]),
         ("Cameras", {}, ["several images", "choose left or right with --env.observation"]),
         ("Cameras", {"observation": "middle"}, ["--env.observation middle: no such entry", "left or right"]),

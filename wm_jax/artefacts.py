@@ -225,10 +225,8 @@ def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any
         option = "game" if name == "game" else f"env.{name}"
         then = was.get(name, default_of(option))  # a setting that did not exist yet was then what is its default
         if then != value:
-            remedy = "leave it out" if then in (None, {}) else "give that"
-            raise UserError(
-                f"{path} {made} with --{option} {shown(then)}, not {shown(value)}: {remedy}, or give another --run"
-            )
+            remedy = "leave it out, or give" if then in (None, {}) else "give that, or"
+            raise UserError(f"{path} {made} with --{option} {shown(then)}, not {shown(value)}: {remedy} another --run")
 
 
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import PydanticCustomError
 
 from wm_jax.errors import UsageError
 
@@ -47,7 +46,7 @@ def _arguments(value: Any) -> Any:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise PydanticCustomError("arguments", "give NAME=VALUE, or in YAML a mapping")
+        raise ValueError("give NAME=VALUE, or in YAML a mapping")
     return value
 
 
@@ -428,7 +427,8 @@ def _first_complaint(error: ValidationError) -> str:
         return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
     if complaint["type"] == "extra_forbidden":
         return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
-    message = complaint["msg"][0].lower() + complaint["msg"][1:]
+    message = complaint["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     section = Config.model_fields[path[0]].annotation
     known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
     given = complaint["input"]

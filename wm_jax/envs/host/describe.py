@@ -57,7 +57,7 @@ def describe(
                 fps = float(env.env.metadata.get("render_fps") or _DEFAULT_FPS)
                 return Facts(env.actions, env.screen, _limit(env), fps, env.conversions)
     except Unplayable as error:
-        raise UsageError(f"{name}: {error}") from error
+        raise UsageError(f"{name}: {' '.join(str(error).split())}") from error  # NumPy breaks lines
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise UsageError(f"{name}: Gymnasium knows no such id{_near(identifier, settings)}") from error
     except gymnasium.error.Error as error:
