@@ -37,7 +37,7 @@ class Probe(gymnasium.Env):
         return self._screen(action), self.begun + self.steps, self.steps == self.begun % 5 + 2, False, {}
 
 
-gymnasium.register("Probe-v0", Probe, max_episode_steps=3)
+gymnasium.register("Probe-v0", Probe, max_episode_steps=200)
 
 
 class TwoHalves(Probe):

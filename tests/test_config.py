@@ -173,6 +173,24 @@ def test_mistakes_are_named(settings: dict, sentence: str) -> None:
         load("enduro", "atari", "smoke", settings)
 
 
+def test_arguments_of_an_environment_are_yaml_and_lie_over_each_other(layers: Path) -> None:
+    (layers / "gymnasium.yaml").write_text("env: {kwargs: {size: 3, name: x}}")
+    words = ["size=4", "lap=1e-3", "wind=false", "sides=[1, 2]", "map={a: b=c}", "name=null"]
+    found = load("gymnasium:X-v0", "gymnasium", overrides={"env": {"kwargs": config.arguments_of("--x", words)}})
+    expected = {"size": 4, "name": None, "lap": 0.001, "wind": False, "sides": [1, 2], "map": {"a": "b=c"}}
+    assert found.env.kwargs == expected and [type(each) for each in found.env.kwargs.values()] == [
+        type(expected[name]) for name in found.env.kwargs
+    ]
+    assert validate(found.model_dump(mode="json")) == found
+    assert load("gymnasium:X-v0", "gymnasium", overrides={"env": {"kwargs": None}}).env.kwargs == {}
+
+
+def test_values_are_shown_as_they_are_given() -> None:
+    shown = {"a=1 b=false": {"a": 1, "b": False}, "none": {}, "0 84 0 96": (0, 84, 0, 96), "3": 3, "None": None}
+    for text, value in shown.items():
+        assert config.shown(value) == text
+
+
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="gpu, paper, quick, smoke"):
         load("enduro", "atari", "fast")

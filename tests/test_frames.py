@@ -1,7 +1,16 @@
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wm_jax.config import EnvConfig
+from wm_jax.envs import device, games
+from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.frames import shrink
+from wm_jax.envs.host.pool import open_pool
+from wm_jax.errors import UserError
 
 
 def area_weights(size: int) -> np.ndarray:
@@ -40,3 +49,74 @@ def test_channel_first_screens_give_the_same_frames():
     planes = np.ascontiguousarray(screens.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     crop = (15, 155, 10, 160)
     np.testing.assert_array_equal(shrink(planes, crop), shrink(screens, crop))
+
+
+@pytest.mark.parametrize(
+    "screens",
+    [
+        np.full((1, 96, 96, 3), 7, np.float32),
+        np.full((1, 96, 96, 3), 7, np.int64),
+        np.full((1, 96, 96, 4), 7, np.uint8),
+        np.full((1, 96, 96, 1), 7, np.uint8),
+        np.full((1, 96, 96), 7, np.uint8),
+        np.full((1, 64, 64, 4), 7, np.uint8),
+        np.full((1, 64, 64, 3), 7, np.float32),
+    ],
+    ids=lambda screens: f"{screens.dtype}{screens.shape}",
+)
+def test_what_is_no_screen_is_refused(screens: np.ndarray):
+    with pytest.raises(ValueError, match=rf"screens are {screens.dtype} .*, expected uint8 \[B, H, W, 3\]"):
+        shrink(screens, None)
+
+
+def test_a_crop_that_leaves_nothing_is_refused():
+    with pytest.raises(ValueError, match="leaves nothing"):
+        shrink(np.zeros((1, 96, 96, 3), np.uint8), (96, 99, 0, 96))
+
+
+@pytest.mark.parametrize(
+    "view", [lambda screens: screens[::2], lambda screens: screens[:, ::-1, ::2], lambda screens: screens[..., ::-1]]
+)
+def test_screens_may_lie_in_any_order(view: Callable[[np.ndarray], np.ndarray]):
+    seen = view(np.random.default_rng(0).integers(0, 256, (20, 96, 160, 3), np.uint8))
+    np.testing.assert_array_equal(shrink(seen, None), shrink(np.ascontiguousarray(seen), None))
+
+
+def test_envpool_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch):
+    game = games.find("chaser", EnvConfig())
+    pool = open_pool(game, 2, workers=1)
+    assert pool.reset([1, 2]).shape == (2, 64, 64, 3)
+
+    def lies(self: Any) -> Any:
+        return (
+            np.zeros((1, 64, 64, 4), np.uint8),
+            np.zeros(1),
+            np.zeros(1, bool),
+            np.zeros(1, bool),
+            {"env_id": np.zeros(1)},
+        )
+
+    engine: Any = pool._engine  # pyright: ignore[reportAttributeAccessIssue]
+    pool.send([0, 1], [0, 0])
+    monkeypatch.setattr(type(engine._pool), "recv", lies)
+    with pytest.raises(UserError) as raised:
+        pool.recv()
+    pool.close()
+    assert str(raised.value).startswith(
+        "chaser: EnvPool's ChaserEasy-v0 declared pictures of uint8 [1, 64, 64, 3], but returned uint8 [1, 64, 64, 4]"
+    )
+
+
+def test_the_device_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch):
+    engine = device.DeviceEngine(device.DeviceGame(CarRacing()))
+    monkeypatch.setattr(device, "start_all", lambda *_: (jnp.zeros((2, 64, 64, 3), jnp.float32), None))
+    with pytest.raises(UserError, match=r"declared pictures of uint8 \[2, 64, 64, 3\], but returned float32"):
+        engine.start([0, 1])
+    answer = jnp.zeros((2, 84, 96, 3), jnp.uint8), jnp.zeros(2), jnp.zeros(2, bool)
+    monkeypatch.setattr(device, "_advance", lambda *_: (None, answer))
+    engine._states = None
+    engine.send(np.arange(2, dtype=np.int32), np.zeros((2, 3), np.float32))
+    with pytest.raises(
+        UserError, match=r"declared pictures of uint8 \[2, 64, 64, 3\], but returned uint8 \[2, 84, 96, 3\]"
+    ):
+        engine.recv(2)

@@ -117,8 +117,9 @@ def test_chosen_actions_keep_the_games_numbers():
 
 def test_a_gymnasium_id():
     game = games.find("gymnasium:probe_games:Probe-v0", DEFAULT)
-    assert game.actions == Discrete(("0", "1", "2"), (1, 2, 3))
-    assert (game.screen, game.episode_steps, game.fps) == ((64, 64), 3, 7)
+    assert game.actions == Discrete(("1", "2", "3"), (1, 2, 3))
+    assert (game.screen, game.episode_steps, game.fps) == ((64, 64), 200, 7)
+    assert game.conversions == game.remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,13 @@ def test_a_gymnasium_id():
         ("endro", {}, ["--game endro: no such game; did you mean enduro"]),
         ("zzzzzz", {}, ["--game zzzzzz", "gymnasium:ID"]),
         ("gymnasium:", {}, ["--game gymnasium:"]),
-        ("gymnasium:CarRacin-v3", {}, ["did you mean CarRacing-v3"]),
-        ("gymnasium:CartPole-v1", {}, ["--game gymnasium:CartPole-v1", "not images"]),
+        ("gymnasium:CarRacin-v3", {}, ["did you mean gymnasium:CarRacing-v3?"]),
+        ("gymnasium:CartPole-v1", {}, ["--game gymnasium:CartPole-v1", "not images", "--env.pixels render"]),
+        ("gymnasium:AL/Breakout-v5", {}, ["no such id; did you mean gymnasium:ALE/Breakout-v5"]),
+        ("gymnasium:probe_games:Prob-v0", {}, ["did you mean gymnasium:probe_games:Probe-v0?"]),
+        ("carracing", {"kwargs": {"continuous": False}}, ["--env.kwargs continuous=false: only gymnasium games"]),
+        ("chaser", {"pixels": "render"}, ["--env.pixels render: only gymnasium games"]),
+        ("enduro", {"observation": "image"}, ["--env.observation image: only gymnasium games"]),
         ("gymnasium:nowhere:X-v0", {}, ["nowhere"]),
         ("carracing", {"actions": ("left",)}, ["--env.actions left", "continuous"]),
         ("carracing", {"crop": (0, 97, 0, 96)}, ["--env.crop 0 97 0 96", "96"]),

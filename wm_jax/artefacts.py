@@ -11,7 +11,7 @@ from flax import nnx
 from wm_jax import files, streams
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import DamagedCheckpoints
-from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig
+from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig, default_of, shown
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import Game, find
 from wm_jax.errors import UserError
@@ -80,9 +80,13 @@ def init_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> tu
     return nnx.split(MDNRNN(config, latent, action, nnx.Rngs(streams.integer(seed, "memory", "init"))))
 
 
+_LOOKS = {"backend", "crop", "frame_skip", "kwargs", "observation", "pixels"}
+"""Of the settings of `env`, those that decide how its frames look."""
+
+
 def pictures(config: Config) -> dict[str, Any]:
     """What decides how the game's frames look: V, and all that is built on it, is good for these alone."""
-    return {"game": config.game, **config.env.model_dump(mode="json", include={"backend", "crop", "frame_skip"})}
+    return {"game": config.game, **config.env.model_dump(mode="json", include=_LOOKS)}
 
 
 def load_vae(run: Run, config: Config) -> Trained:
@@ -218,10 +222,11 @@ def _require_game(path: Path, made: str, was: dict[str, Any], config: Config) ->
 
 def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
-        if was[name] != value:
-            option = "--game" if name == "game" else f"--env.{name}"
-            remedy = "leave it out" if was[name] is None else "give that"
-            raise UserError(f"{path} {made} with {option} {was[name]}, not {value}: {remedy}, or give another --run")
+        option = "game" if name == "game" else f"env.{name}"
+        then = was.get(name, default_of(option))  # a setting that did not exist yet was then what is its default
+        if then != value:
+            remedy = "leave it out, or give" if then in (None, {}) else "give that, or"
+            raise UserError(f"{path} {made} with --{option} {shown(then)}, not {shown(value)}: {remedy} another --run")
 
 
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:

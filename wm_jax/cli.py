@@ -24,6 +24,7 @@ from wm_jax.chain import CHAIN, upstream
 from wm_jax.config import (
     Config,
     Section,
+    arguments_of,
     choices,
     field_names,
     file_name,
@@ -31,6 +32,7 @@ from wm_jax.config import (
     load,
     nearest,
     presets,
+    shown,
     takes_several,
 )
 from wm_jax.envs.games import canonical_name, family_of
@@ -152,7 +154,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     for name, value in vars(options).items():
         if "." in name and value is not None:
             section, key = name.split(".")
-            overrides.setdefault(section, {})[key] = _value(value)
+            overrides.setdefault(section, {})[key] = _value(f"--{name}", value)
     overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
     return options, load(game, family_of(game), known.preset, overrides)
 
@@ -196,10 +198,9 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
             extra["nargs"] = "+"
         elif bool in (field.annotation, *get_args(field.annotation)):
             extra |= {"nargs": "?", "const": "true"}
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         known = choices(field.annotation)
         one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
-        text = f"{field.description}{one_of} [{shown}]".replace("%", "%%")
+        text = f"{field.description}{one_of} [{shown(value)}]".replace("%", "%%")
         group.add_argument(
             f"--{name}.{key}", dest=f"{name}.{key}", metavar="X", help=text if visible else argparse.SUPPRESS, **extra
         )
@@ -213,8 +214,10 @@ def _with_underscores(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def _value(text: str | list[str]) -> Any:
+def _value(option: str, text: str | list[str]) -> Any:
     if isinstance(text, list):
+        if any("=" in word for word in text):
+            return arguments_of(option, text)
         words = [word for part in text for word in part.split(",") if word]
         return None if words == ["none"] else words
     return None if text.lower() in ("none", "null") else text

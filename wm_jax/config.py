@@ -5,13 +5,15 @@ Every unknown key is an error that names its nearest match. Settings are frozen:
 """
 
 import difflib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from wm_jax.errors import UsageError
 
@@ -23,6 +25,8 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Word = Annotated[str, Field(coerce_numbers_to_str=True)]
+_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 FREE = "free"
 """Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
@@ -35,6 +39,15 @@ Strategy = Literal[
     "SimpleGA", "SimulatedAnnealing", "iAMaLGaM_Full", "iAMaLGaM_Univariate", "xNES",
 ]
 # fmt: on
+
+
+def _arguments(value: Any) -> Any:
+    """Nothing is a mapping too; words that are none have not got through `arguments_of`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError("give NAME=VALUE, or in YAML a mapping")
+    return value
 
 
 class Section(BaseModel):
@@ -58,11 +71,27 @@ class EnvConfig(Section):
         default=None,
         description="top, bottom, left, right: the rows and columns kept of the screen (default: the game's own)",
     )
-    actions: tuple[str, ...] | None = Field(
-        default=None, description="names of the discrete actions to keep, or all (default: the game's own choice)"
+    actions: tuple[Word, ...] | None = Field(
+        default=None,
+        description="names of the discrete actions to keep, or all (default: the game's own choice); Gymnasium's are "
+        "numbers: --env.actions=-1,0",
+    )
+    kwargs: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
+        default={},
+        description="Gymnasium by ID: arguments of the environment, NAME=VALUE with values as in YAML, as in "
+        "continuous=false lap_complete_percent=0.9",
+    )
+    observation: str | None = Field(
+        default=None,
+        description="Gymnasium by ID: which entry of Dict observations is the picture (default: the only image)",
+    )
+    pixels: Literal["observation", "render"] = Field(
+        default="observation",
+        description="Gymnasium by ID: what is seen; render: what the environment draws, for those whose observations "
+        "are no images",
     )
     episode_steps: Count | None = Field(
-        default=None, description="longest episode, in agent steps (default: the game's own)"
+        default=None, description="longest episode, in agent steps, if the game's own is not shorter (default: that)"
     )
     difficulty: Literal["easy", "hard"] = Field(default="easy", description="Procgen: difficulty")
     levels: NonNegative = Field(
@@ -403,12 +432,12 @@ def _first_complaint(error: ValidationError) -> str:
         return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
     if complaint["type"] == "extra_forbidden":
         return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
-    message = complaint["msg"][0].lower() + complaint["msg"][1:]
+    message = complaint["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     section = Config.model_fields[path[0]].annotation
     known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
     given = complaint["input"]
-    shown = " ".join(map(str, given)) if isinstance(given, list | tuple) else given
-    return f"{name} {shown}: {message}{nearest(str(given), known)}"
+    return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
@@ -422,8 +451,35 @@ def choices(annotation: Any) -> tuple[str, ...]:
 
 
 def takes_several(annotation: Any) -> bool:
-    """Is a setting of this type a row of values?"""
-    return any(get_origin(part) is tuple for part in (annotation, *get_args(annotation)))
+    """Is a setting of this type a row of values, or of NAME=VALUE?"""
+    return any(get_origin(part) in (tuple, dict) for part in (annotation, *get_args(annotation)))
+
+
+def arguments_of(option: str, words: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE words as a mapping; values are YAML.
+
+    Raises:
+      UsageError: a word that is none.
+    """
+    found = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            equals = ""
+        if not name.isidentifier() or not equals or not text:
+            raise UsageError(f"{option} {word}: give NAME=VALUE, with a value as in YAML")
+        # YAML 1.1 takes 1e-3 for a word, which nobody means.
+        found[name] = float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
+    return found
+
+
+def shown(value: Any) -> str:
+    """A setting's value as it is given on the command line."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={json.dumps(each)}" for name, each in value.items()) or "none"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def field_names() -> tuple[str, ...]:

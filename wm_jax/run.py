@@ -30,7 +30,7 @@ from typing import Any
 from wm_jax import __version__, hosts
 from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
-from wm_jax.config import default_of
+from wm_jax.config import default_of, shown
 from wm_jax.errors import UserError
 from wm_jax.files import lock, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, say
@@ -126,8 +126,8 @@ class Stage:
                 # A setting that did not exist yet when the artefact was made was then what is its default.
                 was, now_is = (each[kind].get(key, default_of(key)) for each in (found, current))
                 if was != now_is:
-                    what = f"--{key} {was}" if kind == "settings" else f"another {key} ({_short(was)})"
-                    instead = now_is if kind == "settings" else _short(now_is)
+                    what = f"--{key} {shown(was)}" if kind == "settings" else f"another {key} ({_short(was)})"
+                    instead = shown(now_is) if kind == "settings" else _short(now_is)
                     raise UserError(
                         f"{self.path} was made with {what}, but now it is {instead}: "
                         f"give that, or another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and "

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wm_jax import streams
 from wm_jax.devices import padded, padded_size
+from wm_jax.envs.host.frames import SIZE, require
 from wm_jax.envs.host.pool import Step
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class DeviceEngine:
         self._params, places, sections = self.environment.episodes(seeds)
         where = None if sections is None else sections[places]
         frames, self._states = start_all(self.environment.env, self._params, jnp.asarray(places), where)
-        return np.array(frames)
+        return self._checked(np.array(frames), len(seeds))
 
     def send(self, ids: NDArray[np.int32], actions: NDArray[Any]) -> None:
         """See `Engine`. Batches are padded, so that few programs are compiled."""
@@ -96,12 +97,16 @@ class DeviceEngine:
         """See `Engine`: what was sent first."""
         ids, answer = self._sent.popleft()
         frames, reward, terminated = (np.asarray(each)[: len(ids)] for each in answer)
-        return Step(ids, frames, reward, terminated, np.zeros(len(ids), bool))
+        return Step(ids, self._checked(frames, len(ids)), reward, terminated, np.zeros(len(ids), bool))
 
     def close(self) -> None:
         """See `Engine`."""
         self._sent.clear()
         self._states = self._params = None
+
+    def _checked(self, frames: NDArray[Any], count: int) -> NDArray[np.uint8]:
+        require(frames, (count, SIZE, SIZE, 3), self.environment.env.name)
+        return frames
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,8 +6,9 @@ for what only they know: the action set and the size of the screen.
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
-from wm_jax.config import EnvConfig, nearest
+from wm_jax.config import EnvConfig, nearest, shown
 from wm_jax.errors import UsageError
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
@@ -60,11 +61,15 @@ _PROCGEN_KEYS: dict[str, int] = {
 _OF_ONE_FAMILY = {
     "atari": ("sticky", "frame_skip"),
     "procgen": ("difficulty", "levels", "first_level", "test_first_level"),
+    "gymnasium": ("kwargs", "observation", "pixels"),
 }
 
 _ATARI_FRAMES = 108_000
 """Emulator frames of the longest Atari episode: half an hour (Machado et al. 2018)."""
 
+_CAR_STEPS = _PROCGEN_STEPS = 1000
+_NO_LIMIT_STEPS = 1000
+"""The longest episode of an environment that has no limit of its own."""
 
 _ATARI_RULES = {"sticky": 0.25, "frame_skip": 4}
 """Of ALE/NAME-v5 (Machado et al. 2018)."""
@@ -89,7 +94,7 @@ class Game:
     crop: Crop | None
     """top, bottom, left, right: rows top..bottom-1 and columns left..right-1 are seen (None: everything)."""
     episode_steps: int
-    """Longest episode, in agent steps."""
+    """Longest episode, in agent steps; no longer than the game's own limit."""
     fps: float
     """Agent steps in one second of the game, for videos."""
     env: EnvConfig
@@ -99,6 +104,10 @@ class Game:
     """What the score counts."""
     solved: float | None = None
     """The mean score at which the game counts as solved."""
+    conversions: tuple[str, ...] = ()
+    """What is done to an environment's observations and actions before they are seen and played, in words."""
+    remarks: tuple[str, ...] = ()
+    """What else the user should know of how the settings were taken."""
 
     def up_to(self, steps: int | None) -> "Game":
         """The game with episodes of at most so many steps, where it does not end them earlier itself."""
@@ -171,7 +180,7 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         ),
         screen=(96, 96),
         crop=env.crop or _CAR_CROP,
-        episode_steps=env.episode_steps or 1000,
+        **_length(name, env, _CAR_STEPS),
         fps=50.0,
         env=env,
         envpool_id="CarRacing-v3",
@@ -190,7 +199,7 @@ def _atari(name: str, env: EnvConfig) -> Game:
         actions=_choose(Discrete(minimal, tuple(range(len(minimal)))), env, default=minimal),
         screen=screen,
         crop=env.crop or _ATARI_CROPS.get(name),
-        episode_steps=env.episode_steps or _ATARI_FRAMES // env.frame_skip,
+        **_length(name, env, _ATARI_FRAMES // env.frame_skip),
         fps=60 / env.frame_skip,
         env=env,
         envpool_id="".join(words) + "-v5",
@@ -228,7 +237,7 @@ def _procgen(name: str, env: EnvConfig) -> Game:
         actions=_choose(everything, env, default=_PROCGEN_ACTIONS[: _PROCGEN_MOVES + _PROCGEN_KEYS.get(name, 0)]),
         screen=(64, 64),
         crop=env.crop,
-        episode_steps=env.episode_steps or 1000,
+        **_length(name, env, _PROCGEN_STEPS),
         fps=15.0,
         env=env,
         envpool_id=f"{name.capitalize()}{env.difficulty.capitalize()}-v0",
@@ -238,10 +247,10 @@ def _procgen(name: str, env: EnvConfig) -> Game:
 
 def _gymnasium(name: str, env: EnvConfig) -> Game:
     # Imported late: the adapter imports Gymnasium, which most games don't need.
-    from wm_jax.envs.host.gymnasium import describe
+    from wm_jax.envs.host.describe import describe
 
     identifier = name.removeprefix(_OWN_ID)
-    facts = describe(identifier)
+    facts = describe(identifier, env.kwargs, env.observation, env.pixels)
     if isinstance(facts.actions, Discrete):
         actions = _choose(facts.actions, env, default=facts.actions.names)
     else:
@@ -254,12 +263,28 @@ def _gymnasium(name: str, env: EnvConfig) -> Game:
         actions=actions,
         screen=facts.screen,
         crop=env.crop,
-        episode_steps=env.episode_steps or facts.episode_steps,
+        **_length(name, env, facts.limit),
         fps=facts.fps,
         env=env,
         envpool_id=None,
         gymnasium_id=identifier,
+        conversions=facts.conversions,
     )
+
+
+def _length(name: str, env: EnvConfig, limit: int | None) -> dict[str, Any]:
+    """`episode_steps`, and what is to be remarked of it.
+
+    Args:
+      limit: the game's own, beyond which it may not be able to go (None: it has none).
+    """
+    asked = env.episode_steps
+    if limit is None or (asked is not None and asked <= limit):
+        return {"episode_steps": asked or _NO_LIMIT_STEPS}
+    if asked is None:
+        return {"episode_steps": limit}
+    remark = f"{name}: --env.episode_steps {asked:,} is beyond the game's own limit: episodes end after {limit:,} steps"
+    return {"episode_steps": limit, "remarks": (remark,)}
 
 
 def _choose(everything: Discrete, env: EnvConfig, default: tuple[str, ...]) -> Discrete:
@@ -281,7 +306,7 @@ def _refuse_foreign(name: str, env: EnvConfig) -> None:
             value = getattr(env, setting)
             if value != EnvConfig.model_fields[setting].default:
                 raise UsageError(
-                    f"--env.{setting} {value}: only {family} games have that, {name} has not; leave it out"
+                    f"--env.{setting} {shown(value)}: only {family} games have that, {name} has not; leave it out"
                 )
 
 
@@ -304,6 +329,21 @@ def _check_crop(game: Game) -> None:
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def announce(game: Game) -> None:
+    """Tell the user what is done to the game's observations and actions, and how its settings were taken; once."""
+    for conversion in game.conversions:
+        _say_once(f"{game.name}: {conversion}")
+    for remark in game.remarks:
+        _say_once(remark)
+
+
+@cache
+def _say_once(line: str) -> None:
+    from wm_jax.metrics import say
+
+    say(line)
 
 
 def official(game: Game) -> Game:

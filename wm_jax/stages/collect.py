@@ -59,14 +59,15 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     player = _player(config, run, game)
     with stage.lock():
-        stage.claim(settings, {}, config.model_dump())
+        record = {**config.model_dump(), "conversions": game.conversions}
+        stage.claim(settings, {}, record)
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
         lost = _lost(config, run, game, player, store)
         if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
             say(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
             return {**describe(store), "episodes_added": 0}
-        stage.note(config.model_dump())
+        stage.note(record)
         with stage.timed() as watch:
             played = Collector(config, game, store, stop).fill(player, lost)
         summary = {

@@ -21,7 +21,7 @@ import numpy as np
 
 from wm_jax import inspection
 from wm_jax.artefacts import World, load_agent
-from wm_jax.config import Config, EvaluateConfig
+from wm_jax.config import Config, EnvConfig, EvaluateConfig
 from wm_jax.envs.games import Game, find, is_official, is_transfer, official
 from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UserError
@@ -303,7 +303,10 @@ def _made_by(stage: Stage, name: str, weights: str) -> dict[str, Any]:
 def _kept(stage: Stage, name: str, made: dict[str, Any]) -> dict[str, Any]:
     """The record of that name, if it was made so; else nothing."""
     record = _read(stage, name)
-    return record if record.get("made") == made else {}
+    then = record.get("made", {})
+    if "env" in then:  # a setting that did not exist yet was then what is its default
+        then = {**then, "env": {**EnvConfig().fixed(), **then["env"]}}
+    return record if then == made else {}
 
 
 def _read(stage: Stage, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wm_jax.envs.games import Game
 from wm_jax.envs.host import qt
-from wm_jax.envs.host.frames import SIZE, shrink
+from wm_jax.envs.host.frames import SIZE, require, shrink
 from wm_jax.envs.host.pool import LARGEST_SEED, Step
 from wm_jax.errors import UserError
 from wm_jax.process import cores
@@ -105,6 +105,7 @@ class EnvPoolEngine:
         if self._game.family == "atari":
             screens = screens.transpose(0, 2, 3, 1)
         ids = info["env_id"].astype(np.int32)
+        require(screens, (len(ids), *self._game.screen, 3), f"{self._game.name}: EnvPool's {self._game.envpool_id}")
         self._flying[ids] = False
         if (ids >= self._slots).any():
             known = ids < self._slots

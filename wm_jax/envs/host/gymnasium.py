@@ -23,18 +23,13 @@ from typing import IO, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.config import alike, nearest
 from wm_jax.envs.games import Game
 from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.host.pool import Step
-from wm_jax.envs.host.worker import make
-from wm_jax.errors import UsageError, UserError
+from wm_jax.errors import UserError
 from wm_jax.metrics import say
 from wm_jax.process import cores
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
-
-_DEFAULT_STEPS = 1000
-_DEFAULT_FPS = 30.0
+from wm_jax.spaces import Continuous
 
 GRACE_S = 10.0
 """For closing environments; a worker that takes longer is killed."""
@@ -42,76 +37,6 @@ RESTARTS = 5
 """Workers that may die in the life of an engine: so often they are replaced."""
 LOOK_S = 1.0
 """Between two looks for workers that are stuck."""
-
-
-class Facts(NamedTuple):
-    """What the catalogue needs to know about a Gymnasium environment."""
-
-    actions: ActionSpace
-    screen: tuple[int, int]
-    episode_steps: int
-    fps: float
-
-
-def describe(identifier: str) -> Facts:
-    """Open an environment by its id (`ID` or `module:ID`) and read its spaces.
-
-    Raises:
-      UsageError: it can't be opened, or its observations or actions are of a kind that we don't play.
-    """
-    import gymnasium
-
-    name = f"--game gymnasium:{identifier}"
-    try:
-        env = make(identifier, {})
-    except gymnasium.error.NameNotFound:
-        near = tuple(filter(_shows_images, alike(identifier, tuple(gymnasium.registry))))
-        raise UsageError(f"{name}: Gymnasium knows no such id{nearest(identifier, near)}") from None
-    except (gymnasium.error.Error, ImportError, AttributeError) as error:
-        raise UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})") from None
-    with contextlib.closing(env):
-        seen, spec = env.observation_space, gymnasium.spec(env.spec.id)  # `make` lifted the limit in env.spec itself
-        fps = float(env.metadata.get("render_fps") or _DEFAULT_FPS)
-        actions = _actions(name, env.action_space)
-    if not _is_image(seen):
-        raise UsageError(
-            f"{name}: observations are {seen}, not images (Box uint8 of height x width x 3); "
-            f"choose another game, or wrap this one in a module of yours and register it (gymnasium:MODULE:ID)"
-        )
-    return Facts(actions, (seen.shape[0], seen.shape[1]), spec.max_episode_steps or _DEFAULT_STEPS, fps)
-
-
-def _is_image(space: Any) -> bool:
-    import gymnasium
-
-    return isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
-
-
-def _shows_images(identifier: str) -> bool:
-    """Can this environment be opened here, and are its observations images?"""
-    try:
-        env = make(identifier, {})
-    except Exception:  # whatever it lacks, it is no help to the user
-        return False
-    with contextlib.closing(env):
-        return _is_image(env.observation_space)
-
-
-def _actions(name: str, space: Any) -> ActionSpace:
-    import gymnasium
-
-    if isinstance(space, gymnasium.spaces.Discrete):
-        count, start = int(space.n), int(space.start)
-        return Discrete(tuple(str(i) for i in range(count)), tuple(range(start, start + count)))
-    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        count = space.shape[0]
-        return Continuous(
-            tuple(f"action_{i}" for i in range(count)),
-            tuple(float(low) for low in space.low),
-            tuple(float(high) for high in space.high),
-            ("tanh",) * count,
-        )
-    raise UsageError(f"{name}: actions are {space}; only Discrete, or a bounded Box of one dimension, can be played")
 
 
 class _Order(NamedTuple):
@@ -198,9 +123,10 @@ class _Worker:
 
 def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> "GymnasiumEngine":
     """Workers for `slots` environments; `official` ignores the settings that change the game."""
-    options: dict[str, Any] = {}
+    env = game.env
+    options = {"kwargs": env.kwargs, "observation": env.observation, "pixels": env.pixels, "screen": game.screen}
     if game.family == "atari" and not official:
-        options = {"frameskip": game.env.frame_skip, "repeat_action_probability": game.env.sticky}
+        options["kwargs"] = {"frameskip": env.frame_skip, "repeat_action_probability": env.sticky}
     return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or cores()))
 
 

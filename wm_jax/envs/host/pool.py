@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_jax.envs.games import Game
+from wm_jax.envs.games import Game, announce
 from wm_jax.errors import UserError
 from wm_jax.spaces import Continuous
 
@@ -296,6 +296,7 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       anywhere: begin episodes somewhere on the track, where the game runs on the device; elsewhere ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
+    announce(game)
     if game.env.backend == "device" and not official:
         from wm_jax.envs.car_racing import CarRacing
         from wm_jax.envs.device import DeviceEngine, DeviceGame

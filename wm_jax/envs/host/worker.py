@@ -15,7 +15,6 @@ However it ends, but by being killed, it closes every environment.
 
 import contextlib
 import faulthandler
-import os
 import signal
 import sys
 import traceback
@@ -24,26 +23,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from wm_jax.envs.host import guard
-
-
-def make(identifier: str, options: dict[str, Any]) -> Any:
-    """One Gymnasium environment without a step limit of its own, silently.
-
-    Pygame greets and both pygame and ALE warn on import; neither says anything to a user of this project.
-    """
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import gymnasium
-
-        if identifier.startswith("ALE/"):
-            import ale_py
-
-            ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-            gymnasium.register_envs(ale_py)
-        # -1 lifts Gymnasium's own step limit; the passive checker costs time and only prints warnings.
-        return gymnasium.make(identifier, max_episode_steps=-1, disable_env_checker=True, **options)
 
 
 def serve(orders: Connection) -> None:
@@ -57,7 +36,7 @@ def serve(orders: Connection) -> None:
                 deed = "opening"
                 try:
                     if slot not in environments:
-                        environments[slot] = make(identifier, options)
+                        environments[slot] = _open(identifier, options)
                     deed = kind
                     answer = _play(environments[slot], kind, value, crop)
                 except BaseException as error:  # SystemExit too; it becomes the parent's one sentence
@@ -71,6 +50,13 @@ def serve(orders: Connection) -> None:
                 environment.close()
             except BaseException:  # the others are to be closed all the same
                 traceback.print_exc()
+
+
+def _open(identifier: str, options: dict[str, Any]) -> Any:
+    # Imported here: what the worker's guard does not need would be in its memory too.
+    from wm_jax.envs.host.adapt import open_environment
+
+    return open_environment(identifier, **options)
 
 
 def _play(environment: Any, kind: str, value: Any, crop: tuple[int, int, int, int] | None) -> tuple[Any, ...]:
