@@ -191,7 +191,7 @@ class Wide(Faulty):
 class Undescribed(Faulty):
     """Has actions that we do not play."""
 
-    action_space = gymnasium.spaces.MultiBinary(3)
+    action_space = gymnasium.spaces.MultiBinary(9)
 
 
 for game in Faulty.__subclasses__():
