@@ -44,6 +44,8 @@ WRONG = [
     (["collect", "--game", "enduro", "--run", "{tmp}/file"], 1, "--run {tmp}/file: this is a file"),
     (["train_controller", "--game", "enduro", "--controller.strategy", "CMAES"], 2, "did you mean CMA_ES"),
     (["collect", "--game", "enduro", "--run", ""], 2, "--run: no folder is named"),
+    (["collect", "--game", "enduro", "--run", "{tmp}/" + 300 * "x"], 2, "...: File name too long; give another folder"),
+    (["collect", "--game", "enduro", "--run=~nobody-of-this-name/x"], 2, "nobody-of-this-name/x: nobody knows that"),
     (["collect", "verify", "--game", "enduro", "--fresh", "--run", "{tmp}/x"], 2, "--fresh: collect verify makes"),
     (["collect", "--game", "gymnasium:CarRacing-v"], 2, "did you mean gymnasium:CarRacing-v3?"),
     (["collect", "--game", "gymnasium:CarRacing-v3", "--env.kwargs", "x"], 2, "--env.kwargs x: give NAME=VALUE"),
@@ -108,8 +110,15 @@ def test_an_unexpected_error_has_no_traceback_unless_asked_for(
     assert capsys.readouterr().err == (
         "error: the disk is full (/somewhere): free some space, then give the same command\n"
     )
-    with pytest.raises(OSError, match="No space left"):
-        cli.main(["collect", "--debug"])
+    assert cli.main(["collect", "--debug", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("Traceback") and said.err.endswith(
+        "\nerror: the disk is full (/somewhere): free some space, then give the same command\n"
+    )
+    assert json.loads(said.out) == {
+        "error": "the disk is full (/somewhere): free some space, then give the same command",
+        "status": 1,
+    }
 
 
 @pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in cli.STANDALONE])

@@ -141,13 +141,45 @@ def test_layers_lie_over_each_other_in_order(layers: Path) -> None:
         ("presets: {quik: {vae: {steps: 3}}}", r"enduro.yaml: presets.quik: no such preset; did you mean quick"),
         ("presets: {quick: 3}", r"enduro.yaml: presets.quick: expected a mapping of sections, found int"),
         ("presets: [quick]", r"enduro.yaml: presets: expected a mapping of sections, found list"),
-        ("presets: {quick: {vae: {stps: 3}}}", r"--vae.stps: no such setting; did you mean vae.steps"),
+        ("presets: {quick: {vae: {stps: 3}}}", r"enduro.yaml: vae.stps: no such setting; did you mean vae.steps"),
     ],
 )
 def test_mistakes_in_a_games_own_presets_are_named(content: str, sentence: str, layers: Path) -> None:
     (layers / "enduro.yaml").write_text(content)
     with pytest.raises(UsageError, match=sentence):
         load("enduro", "atari")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"vae: {beta: 1}\nmemory: {hidden: 8}\nvae: {batch: 3}", r"not valid YAML \(vae is given twice .*line 3"),
+        (b"vae:\n  beta: 1\n  beta: 2", r"not valid YAML \(beta is given twice"),
+        (b"game: chaser", r"game: the command line says that \(--game\)"),
+        (b"preset: paper", r"preset: the command line says that \(--preset\)"),
+        (b"2: {beta: 1}", r"2.beta: no such setting"),
+        (b"vae: {2: 1}", r"vae.2: no such setting"),
+        (b"vae: {learning_rate: 0,0002}", r"vae.0002: no such setting"),
+        (b"vae: {? [a, b] : 1}", r"not valid YAML \(a key that is no word"),
+        (b"vea: {beta: 1}", r"vea.beta: no such setting; did you mean vae.beta"),
+        (b"vae: 3", r"vae: no such setting"),
+        ("# für\nvae: {beta: 1}".encode("latin-1"), r"not UTF-8 \(byte 3\)"),
+    ],
+)
+def test_mistakes_in_a_file_are_named_with_the_file(content: bytes, sentence: str, layers: Path) -> None:
+    (layers / "enduro.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=f"enduro.yaml: {sentence}"):
+        load("enduro", "atari")
+
+
+def test_keys_are_words_as_they_are_written(layers: Path) -> None:
+    """YAML 1.1 reads `on` as true, and settings are named so."""
+    (layers / "enduro.yaml").write_bytes("\ufeffevaluate: {on: both}\r\nvae: {noise_patches: on}\r\n".encode())
+    found = load("enduro", "atari")
+    assert (found.evaluate.on, found.vae.noise_patches) == ("both", True)
+    (layers / "atari.yaml").write_text("vae: &same {beta: 3, latent: 8}\npresets: {quick: {vae: {<<: *same, beta: 4}}}")
+    found = load("enduro", "atari")
+    assert (found.vae.beta, found.vae.latent) == (4, 8)
 
 
 @pytest.mark.parametrize("content", ["presets:", "presets:\n  quick:", "vae:\npresets: {quick: {vae: }}"])
@@ -162,6 +194,8 @@ def test_what_is_left_empty_says_nothing(content: str, layers: Path) -> None:
         ({"vae": {"latnt": 3}}, r"--vae.latnt: no such setting; did you mean vae.latent"),
         ({"vae": {"latent": -1}}, r"--vae.latent -1: .*greater than 0"),
         ({"vae": {"latent": "many"}}, r"--vae.latent many: .*valid integer"),
+        ({"vae": {"learning_rate": "0,0002"}}, r"--vae.learning_rate 0,0002: .*; fractions have a point"),
+        ({"vae": {"steps": "10,000"}}, r"--vae.steps 10,000: .*thousands nothing"),
         ({"vae": {"learning_rate": "nan"}}, r"--vae.learning_rate nan: .*finite"),
         ({"controller": {"inputs": "hz"}}, r"--controller.inputs hz: .*'z', 'zh' or 'zhc'"),
         ({"collect": {"test_fraction": 2}}, r"--collect.test_fraction 2: .*less than or equal to 0.5"),

@@ -49,3 +49,10 @@ def test_a_version_out_of_range_is_named(monkeypatch):
         and "jax 0." in check.detail
         and "(needs <0.1), no-such-package missing (needs >=2)" in check.detail
     )
+
+
+def test_platforms_that_cannot_be_had_are_named(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with doctor._Probe("JAX", "jax", 60, "", True) as probe:
+        check = probe.answer()
+    assert not check.ok and check.detail.startswith("UserError: JAX_PLATFORMS=cuda: JAX can't use that here")

@@ -243,6 +243,13 @@ def test_odd_populations_are_refused_where_pairs_are_drawn() -> None:
     assert Evolution("CMA_ES", N, 7, SIGMA, jax.random.key(0)).population == 7
 
 
+def test_a_strategy_that_asks_for_other_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--controller\.population 5: ESMC asks for 4 candidates then; use an even"):
+        Evolution("ESMC", N, 5, SIGMA, jax.random.key(0))
+    with pytest.raises(UserError, match=r"population 3: ESMC can't work with it .*; use a larger one, or another"):
+        Evolution("ESMC", N, 3, SIGMA, jax.random.key(0))
+
+
 def test_returns_of_another_shape_are_refused() -> None:
     search = make("CMA_ES")
     state, _ = search.ask(search.init())

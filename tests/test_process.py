@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from wm_jax import process
 
 ROOT = Path(__file__).resolve().parent.parent
 
 COMPILE = """
+import pytest
+
 from wm_jax import process
 process.prepare()
 import jax
@@ -72,3 +76,56 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not process.keep_freed_memory()
+
+
+WRONG_WORDS = 'exec "$0" -P -m wm_jax collect --game nowhere --run "$1"'
+
+
+def shell(script: str, *words: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """What a shell makes of this; $0 is Python."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run(["sh", "-c", script, sys.executable, *words], env=environment, capture_output=True)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_trouble(closed: str):
+    done = shell(f"{WRONG_WORDS} {closed}", "x")
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.startswith(b"error: --game nowhere: no such game") != ("2>" in closed)
+    # The next file that is opened must not take the number of a stream, into which libraries in C write.
+    opened = "from wm_jax.process import mend_streams; mend_streams(); print(open('/dev/null').fileno() > 2, file=f)"
+    numbers = shell(f"exec \"$0\" -c \"f = open('/dev/fd/9', 'w'); {opened}\" 9>&1 {closed}")
+    assert numbers.stdout == b"True\n", numbers
+
+
+def test_a_reader_that_leaves_ends_the_command_in_silence():
+    done = shell('"$0" -P -m wm_jax train_vae --help | head -n 1')
+    assert done.stdout.startswith(b"usage: ") and done.stderr == b""
+
+
+def test_letters_that_a_stream_cannot_hold_are_written_as_numbers():
+    done = shell(WRONG_WORDS.replace("nowhere", "\u00e9"), "x", PYTHONIOENCODING="ascii:strict")
+    assert done.returncode == 2 and done.stderr.startswith(b"error: --game \\xe9: no such game"), done
+    said = shell(
+        'exec "$0" -P -c "from wm_jax.process import mend_streams; mend_streams(); print(chr(233))"',
+        PYTHONIOENCODING="ascii",
+    )
+    assert (said.returncode, said.stdout) == (0, b"\\xe9\n")
+
+
+def test_names_that_libraries_would_spell_otherwise_are_refused_at_once(tmp_path: Path):
+    place = tmp_path / "\u00e9"
+    words = 'exec "$0" -P -m wm_jax collect verify --game chaser --run "$1"'
+    done = shell(words, str(place), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 2 and b"needs a UTF-8 locale" in done.stderr and not place.exists(), done
+    done = shell(words, str(place), LC_ALL="C.UTF-8")
+    assert done.returncode == 1 and b"UTF-8" not in done.stderr
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+def test_an_accelerator_that_is_not_there_is_named(platforms: str, tmp_path: Path):
+    run = tmp_path / "run"
+    done = shell('exec "$0" -P -m wm_jax train_vae --game carracing --run "$1"', str(run), JAX_PLATFORMS=platforms)
+    said = done.stderr.decode()
+    assert done.returncode == 1 and said.startswith(f"error: JAX_PLATFORMS={platforms}: JAX can't use that"), said
+    assert "unset the variable" in said and "Traceback" not in said and not run.exists()

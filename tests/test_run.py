@@ -1,5 +1,7 @@
 """A run's folder: what made what, what does not fit, and what a damaged checkpoint does."""
 
+import json
+import math
 import os
 import threading
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from wm_jax import streams
 from wm_jax.checkpoints import Checkpoints, DamagedCheckpoints, digest_of
 from wm_jax.errors import UserError
+from wm_jax.files import plain, to_json
 from wm_jax.metrics import Metrics, clock, read_metrics
 from wm_jax.run import Run
 
@@ -308,3 +311,38 @@ def test_streams_are_named_and_independent() -> None:
 
 def test_clock() -> None:
     assert [clock(s) for s in (3.2, 185, 7620)] == ["3s", "3m05s", "2h07m"]
+
+
+def strict(text: str) -> Any:
+    """Parse as every other parser does: NaN and Infinity are no JSON."""
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_is_not_finite_is_null_in_every_file(tmp_path: Path) -> None:
+    bad = {"nan": math.nan, "inf": -math.inf, "numpy": np.float32(0.5), "array": np.arange(2), "path": Path("a")}
+    as_read = {"nan": None, "inf": None, "numpy": 0.5, "array": [0, 1], "path": "a"}
+    assert plain(bad) == strict(to_json(bad)) == as_read
+    with Metrics(tmp_path) as metrics:
+        metrics.write(1, loss=math.nan, best=math.inf, mean=float(np.float32(0.5)))
+    path = tmp_path / "metrics.jsonl"
+    (row,) = (strict(line) for line in path.read_text().splitlines())
+    assert row == {"step": 1, "time": row["time"], "loss": None, "best": None, "mean": 0.5}
+    # An earlier version wrote the first of these lines; a crash tore the others.
+    path.write_text('{"step": 1, "loss": NaN, "best": -Infinity}\n12\n{"time": 1}\n{"step": 2')
+    assert read_metrics(path) == [{"step": 1, "loss": None, "best": None}]
+    with Metrics(tmp_path, resume_at=1):
+        assert strict(path.read_text()) == {"step": 1, "loss": None, "best": None}
+    stage = Run(tmp_path / "run").stage("vae")
+    with stage.lock():
+        stage.write_summary(bad)
+        stage.checkpoints.save(1, {"w": np.zeros(2, np.float32)}, bad)
+    assert stage.summary() == as_read
+    found = (stage.checkpoints.about() or {}) | {"digest": "", "layout": ""}
+    assert found == as_read | {"digest": "", "layout": ""}
+    for written in tmp_path.rglob("*"):
+        if written.is_file() and b"nan" in (content := written.read_bytes()):
+            strict(content.decode())

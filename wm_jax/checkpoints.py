@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from wm_jax import hosts
 from wm_jax.errors import UserError
-from wm_jax.files import identity
+from wm_jax.files import identity, plain
 from wm_jax.metrics import say
 
 SPARE_BYTES = 1 << 20
@@ -75,7 +75,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     tree=ocp.args.StandardSave(tree),
-                    about=ocp.args.JsonSave({"digest": digest, "layout": layout_of(tree), **(about or {})}),
+                    about=ocp.args.JsonSave({"digest": digest, "layout": layout_of(tree), **plain(about or {})}),
                 ),
                 force=True,
             )

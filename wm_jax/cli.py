@@ -9,11 +9,10 @@ Only the standard library, pydantic and PyYAML are imported before the work star
 import argparse
 import errno
 import importlib
-import json
 import logging
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -37,6 +36,7 @@ from wm_jax.config import (
 )
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.errors import UsageError, UserError
+from wm_jax.files import to_json
 
 COMMANDS = {
     "collect": "play with an exploring policy and store the episodes",
@@ -83,26 +83,39 @@ ACCEPT = ("train_vae", "train_controller")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status.
+
+    Args:
+      argv: its words. None: those that this process was started with, which then is ours: so are its signals and
+        streams.
+    """
     if argv is None:
         process.die_on_ctrl_c()
+        process.mend_streams()
     process.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
     try:
         return _main(arguments)
-    except UserError as error:
-        if debug and error.details:
-            print(error.details.rstrip(), file=sys.stderr)
-        return _fail(_with_origin(str(error), error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
+        # Whoever read our output has left. What is still to be written goes nowhere, so that Python says nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
-        if debug:
-            raise
-        return _fail(_with_origin(_sentence(error), error), 1)
+        return _explain(error, arguments)
+
+
+def _explain(error: Exception, arguments: Sequence[str]) -> int:
+    """Say what went wrong in one sentence, and with --debug where; returns the exit status."""
+    expected = isinstance(error, UserError)
+    sentence = _with_origin(str(error) if expected else _sentence(error), error)
+    status = error.exit_code if expected else 1
+    if "--debug" in arguments:
+        print((error.details if expected else traceback.format_exc()).rstrip(), file=sys.stderr)
+    if "--json" in arguments:
+        print(to_json({"error": sentence, "status": status}))
+    return _fail(sentence, status)
 
 
 def _main(arguments: list[str]) -> int:
@@ -116,7 +129,7 @@ def _main(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UsageError(f"{command}: no such command{nearest(command, tuple(COMMANDS))}; one of {', '.join(COMMANDS)}")
     if command in STANDALONE:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # they have processes and folders to clean up
+        process.raise_on_ctrl_c()
         return importlib.import_module(STANDALONE[command]).main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
     if action not in (None, *UPKEEP):
@@ -180,7 +193,9 @@ def _parser(command: str, base: Config) -> Parser:
         parser.add_argument("--pretrained", action="store_true", help=text)
     parser.set_defaults(pretrained=False)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
-    parser.add_argument("--json", action="store_true", help="print the summary as the last line of standard output")
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     shown = SECTIONS.get(command, tuple(Config.model_fields))
     for section, field in Config.model_fields.items():
@@ -246,7 +261,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     if leads:
         _print_summary(command, run, summary)
     if leads and options.json:
-        print(json.dumps(summary))
+        print(to_json(summary))
     return 1 if summary.get("failed") else 0
 
 
@@ -265,10 +280,21 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     for each in (*before, command):
         if each in ACCEPT:
             importlib.import_module(f"wm_jax.stages.{each}").accept(config)
+    if any(_computes(each, config) for each in (*before, command)):
+        from wm_jax.devices import started
+
+        started()  # before an hour of other work ends here
     for needed in before:
         say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
         _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
+
+
+def _computes(command: str, config: Config) -> bool:
+    """Does it need JAX? Looking after replays does not, nor does playing at random outside of JAX."""
+    if command == "collect":
+        return config.env.backend == "device" or config.collect.policy == "agent"
+    return command not in UPKEEP
 
 
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
@@ -293,7 +319,8 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
     if options.run is not None:
         if not options.run.strip():
             raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")
-        path = Path(options.run)
+        path = _folder(options.run)
+    _require_utf8(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run {path}: this is a file; give a folder")
     if options.fresh and command in UPKEEP:
@@ -305,6 +332,41 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
         )
     anew = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
     return Run.making(path, anew) if options.fresh else Run(path)
+
+
+def _folder(name: str) -> Path:
+    """A folder as it is named; `~` is home, also where the shell leaves it as it is, as in `--run=~/x`.
+
+    Raises:
+      UsageError: no folder can have this name.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except RuntimeError:
+        raise UsageError(f"--run {name}: nobody knows that home; give the folder's whole name") from None
+    except OSError as error:
+        short = name if len(name) <= 80 else f"{name[:77]}..."
+        raise UsageError(f"--run {short}: {os.strerror(error.errno or 0)}; give another folder") from None
+    return path
+
+
+def _require_utf8(path: Path) -> None:
+    """See that libraries in C++, which are given names as UTF-8, will find the same folder as Python.
+
+    Raises:
+      UsageError: they won't.
+    """
+    whole = os.path.abspath(path)
+    try:
+        if whole.encode() == os.fsencode(whole):
+            return
+    except UnicodeEncodeError:
+        pass  # bytes that Python could not read as letters
+    raise UsageError(
+        f"--run {whole}: such a name needs a UTF-8 locale, as with LC_ALL=C.UTF-8 or PYTHONUTF8=1; "
+        "set that, or give a name in plain ASCII"
+    )
 
 
 def _stage(command: str) -> Any:
@@ -367,6 +429,8 @@ def _sentence(error: Exception) -> str:
             f"{error.filename}: {'a folder' if isinstance(error, IsADirectoryError) else 'a file'} is in the way "
             "there; move it, or give another --run"
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; mend that, or give another --run"
     if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
         return (
             "out of memory: lower the sizes of what was asked for (networks, batches, population, --collect.slots), "

@@ -401,13 +401,14 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
         raise UsageError(f"--preset {preset}: no such preset; choose one of {', '.join(presets())}")
     settings: dict[str, Any] = {"game": game, "preset": preset}
     folder = config_folder()
-    late = []
+    general = f"presets/{preset}.yaml"
+    early, late = [], []
     for name in dict.fromkeys((family, file_name(game))):
         layer = _read_yaml(folder / f"{name}.yaml")
         late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
-        settings = _merge(settings, layer, f"{name}.yaml")
-    settings = _merge(settings, _read_yaml(folder / "presets" / f"{preset}.yaml"), f"presets/{preset}.yaml")
-    for source, layer in late:
+        early.append((f"{name}.yaml", layer))
+    for source, layer in (*early, (general, _read_yaml(folder / general)), *late):
+        _require_known(layer, source)
         settings = _merge(settings, layer, source)
     return validate(_merge(settings, overrides or {}, "command line"))
 
@@ -434,9 +435,11 @@ def _first_complaint(error: ValidationError) -> str:
         return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
     message = complaint["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    given = complaint["input"]
+    if complaint["type"] in ("int_parsing", "float_parsing") and re.fullmatch(r"[0-9]+,[0-9]+", str(given)):
+        message += "; fractions have a point, thousands nothing"
     section = Config.model_fields[path[0]].annotation
     known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
-    given = complaint["input"]
     return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
 
 
@@ -504,14 +507,43 @@ def alike(word: str, known: tuple[str, ...]) -> list[str]:
     return difflib.get_close_matches(word, known, n=10, cutoff=0.5)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose keys are words as they are written (`on` is a setting, not true), each given once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the base class."""
+        given = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
+            if key.value in given:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            given.add(key.value)
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader) or {}
     except yaml.YAMLError as error:
         raise UsageError(f"{path.name}: not valid YAML ({' '.join(str(error).split())}); mend or restore it") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path.name}: not UTF-8 (byte {error.start}); save it as that") from None
     return _mapping(content, path.name)
+
+
+def _require_known(layer: Mapping[str, Any], source: str) -> None:
+    """See that a file's keys are settings, and that it leaves alone what the command line alone says."""
+    for section, values in layer.items():
+        if section in ("game", "preset"):
+            raise UsageError(f"{source}: {section}: the command line says that (--{section}); remove the line")
+        names = [f"{section}.{key}" for key in values] if isinstance(values, Mapping) else [section]
+        for name in names:
+            if name not in field_names():
+                raise UsageError(f"{source}: {name}: no such setting{nearest(name, field_names())}")
 
 
 def _own_preset(block: Any, preset: str, source: str) -> dict[str, Any]:

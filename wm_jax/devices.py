@@ -8,6 +8,7 @@ batch that lie with a process are its `hosts.share`. Arrays over such a mesh are
 and `whole`, by all processes together.
 """
 
+import os
 from typing import Any, TypeVar
 
 import jax
@@ -21,6 +22,25 @@ from wm_jax.errors import UserError
 
 AXIS = "batch"
 S = TypeVar("S", VaeConfig, MemoryConfig)
+
+
+def started() -> list[Any]:
+    """The devices that JAX shows this process, having started JAX.
+
+    Raises:
+      UserError: what JAX was told to use can't be had.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word, where the plug-in is not installed
+        told = os.environ.get("JAX_PLATFORMS", "")
+        reason = " ".join(str(error).split(" (set JAX_PLATFORMS")[0].split()).rstrip(".") or "it is not installed"
+        if told:
+            raise UserError(
+                f"JAX_PLATFORMS={told}: JAX can't use that here ({reason}); unset the variable to use what there is, "
+                "or set it to cpu"
+            ) from None
+        raise UserError(f"JAX can't start ({reason}); set JAX_PLATFORMS=cpu to do without an accelerator") from None
 
 
 def open_mesh(wanted: int, batch: int, option: str) -> Mesh:

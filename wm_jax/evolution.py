@@ -91,6 +91,13 @@ class Evolution:
                 self._params = self._params.replace(std_init=jnp.asarray(sigma, jnp.float32))
         # Genetic algorithms and swarms have no mean: evosax starts them from an evaluated population.
         self._from_population = "population" in inspect.signature(type(self._algorithm).init).parameters
+        if not self._from_population:
+            asked = jax.eval_shape(lambda: self.ask(self.init())[1]).shape[0]
+            if asked != population:
+                raise UserError(
+                    f"--controller.population {population}: {strategy} asks for {asked} candidates then; "
+                    "use an even number"
+                )
 
     def init(self, mean: jax.Array | None = None) -> EvolutionState:
         """The state before the first generation, searching around mean [n] (default: zeros)."""
@@ -182,9 +189,12 @@ def _build(name: Strategy, n_params: int, population: int, sigma: float) -> tupl
         options["std_schedule"] = lambda _: jnp.float32(sigma)
     try:
         return strategy(population, jnp.zeros(n_params), **options), shaping is weights_fitness_shaping_fn
-    except AssertionError as error:
-        even = "; use an even number" if "even" in str(error) else ""
-        raise UserError(f"--controller.population {population}: {name} says '{error}'{even}") from None
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
+        # Some divide the population by numbers of their own, and fall over what comes of a small one.
+        remedy = "use an even number" if "even" in str(error) else "use a larger one, or another strategy"
+        raise UserError(
+            f"--controller.population {population}: {name} can't work with it ({error}); {remedy}"
+        ) from None
 
 
 @contextmanager

@@ -60,6 +60,23 @@ def identity(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back, so that what was read compares equal to what was written.
+
+    JSON has no NaN and no infinity: they become null. NumPy's and JAX's numbers become Python's; tuples become lists.
+    """
+    return json.loads(json.dumps(value, default=_without_json), parse_constant=lambda _: None)
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON that every parser reads."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
+def _without_json(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
 def write_manifest(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
     """Write a JSON object together with a checksum of itself, atomically; `indent` makes it pleasant to read."""
     write_atomically(path, json.dumps({**content, CHECKSUM: identity(content)}, indent=indent).encode())

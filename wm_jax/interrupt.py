@@ -4,7 +4,9 @@ Of several processes (`hosts.py`), whichever is asked to stop passes it on, and 
 """
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -38,20 +40,49 @@ class Stop:
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """While inside, the first SIGINT or SIGTERM sets the flag of the `Stop`; the second acts as usual."""
+    """While inside, the first SIGINT or SIGTERM sets the flag of the `Stop`; the second acts as usual.
+
+    A signal that this process was started to ignore, as a job in the background is, stays ignored. Only the main
+    thread may be asked: where this runs in another, signals are the caller's.
+    """
     stop = Stop()
+    with contextlib.ExitStack() as ends:
+        if threading.current_thread() is threading.main_thread():
+            ends.enter_context(_heard(stop))
+        ends.enter_context(hosts.spread_stop(stop))
+        yield stop
+
+
+@contextlib.contextmanager
+def _heard(stop: Stop) -> Iterator[None]:
+    """Have signals set the flag, and say so.
+
+    A handler runs between any two instructions, perhaps in the middle of a `print`, whose lock it would wait for in
+    vain. So it says nothing itself: it writes a byte into a pipe, and the thread that waits there speaks.
+    """
+    reader, writer = os.pipe()
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop.requested = True
         signal.signal(number, before[signal.Signals(number)])
-        say("stopping at the next safe point (once more to stop at once)", everywhere=True)
+        os.write(writer, b"!")
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    def speak() -> None:
+        while os.read(reader, 1):
+            say("stopping at the next safe point (once more to stop at once)", everywhere=True)
+
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None: a handler of another language, which could not be put back.
+    before = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+    speaker = threading.Thread(target=speak, name="signals", daemon=True)
+    speaker.start()
     for number in before:
         signal.signal(number, handle)
     try:
-        with hosts.spread_stop(stop):
-            yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(writer)
+        speaker.join()
+        os.close(reader)

@@ -14,6 +14,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from wm_jax import hosts
+from wm_jax.files import plain, to_json
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -33,17 +34,17 @@ class Metrics:
             return
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_at]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        temporary.write_text("".join(to_json(row) + "\n" for row in kept))
         temporary.replace(self.path)
         self._file = self.path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
 
     def write(self, step: int, **values: float | int | None) -> None:
-        """Record named numbers of one step."""
+        """Record named numbers of one step; one that is not finite is null in the file, and as it is in TensorBoard."""
         if not self._recording:
             return
         row = {"step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(to_json(row) + "\n")
         self._file.flush()
         for name, value in values.items():
             if value is not None:
@@ -61,15 +62,20 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`, without lines that a crash tore; no file gives no records."""
+    """The records of a `metrics.jsonl`, without lines that a crash tore; no file gives no records.
+
+    Earlier versions wrote NaN and Infinity, which are null here as they are now in the file.
+    """
     if not path.exists():
         return []
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = plain(json.loads(line))
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
     return rows
 
 
@@ -89,7 +95,7 @@ class Progress:
         self._began = self._last_line = time.monotonic()
         self._bar = None
         self._shown = hosts.leads()
-        if self._shown and sys.stderr.isatty():
+        if self._shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=name, dynamic_ncols=True, leave=True)
 
     def advance(self, amount: int, **figures: float) -> None:

@@ -3,13 +3,18 @@
 Everything the user has set in the environment is left alone. Standard library only.
 """
 
+import contextlib
 import ctypes
 import hashlib
+import io
 import os
 import signal
+import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # XLA's warnings; its errors are shown
@@ -51,8 +56,37 @@ def die_on_ctrl_c() -> None:
     Nothing is under way before that; and an exception in the middle of an import becomes a traceback, or is swallowed
     by the library that is being imported. Where Ctrl-C is ignored, as in the background of a script, it stays so.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _exchange(signal.default_int_handler, signal.SIG_DFL)
+
+
+def raise_on_ctrl_c() -> None:
+    """The opposite: let it raise KeyboardInterrupt, for work that has processes and folders to clean up."""
+    _exchange(signal.SIG_DFL, signal.default_int_handler)
+
+
+def _exchange(found: Any, wanted: Any) -> None:
+    """Have Ctrl-C do the other thing, unless somebody decided otherwise. Only the main thread may."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is found:
+        signal.signal(signal.SIGINT, wanted)
+
+
+def mend_streams() -> None:
+    """See that there are three standard streams, and that they can be written whatever the words are.
+
+    Where one was closed, Python has None, and the next file that is opened takes its number: what a library in C says
+    would be written into that file. And an encoding that lacks a letter of a path must not end the work that is done.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            continue
+        opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(opened, mode, encoding="utf-8", closefd=False))  # noqa: SIM115, for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def keep_freed_memory() -> bool:

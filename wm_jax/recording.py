@@ -20,7 +20,7 @@ class Recorder:
       episodes: how many are played.
       window, most: see `EpisodeRecorder`.
       stepped: is told how many steps were played, after each.
-      ended: is told how many frames are kept of an episode, at its end.
+      ended: is told how many frames are kept of an episode, and how many steps it had, at its end.
 
     Attributes:
       recordings: one for each episode.
@@ -34,7 +34,7 @@ class Recorder:
         most: int,
         *,
         stepped: Callable[[int], None] = lambda _: None,
-        ended: Callable[[int], None] = lambda _: None,
+        ended: Callable[[int, int], None] = lambda _, __: None,
     ):
         self._policy, self._stepped, self._ended = policy, stepped, ended
         self._playing: dict[int, EpisodeRecorder] = {}
@@ -61,4 +61,4 @@ class Recorder:
             flags = bool(step.terminated[i]), bool(step.truncated[i])
             recording.step(step.frames[i], float(step.reward[i]), *flags, done=ended)
             if ended:
-                self._ended(recording.frames)
+                self._ended(recording.frames, recording.length)

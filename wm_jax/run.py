@@ -32,7 +32,7 @@ from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.config import default_of, shown
 from wm_jax.errors import UserError
-from wm_jax.files import lock, read_manifest, write_manifest
+from wm_jax.files import lock, plain, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, say
 
 BARE = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
@@ -157,14 +157,14 @@ class Stage:
         self.check(settings, parents)
         self.start_anew()
         if self.manifest() is None or self._is_bare():
-            record = {"stage": self.name, **_identity(settings, parents), "config": _plain(config)}
+            record = {"stage": self.name, **_identity(settings, parents), "config": plain(config)}
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def note(self, config: Mapping[str, Any]) -> None:
         """Record the settings that the artefact is gone on with, for those that may change."""
         record = self.manifest()
-        if record is not None and record["config"] != _plain(config):
-            self.write_record("stage.json", {**record, "config": _plain(config)})
+        if record is not None and record["config"] != plain(config):
+            self.write_record("stage.json", {**record, "config": plain(config)})
 
     def _is_bare(self) -> bool:
         """Was the stage begun, and stopped before there was anything to keep? Then other settings do no harm."""
@@ -215,7 +215,7 @@ class Stage:
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file that carries a checksum of itself; process 0 does."""
         if hosts.leads():
-            write_manifest(self.path / name, _plain(content), indent=2)
+            write_manifest(self.path / name, plain(content), indent=2)
 
     @hosts.led
     def record(self, name: str) -> dict[str, Any] | None:
@@ -329,16 +329,7 @@ def now() -> str:
 
 
 def _identity(settings: Mapping[str, Any], parents: Mapping[str, Any]) -> dict[str, Any]:
-    return {"settings": _flat(_plain(settings)), "parents": _plain(parents)}
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON gives it back, so that what was read compares equal to what was written.
-
-    JSON has no NaN and no infinity: they become null.
-    """
-    text = json.dumps(value, default=str)
-    return json.loads(text, parse_constant=lambda _: None)
+    return {"settings": _flat(plain(settings)), "parents": plain(parents)}
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ turns in one process (`timing.py`); memory is measured in a process of each cont
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import platform
 import resource
@@ -24,6 +23,7 @@ from wm_jax.arguments import Parser
 from wm_jax.bench.case import ENVIRONMENTS, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.bench.timing import Timing, alternate, matmul_peak
 from wm_jax.errors import UsageError, UserError
+from wm_jax.files import to_json
 from wm_jax.metrics import Progress, say
 from wm_jax.process import cores
 
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
 
         throughputs(options.plot, results)
     if options.json:
-        print(json.dumps({"device": device.device_kind, "cores": cores(), "peak_gflops": peak / 1e9, "rows": results}))
+        print(to_json({"device": device.device_kind, "cores": cores(), "peak_gflops": peak / 1e9, "rows": results}))
     return 0
 
 

@@ -67,6 +67,11 @@ class EpisodeRecorder:
         self._kept = []
 
     @property
+    def length(self) -> int:
+        """Steps of the windows that are over, kept or not; of an episode that is over, all."""
+        return self._length
+
+    @property
     def frames(self) -> int:
         """Frames that are kept so far."""
         return sum(len(window.frames) for window in self._kept)

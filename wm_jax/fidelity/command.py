@@ -6,7 +6,6 @@ Every figure that has a bar is held against it; a figure that misses its bar mak
 """
 
 import argparse
-import json
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from wm_jax.fidelity.figures import Table, judged
 from wm_jax.fidelity.parts import Sizes
 from wm_jax.fidelity.reference import STYLES
 from wm_jax.fidelity.speed import Size
+from wm_jax.files import to_json
 from wm_jax.metrics import Stopwatch, clock, say
 from wm_jax.pretrained import AGENTS
 from wm_jax.process import cores
@@ -129,5 +129,5 @@ def _run(options: argparse.Namespace, asked: Sequence[str], sizes: Sizes) -> int
     if options.json:
         figures = [record for table in tables for record in table.records()]
         machine = {"device": device.device_kind, "cores": cores()}
-        print(json.dumps({**machine, "bars": bars, "missed": missed, "figures": figures}))
+        print(to_json({**machine, "bars": bars, "missed": missed, "figures": figures}))
     return int(bool(missed))

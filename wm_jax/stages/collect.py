@@ -228,7 +228,10 @@ def split_of(episode: int, test_fraction: float) -> Split:
 
 
 class Meter:
-    """Shows how far collecting is: ended episodes or their recorded frames, and the steps that were played for them."""
+    """Shows how far collecting is: ended episodes or recorded frames, and the steps that were played for them.
+
+    Each step counts as a frame while its episode is played; what is kept of it is only known in the end.
+    """
 
     def __init__(self, progress: Progress, in_frames: bool):
         self._progress, self._in_frames = progress, in_frames
@@ -237,8 +240,8 @@ class Meter:
     def step(self, count: int) -> None:
         """So many steps more were played."""
         self._steps += count
-        self._progress.advance(0, steps=self._steps)
+        self._progress.advance(count if self._in_frames else 0, steps=self._steps)
 
-    def end(self, frames: int) -> None:
-        """An episode has ended, of which so many frames are kept."""
-        self._progress.advance(frames if self._in_frames else 1, steps=self._steps)
+    def end(self, frames: int, steps: int) -> None:
+        """An episode of so many steps has ended, of which so many frames are kept."""
+        self._progress.advance(frames - steps if self._in_frames else 1, steps=self._steps)

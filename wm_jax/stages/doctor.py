@@ -7,7 +7,6 @@ hides no other. This process imports neither JAX nor a game.
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from wm_jax.arguments import Parser
 from wm_jax.config import load
 from wm_jax.envs.games import family_of
 from wm_jax.errors import UserError
+from wm_jax.files import to_json
 
 _GAME_SECONDS = 90
 _JAX_SECONDS = 180  # a first start on a GPU or TPU machine can be slow
@@ -32,7 +32,9 @@ _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _MEMORY_NEEDED_GB = 4
 _DISK_NEEDED_GB = 5
 _NVIDIA = Path("/dev/nvidia0").exists()
+_PLATFORMS = os.environ.get("JAX_PLATFORMS")
 _REINSTALL = "remove .venv and start any command of bin/ again, or install the versions of constraints.txt"
+_START_JAX = f"unset JAX_PLATFORMS, which is {_PLATFORMS} here; or {_REINSTALL}" if _PLATFORMS else _REINSTALL
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     failed = [check for check in checks if not check.ok]
     print(f"\n{len(checks) - len(failed)} of {len(checks)} checks are well." if failed else "\nAll is well.")
     if options.json:
-        print(json.dumps([asdict(check) for check in checks]))
+        print(to_json([asdict(check) for check in checks]))
     return int(any(check.essential for check in failed))
 
 
@@ -209,7 +211,7 @@ def _game_probe(name: str, game: str, which: str) -> tuple[str, str, float, str,
 
 
 _PROBES = (
-    ("JAX", "jax", _JAX_SECONDS, _REINSTALL, True),
+    ("JAX", "jax", _JAX_SECONDS, _START_JAX, True),
     ("kernels in C", "kernels", _JAX_SECONDS, "do without them: V, M and CarRacing are slow on CPU", False),
     _game_probe("CarRacing, training", "carracing", "training"),
     _game_probe("CarRacing, official", "carracing", "official"),
@@ -234,7 +236,9 @@ def _probe_jax() -> str:
     import jax
     import jax.numpy as jnp
 
-    devices = jax.devices()
+    from wm_jax.devices import started
+
+    devices = started()
     for device in devices:
         ones = jax.device_put(jnp.ones((64, 64), jnp.float32), device)
         found = float(jax.jit(lambda x: (x @ x).sum())(ones))

@@ -148,7 +148,8 @@ def _evolve(
                 figures, evaluated = figures | evaluation, generation
             metrics.write(generation, **figures)
             shown = {name: figures[key] for name, key in SHOWN.items() if key in figures}
-            progress.advance(1, **shown, kept=float(search.best_score))
+            kept = float(search.best_score)
+            progress.advance(1, **shown, **({"kept": kept} if np.isfinite(kept) else {}))
             if generation % settings.save_every == 0 or generation == settings.generations or stop.agreed():
                 checkpoints.save(generation, search, begun.record(figures, evaluated))
                 saved = generation
