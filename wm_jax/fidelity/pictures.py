@@ -1,5 +1,6 @@
 """How far our pictures are from Gymnasium's: of the same car in the same place, pixel by pixel and region by region."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,16 +110,16 @@ def photograph(
     """Gymnasium's pictures of one drive on each track, after so many steps; fewer if it ends before."""
     taken = []
     for seed in seeds:
-        game = UndrawnCarRacing(domain_randomize=colourful, continuous=style != "choices", **options)
-        game.reset(seed=seed)
-        driver = take_seat(game, style, seed)
-        for step in range(max(steps) + 1):
-            if step in steps:
-                taken.append((seed, game.t, snapshot(game), TheirCarRacing._render(game, "state_pixels")))
-            _, _, terminated, _, _ = game.step(driver())
-            if terminated:
-                break
-        game.close()
+        options |= {"domain_randomize": colourful, "continuous": style != "choices"}
+        with contextlib.closing(UndrawnCarRacing(**options)) as game:
+            game.reset(seed=seed)
+            driver = take_seat(game, style, seed)
+            for step in range(max(steps) + 1):
+                if step in steps:
+                    taken.append((seed, game.t, snapshot(game), TheirCarRacing._render(game, "state_pixels")))
+                _, _, terminated, _, _ = game.step(driver())
+                if terminated:
+                    break
     seen, times, states, observations = zip(*taken, strict=True)
     stacked = Snapshot(*(np.stack(field) for field in zip(*states, strict=True)))
     return Album(seen, np.array(times), stacked, np.stack(observations), colourful)

@@ -1,5 +1,6 @@
 """Gymnasium's CarRacing-v3, played by drivers who differ in what they try the car with, and recorded state by state."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -107,15 +108,15 @@ class UndrawnCarRacing(CarRacing):
 
 def record(seed: int, style: Style, steps: int) -> Recording:
     """Let a driver of this style play the track of a seed; the same seed is the driver's own."""
-    game = UndrawnCarRacing(continuous=style != "choices")
-    game.reset(seed=seed)
-    driver = take_seat(game, style, seed)
-    actions, states, rewards, terminated = [], [snapshot(game)], [], False
-    while len(actions) < steps and not terminated:
-        actions.append(driver())
-        _, reward, terminated, _, _ = game.step(actions[-1])
-        rewards.append(reward)
-        states.append(snapshot(game, states[-1]))
+    with contextlib.closing(UndrawnCarRacing(continuous=style != "choices")) as game:
+        game.reset(seed=seed)
+        driver = take_seat(game, style, seed)
+        actions, states, rewards, terminated = [], [snapshot(game)], [], False
+        while len(actions) < steps and not terminated:
+            actions.append(driver())
+            _, reward, terminated, _, _ = game.step(actions[-1])
+            rewards.append(reward)
+            states.append(snapshot(game, states[-1]))
     stacked = Snapshot(*(np.stack(field) for field in zip(*states, strict=True)))
     return Recording(seed, np.stack(actions), stacked, np.array(rewards, float), terminated)
 

@@ -5,6 +5,7 @@ and a stream of noise; one function of JAX, `act`, turns these and what the poli
 inside of its scan. Gymnasium's games are played side by side, and it is called once a step for all of them.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -218,19 +219,21 @@ def compare(
     Args:
       on_episodes: is told of episodes that both sides have played.
     """
-    tracks, games = bank(seeds), [UndrawnCarRacing() for _ in seeds]
+    tracks = bank(seeds)
     tile = 1000.0 / np.asarray(tracks.count)
     found = {}
-    for number, (name, policy) in enumerate(policies.items()):
-        streams = [policy.noise(np.random.default_rng([seed, number]), steps) for seed in seeds]
-        noise = np.stack(streams).astype(np.float32)
-        theirs = play_gymnasium(games, tracks, policy.aim, seeds, noise)
-        found[name] = Comparison(play(tracks, policy.aim, noise), theirs, tile)
-        if found[name].differs:
-            noise[..., 0] += NUDGE
-            nudged = play_gymnasium(games, tracks, policy.aim, seeds, noise)
-            found[name] = replace(found[name], nudged=nudged)
-        on_episodes(len(seeds))
+    with contextlib.ExitStack() as ends:
+        games = [ends.enter_context(contextlib.closing(UndrawnCarRacing())) for _ in seeds]
+        for number, (name, policy) in enumerate(policies.items()):
+            streams = [policy.noise(np.random.default_rng([seed, number]), steps) for seed in seeds]
+            noise = np.stack(streams).astype(np.float32)
+            theirs = play_gymnasium(games, tracks, policy.aim, seeds, noise)
+            found[name] = Comparison(play(tracks, policy.aim, noise), theirs, tile)
+            if found[name].differs:
+                noise[..., 0] += NUDGE
+                nudged = play_gymnasium(games, tracks, policy.aim, seeds, noise)
+                found[name] = replace(found[name], nudged=nudged)
+            on_episodes(len(seeds))
     return found
 
 

@@ -56,12 +56,12 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
     works: dict[str, Work] = {}
     amounts: dict[str, int] = {}
     game = find("carracing", EnvConfig(backend="envpool"))
-    with closing(open_pool(game, size.pool)) as pool:
+    with closing(open_pool(game, size.pool)) as pool, closing(TheirCarRacing()) as theirs:
         for count in size.counts:
             for end, frames in (("", True), (BLIND, False)):
                 name = f"ours, {count} at once{end}"
                 works[name], amounts[name] = _ours(count, size.steps, frames=frames), count * size.steps
-        works[GYMNASIUM], amounts[GYMNASIUM] = _gymnasium(size), size.steps
+        works[GYMNASIUM], amounts[GYMNASIUM] = _gymnasium(theirs, size), size.steps
         pooled = f"{ENVPOOL}, {size.pool} at once"
         works[pooled], amounts[pooled] = _envpool(pool, size), size.pool * size.steps
         timings = alternate(works, size.rounds, on_round)
@@ -104,9 +104,8 @@ def _ours(count: int, steps: int, *, frames: bool) -> Work:
     return work
 
 
-def _gymnasium(size: Size) -> Work:
+def _gymnasium(game: TheirCarRacing, size: Size) -> Work:
     """Without wrappers, which would only cost time; its picture is made into V's frame."""
-    game = TheirCarRacing()
     game.reset(seed=0)
     actions = _actions(1, size.steps)[:, 0]
 

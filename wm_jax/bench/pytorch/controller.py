@@ -2,6 +2,7 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import cv2
@@ -127,6 +128,7 @@ def _prepare(agent: TorchAgent, steps: int) -> None:
     global _worker
     torch.set_num_threads(1)
     _worker = _Worker(agent, gymnasium.make("CarRacing-v3", max_episode_steps=steps))
+    Finalize(None, _worker.env.close, exitpriority=0)  # such a process ends without `atexit`
 
 
 def _rollout(candidate: int, seed: int) -> float:
