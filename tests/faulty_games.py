@@ -159,6 +159,17 @@ class Crashes(Faulty):
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
+class CrashesOnce(Faulty):
+    """Dies in the third step of seed 1, but not when that is played again. Episodes end after their fifth step."""
+
+    def step(self, action):
+        if self.steps == 2 and self.seed == 1 and "crash" not in Path(os.environ["WM_JAX_TEST_DIARY"]).read_text():
+            diary("crash")
+            os.kill(os.getpid(), signal.SIGSEGV)
+        screen, reward, *_ = super().step(action)
+        return screen, reward, self.steps == 5, False, {}
+
+
 class Eaten(Faulty):
     """Is killed as the kernel kills where memory is short, in every reset."""
 

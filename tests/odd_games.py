@@ -101,6 +101,7 @@ _register("Nested", Dict(a=Dict(b=Tuple((STATE, PICTURE)))), {"a": {"b": (np.zer
 _register("Cameras", Dict(left=PICTURE, right=PICTURE, state=STATE), {"left": 0 * RGB, "right": RGB})
 _register("Stacked", _box((4, 20, 30)), None)
 _register("Unbounded", _box((20, 30, 3), -np.inf, np.inf, np.float32), None)
+_register("Vast", _box((20, 30, 3), -1e10, 1e10, np.float32), None)
 _register("State", STATE, np.zeros(4, np.float32), draws=RGB)
 _register("Long", Box(np.arange(40, dtype=np.float32), np.inf), None)
 _register("Words", Dict(state=STATE), None)

@@ -79,6 +79,7 @@ def test_every_usual_kind_of_picture_is_seen(name: str, settings: dict, screen: 
     [
         ("Stacked", {}, ["not images", "--env.pixels render"]),
         ("Unbounded", {}, ["not images", "float with bounds"]),
+        ("Vast", {}, ["not images", "float with bounds"]),
         ("State", {}, ["not images", "--env.pixels render"]),
         ("Long", {}, ["not images"]),
         ("Words", {}, ["no entry that is an image (state: Box", "--env.pixels render"]),

@@ -51,7 +51,7 @@ def episodes(game: games.Game, seeds: list[int], slots: int, actions: np.ndarray
             pool.send([slot], actions[slot, :1])
         while playing:
             step = pool.recv()
-            for slot, frame, reward, terminated, _ in zip(*step, strict=True):
+            for slot, frame, reward, terminated, _ in zip(*step[:5], strict=True):
                 episode = answers[playing[slot]]
                 episode.append((frame, float(reward), bool(terminated)))
                 if not terminated and len(episode) <= actions.shape[1]:
@@ -93,6 +93,25 @@ def test_every_frame_is_the_emulators(name: str, changes: dict[str, float], step
 def test_training_plays_the_official_game(name: str) -> None:
     game = games.find(name, settings(name))
     assert games.is_official(game) and not games.is_transfer(game)
+
+
+def test_episodes_begin_anywhere_in_the_day_as_their_seeds_say() -> None:
+    """In an emulator's state of a game in which nobody acts, with the seed's own random numbers from there on."""
+    game, asked = games.find("enduro", settings("enduro")), list(range(8))
+    actions = np.random.default_rng(0).integers(0, game.actions.size, (8, 30))
+
+    def played(seeds: list[int], slots: int, **how: bool) -> list[list[bytes]]:
+        with contextlib.closing(open_pool(game, slots, **how)) as pool:
+            shown = [[frame.tobytes()] for frame in pool.reset(seeds)]
+            for moves in actions.T:
+                for i, frame in enumerate(pool.step(moves[: len(seeds)]).frames):
+                    shown[i].append(frame.tobytes())
+        return shown
+
+    anywhere = played(asked, 8, anywhere=True)
+    assert len({frames[0] for frames in anywhere}) > 4, "all begin at the same time of day"
+    assert played(asked[:3], 3, anywhere=True) == anywhere[:3]
+    assert played(asked[:2], 2, anywhere=True, official=True) == played(asked[:2], 2)
 
 
 def test_replays_of_envpools_game_are_used_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

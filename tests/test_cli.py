@@ -58,6 +58,7 @@ WRONG = [
     (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "device has them; give"),
     (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "device has them; give"),
     (["train_vae", "--game", "carracing", "--env.backend", "envpool", "--run", "{tmp}/x"], 2, "--vae.frames replays"),
+    (["train_controller", "--game", "chaser", "--controller.anywhere", "--run", "{tmp}/x"], 2, "only Atari"),
     (["evaluate", "--game", "chaser", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no agent for chaser"),
     (["collect", "--game", "carracing", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no such option"),
     (["pipeline", "--game", "chaser", "--collect.policy", "agent", "--fresh"], 2, "--fresh: it would move aside"),

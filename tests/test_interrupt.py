@@ -1,6 +1,5 @@
 """Being asked to stop: what a signal does and leaves alone, in the main thread and in others."""
 
-import builtins
 import os
 import signal
 import subprocess
@@ -54,15 +53,41 @@ def test_the_first_asks_and_the_second_acts_as_usual(capsys: pytest.CaptureFixtu
 
 
 def test_a_handler_says_nothing_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may run in the middle of a print of the same thread, which would never end."""
-    said = []
-    monkeypatch.setattr(interrupt, "say", lambda line, **_: said.append(threading.current_thread().name))
-    lock = threading.Lock()
-    monkeypatch.setattr(builtins, "print", lambda *_, **__: lock.acquire())
-    with graceful_stop() as stop, lock:
+    """It may run in the middle of what the same thread says, for whose lock it would wait for ever."""
+    said, lock = [], threading.Lock()
+
+    def say(line: str, **_: bool) -> None:
+        assert lock.acquire(timeout=5), "nobody lets go of the lock"
+        said.append(threading.current_thread().name)
+        lock.release()
+
+    monkeypatch.setattr(interrupt, "say", say)
+    with graceful_stop() as stop:
+        with lock:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert eventually(lambda: stop.requested) and said == []
+        assert eventually(lambda: said == ["signals"])
+
+
+def test_after_one_signal_the_other_acts_too() -> None:
+    with graceful_stop() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert eventually(lambda: stop.requested)
-        assert eventually(lambda: said == ["signals"])
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+
+def test_nobody_waits_for_words_that_cannot_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    monkeypatch.setattr(interrupt, "say", lambda line, **_: done.wait(30))
+    monkeypatch.setattr(interrupt, "SPEAK_S", 0.1)
+    began = time.monotonic()
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert eventually(lambda: stop.requested)
+    assert time.monotonic() - began < 10
+    done.set()
 
 
 def test_what_is_ignored_stays_ignored(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,20 +9,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from test_training import StopAt
 
 from wm_jax import cli, lineage, training
-from wm_jax.config import Config
-from wm_jax.data.replay import ReplayStore
+from wm_jax.config import Config, load
+from wm_jax.data.replay import Lost, ReplayStore
+from wm_jax.envs.games import find
+from wm_jax.errors import UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.render.video import extract_frames
 from wm_jax.run import Run
-from wm_jax.stages import evaluate, report, train_controller
+from wm_jax.stages import collect, evaluate, report, train_controller, train_vae
 from wm_jax.stages.collect import episode_seeds, split_of
 
 CHASED = ["--game", "chaser", "--preset", "smoke"]
@@ -534,6 +537,43 @@ def test_lost_episodes_are_played_again_by_who_played_them(
     assert "has lost 2 episodes from 8 to 9, played by the agent" in said and "--collect.replace_lost" in said
     replaced, _ = run([*words, "--collect.replace_lost"], capsys)
     assert replaced["episodes"] == 12 and ReplayStore.open(path / "replays").digest != digest
+
+
+def test_episodes_that_an_earlier_version_cut_off_are_not_played_on_in_silence(tmp_path: Path) -> None:
+    config = load("chaser", "procgen", "smoke", {"collect": {"episode_steps": 40}})
+    game = find("chaser", config.env)
+    player = collect.Player({"policy": "held"}, lambda *_: pytest.fail("nobody plays yet"))
+    store = cast(ReplayStore, SimpleNamespace(lost=[Lost(3, player.about, 40), Lost(4, player.about, 39)]))
+    with pytest.raises(UserError, match=r"lost 1 episodes from 3 to 3 that were cut off after 40 steps.*replace_lost"):
+        collect._lost(config, Run(tmp_path), game, player, store)
+    for change in ({"replace_lost": True}, {"episode_steps": 38}, {"episode_steps": None}):
+        changed = config.model_copy(update={"collect": config.collect.model_copy(update=change)})
+        assert collect._lost(changed, Run(tmp_path), game, player, store) == [(player, [3, 4])]
+
+
+@pytest.mark.parametrize(("steps", "slots"), [(4000, 30), (1000, 69), (10, 512)])
+def test_long_episodes_that_are_recorded_side_by_side_fit_the_memory(
+    steps: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(collect, "open_pool", lambda game, slots, anywhere: opened.append(slots))
+    settings = {"slots": 512, "episode_steps": steps, "window": min(steps, 1000)}
+    config = load("enduro", "atari", "paper", {"collect": settings})
+    store = cast(ReplayStore, None)
+    collector = collect.Collector(config, find("enduro", config.env), store, Stop())
+    collector._pool(collect.Player({}, lambda *_: pytest.fail("nobody plays yet")), 10_000)
+    (opened,) = opened
+    assert opened == pytest.approx(slots, abs=0.15 * slots)
+    assert opened * 12_288 * 1.5 * steps <= collect.RECORDING_BYTES
+
+
+def test_what_v_is_warned_of_needs_no_figure_that_is_not_there() -> None:
+    figures = {"train_reconstruction": 10.0, "test_reconstruction": 30.0, "test_moving_explained": 0.01}
+    assert len(train_vae.warnings(figures)) == 2
+    # Of an earlier version; of a report that was saved; of one that is fresh.
+    for moving in ({}, {"test_moving_explained": None}, {"test_moving_explained": math.nan}):
+        errors = {"train_reconstruction": 10.0, "test_reconstruction": 20.0}
+        assert train_vae.warnings(errors | moving) == []
 
 
 def test_lost_records_are_not_passed_over(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

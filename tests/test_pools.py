@@ -56,7 +56,7 @@ def play_async(pool: EpisodePool, seeds, actions) -> dict[int, list[tuple]]:
     while flying:
         step = pool.recv()
         assert 1 <= len(step.ids) <= max(8, (len(flying) + 1) // 2)
-        for slot, *answer in zip(*step, strict=True):
+        for slot, *answer in zip(*step[:5], strict=True):
             answers[slot].append(tuple(answer))
             if answer[2] or answer[3]:
                 flying.remove(slot)
@@ -100,7 +100,7 @@ def test_contract(pool):
         np.testing.assert_array_equal(step.ids, [0, 1, 2])
         assert step.frames.shape == (3, 64, 64, 3)
         kinds = [field.dtype for field in step]
-        assert kinds == [np.int32, np.uint8, np.float32, np.bool_, np.bool_]
+        assert kinds == [np.int32, np.uint8, np.float32, *3 * [np.bool_]]
 
     # The same seed and actions are the same episode, whatever the slot.
     np.testing.assert_array_equal(first[0], first[2])

@@ -12,8 +12,6 @@ from wm_jax import process
 ROOT = Path(__file__).resolve().parent.parent
 
 COMPILE = """
-import pytest
-
 from wm_jax import process
 process.prepare()
 import jax

@@ -19,6 +19,8 @@ from wm_jax.envs.games import find
 from wm_jax.envs.host import gymnasium
 from wm_jax.envs.host.pool import EpisodePool, open_pool
 from wm_jax.errors import UsageError, UserError
+from wm_jax.recording import Recorder
+from wm_jax.rollout import RandomPolicy, plan, play
 
 TESTS = Path(__file__).resolve().parent
 PATIENCE_S = 30
@@ -294,6 +296,7 @@ def test_a_worker_that_dies_is_replaced_and_its_episodes_are_cut_short(
         assert capsys.readouterr().err == ""
         after = pool.step([0] * 4)
         np.testing.assert_array_equal(after.truncated, [False, True, False, True])
+        np.testing.assert_array_equal(after.lost, after.truncated)
         np.testing.assert_array_equal(after.reward, [3, 0, 3, 0])
         np.testing.assert_array_equal(after.frames[1::2], before.frames[1::2])
         assert not after.terminated.any()
@@ -320,12 +323,31 @@ def test_episodes_that_nobody_was_stepping_are_cut_short_too(diary: Diary):
         for step in range(3):
             pool.send([0], [0])
             answer = pool.recv()
-            assert answer.truncated == (step == 2)
+            assert answer.truncated == answer.lost == (step == 2)
         pool.send([1], [0])
         lost = pool.recv()
-        assert lost.ids == [1] and lost.truncated and lost.reward == 0
+        assert lost.ids == [1] and lost.truncated and lost.lost and lost.reward == 0
         np.testing.assert_array_equal(lost.frames[0, 0, 0], (0, 4, 0))
         np.testing.assert_array_equal(pool.reset([4, 1])[:, 0, 0, 1], (4, 1))
+
+
+def test_what_is_lost_is_played_again_and_nobody_can_tell(diary: Diary):
+    """Neither from the returns nor from the recordings: of the episode that died, and of the one beside it."""
+    asked = [0, 1, 2, 3, 4, 5]
+    with opened("CrashesOnce", 4) as pool:
+        policy = RandomPolicy("uniform", pool.game.actions, asked, 9)
+        shown: list[int] = []
+        recorder = Recorder(policy, len(asked), 3, 9, ended=lambda frames, steps: shown.append(steps))
+        played = play(pool, asked, recorder, watch=recorder.watch)
+    assert len(diary("crash")) == 1
+    np.testing.assert_array_equal(played.returns, 15)
+    np.testing.assert_array_equal(played.lengths, 5)
+    assert shown == [5] * 6
+    for seed, recording in zip(asked, recorder.recordings, strict=True):
+        (episode,) = recording.episodes(seed)
+        assert episode.frames[:, 0, 0].tolist() == [[step, seed, 0] for step in range(6)]
+        assert not episode.truncated.any() and episode.terminated.tolist() == 4 * [False] + [True]
+        np.testing.assert_array_equal(episode.actions, plan("uniform", pool.game.actions, seed, 9, 8.0)[:5])
 
 
 def test_workers_that_always_die_are_given_up(diary: Diary, monkeypatch: pytest.MonkeyPatch):

@@ -108,7 +108,8 @@ class EnvConfig(Section):
     )
     timeout: Annotated[float, Field(ge=0), FREE] = Field(
         default=300.0,
-        description="seconds that a Gymnasium environment may take to open, to reset or for a step (0: any time)",
+        description="seconds that a Gymnasium environment may take in a worker process to open, to reset or for a step "
+        "(0: any time)",
     )
 
 
@@ -273,6 +274,11 @@ class ControllerConfig(Section):
         default=0, description="so many generations at the beginning play short episodes, while crashes come early"
     )
     short_steps: Count = Field(default=600, description="longest of the short episodes")
+    anywhere: bool = Field(
+        default=False,
+        description="Atari: training episodes begin at any time of a game in which nobody acts, such as Enduro's day, "
+        "so that short ones see all of it",
+    )
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wm_jax import vision
 from wm_jax.artefacts import World
 from wm_jax.data.episodes import Episode
+from wm_jax.devices import padded_size
 from wm_jax.models import mdn
 from wm_jax.models.controller import encode_action
 from wm_jax.models.frames import to_float
@@ -57,11 +58,15 @@ class Inspector:
     world: World
     sequence: int
 
-    def look(self, episode: Episode) -> Looked:
-        """Frame by frame, what V and M make of a recorded stretch of a game."""
+    def look(self, episode: Episode, moving_frames: int = MOVING_FRAMES) -> Looked:
+        """Frame by frame, what V and M make of a recorded stretch of a game.
+
+        Args:
+          moving_frames: most frames whose moving pixels are looked at; a game's are shared out over its stretches.
+        """
         begin = episode.whole.begin if episode.whole else 0
         z, error, decoded = self._see(episode.frames)
-        places = vision.spread(len(episode.frames), MOVING_FRAMES)
+        places = vision.spread(len(episode.frames), moving_frames)
         moving = vision.moving(episode.frames, decoded, places)
         step = begin + np.arange(len(episode.frames))
         return Looked(step, error, decoded, self._predict(z, episode.actions), moving)
@@ -85,7 +90,7 @@ class Inspector:
             return np.zeros(0)
         length, count = self.sequence, len(actions)
         windows = -(-count // length)
-        rows = -(-windows // BATCH) * BATCH
+        rows = padded_size(windows) if windows < BATCH else -(-windows // BATCH) * BATCH
         place = np.minimum(np.arange(rows)[:, None] * length + np.arange(length + 1), count)
         action = np.asarray(encode_action(agent.controller.actions, jnp.asarray(actions)))
         memory = self.world.without_controller.memory

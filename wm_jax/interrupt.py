@@ -13,6 +13,9 @@ from types import FrameType
 from wm_jax import hosts
 from wm_jax.metrics import say
 
+SPEAK_S = 1.0
+"""How long the end waits for what is said about a signal."""
+
 
 class Interrupted(Exception):
     """The stage saved its state and stopped because it was asked to."""
@@ -40,7 +43,7 @@ class Stop:
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """While inside, the first SIGINT or SIGTERM sets the flag of the `Stop`; the second acts as usual.
+    """While inside, the first SIGINT or SIGTERM sets the flag of the `Stop`; the second, of either, acts as usual.
 
     A signal that this process was started to ignore, as a job in the background is, stays ignored. Only the main
     thread may be asked: where this runs in another, signals are the caller's.
@@ -64,12 +67,16 @@ def _heard(stop: Stop) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop.requested = True
-        signal.signal(number, before[signal.Signals(number)])
+        restore()
         os.write(writer, b"!")
 
     def speak() -> None:
         while os.read(reader, 1):
             say("stopping at the next safe point (once more to stop at once)", everywhere=True)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # None: a handler of another language, which could not be put back.
@@ -81,8 +88,8 @@ def _heard(stop: Stop) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
         os.close(writer)
-        speaker.join()
-        os.close(reader)
+        speaker.join(SPEAK_S)  # what it writes to may be full, and never be read
+        if not speaker.is_alive():
+            os.close(reader)

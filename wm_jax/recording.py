@@ -38,13 +38,15 @@ class Recorder:
     ):
         self._policy, self._stepped, self._ended = policy, stepped, ended
         self._playing: dict[int, EpisodeRecorder] = {}
+        self._sizes = window, most
         self.recordings = [EpisodeRecorder(window, most) for _ in range(episodes)]
 
     def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
         """See `Policy`: remember who plays what."""
         self._policy.start(slots, episodes)
         for slot, episode in zip(slots.tolist(), episodes.tolist(), strict=True):
-            self._playing[slot] = self.recordings[episode]
+            # Anew, since one that was lost with its process is played again.
+            self._playing[slot] = self.recordings[episode] = EpisodeRecorder(*self._sizes)
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """See `Policy`: remember the frames and the actions."""

@@ -34,14 +34,14 @@ CPU_BATCH = 32
 """Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
 
 Watch = Callable[[Step, np.ndarray], None]
-"""Is shown every `Step` with the finished flags bool[B] (first frames are not steps)."""
+"""Is shown every `Step` with the finished flags bool[B] (first frames are not steps, nor is the loss of an episode)."""
 
 
 class Policy(Protocol):
     """Something that acts for many episodes at once."""
 
     def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
-        """From now on slots[i] plays episode `episodes[i]` (a position in the list of seeds)."""
+        """From now on slots[i] plays episode `episodes[i]` (a position in the list of seeds), from its beginning."""
         ...
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def play(
     progress: Progress | None = None,
     watch: Watch | None = None,
 ) -> Played:
-    """Play one episode per seed, at most `pool.slots` at a time.
+    """Play one episode per seed, at most `pool.slots` at a time. One that is lost with its process is played again.
 
     Args:
       steps: give an episode up after so many steps, if the game has not ended it before; 0 never does.
@@ -151,6 +151,7 @@ class _Match:
         self._beginning[step.ids] = False
         self.returns[episodes] += step.reward
         self.lengths[episodes] += stepped
+        self._begin_again(episodes[step.lost])
         done = step.terminated | step.truncated
         if self._rules.steps:
             done = done | (self.lengths[episodes] >= self._rules.steps)
@@ -158,9 +159,16 @@ class _Match:
             rewarded_at = np.where(step.reward > 0, self.lengths[episodes], self._rewarded_at[episodes])
             self._rewarded_at[episodes] = rewarded_at
             done = done | (self.lengths[episodes] - rewarded_at >= self._rules.patience)
-        if stepped.any():
-            self._watch(jax.tree.map(lambda field: field[stepped], step), done[stepped])
+        shown = stepped & ~step.lost
+        if shown.any():
+            self._watch(Step._make(field[shown] for field in step), done[shown])
         return done
+
+    def _begin_again(self, lost: np.ndarray) -> None:
+        """Forget what came of these episodes, and put them first in the queue: the same comes of the same seed."""
+        for books in (self.returns, self.lengths, self._rewarded_at):
+            books[lost] = 0
+        self.waiting.extendleft(lost[::-1].tolist())
 
 
 class _Clock:

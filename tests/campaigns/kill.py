@@ -64,9 +64,8 @@ def identity(stage: str, run: Path) -> Any:
 
         store = ReplayStore.open(run / "replays")
         damages = store.verify()
-        return [damages, [[record.seed, record.split, record.score, record.steps] for record in store.records]] + [
-            store.episode(i).frames.tobytes() for i in range(store.count().episodes)
-        ]
+        about = [[each.seed, each.split, each.score, each.begin, each.steps] for each in store.records]
+        return [damages, about, *(store.episode(i).frames.tobytes() for i in range(len(store.records)))]
     return json.loads((run / ARTEFACTS[stage] / "summary.json").read_text())["weights"]
 
 

@@ -42,10 +42,12 @@ class Lost(NamedTuple):
 
     number: its own.
     player: who played it.
+    length: its steps.
     """
 
     number: int
     player: Mapping[str, Any]
+    length: int
 
 
 class Counts(NamedTuple):
@@ -332,7 +334,7 @@ class ReplayStore:
         )
         there = {record.number for record in records}
         gone = [Shard.from_json(entry, 0) for entry in content["set_aside"]]
-        lost = {each.number: Lost(each.number, shard.player) for shard in gone for each in shard.records}
+        lost = {each.number: Lost(each.number, shard.player, each.length) for shard in gone for each in shard.records}
         self._manifest = content
         self.about: dict[str, Any] = content["about"]
         self.lost = tuple(lost[number] for number in sorted(lost) if number not in there)

@@ -97,7 +97,7 @@ class DeviceEngine:
         """See `Engine`: what was sent first."""
         ids, answer = self._sent.popleft()
         frames, reward, terminated = (np.asarray(each)[: len(ids)] for each in answer)
-        return Step(ids, self._checked(frames, len(ids)), reward, terminated, np.zeros(len(ids), bool))
+        return Step(ids, self._checked(frames, len(ids)), reward, terminated, *np.zeros((2, len(ids)), bool))
 
     def close(self) -> None:
         """See `Engine`."""

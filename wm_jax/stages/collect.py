@@ -32,6 +32,9 @@ from wm_jax.recording import Recorder
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
 
+RECORDING_BYTES = 3 * 10**9
+"""Of frames that are recorded at once, at most: fewer long episodes are played side by side."""
+
 
 @dataclass(frozen=True)
 class Player:
@@ -102,6 +105,14 @@ def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplaySto
     Raises:
       UserError: they can't be played again.
     """
+    limit = config.collect.episode_steps
+    cut = [each.number for each in store.lost if limit is not None and each.length == limit < game.episode_steps]
+    if cut and not config.collect.replace_lost:
+        raise UserError(
+            f"{run.path / 'replays'} has lost {len(cut)} episodes from {cut[0]} to {cut[-1]} that were cut off after "
+            f"{limit:,} steps, as an earlier version did: played again they would go on to their end. Give "
+            "--collect.replace_lost to take them so, or start the replays anew with --fresh"
+        )
     rounds = []
     for about, group in itertools.groupby(store.lost, key=lambda each: dict(each.player)):
         numbers = [each.number for each in group]
@@ -177,7 +188,11 @@ class Collector:
         return played
 
     def _pool(self, player: Player, episodes: int) -> contextlib.closing[HostPool]:
-        slots = min(self._config.collect.slots, episodes)
+        settings = self._config.collect
+        # What an `EpisodeRecorder` may hold: half as many windows again as it keeps, and the one that is being played.
+        most = (settings.episode_steps or sys.maxsize) * 3 // 2 + 2 * settings.window
+        frames = min(most, self._game.episode_steps) + 1
+        slots = min(settings.slots, episodes, max(1, RECORDING_BYTES // (frames * int(np.prod(FRAME)))))
         return contextlib.closing(open_pool(self._game, slots, anywhere=player.about.get("anywhere", False)))
 
     def _play(self, pool: HostPool, player: Player, numbers: list[int], meter: "Meter") -> int:

@@ -158,10 +158,14 @@ class Sitting:
         ):
             play(pool, seeds, recorder, stop=self.stop, progress=progress, watch=recorder.watch)
         inspector = inspection.Inspector(self.world, self.config.memory.sequence)
-        stretches = [
-            stretch for game, seed in zip(recorder.recordings, seeds, strict=True) for stretch in game.episodes(seed)
-        ]
-        looked = [inspector.look(stretch) for stretch in stretches]
+        games = [list(game.episodes(seed)) for game, seed in zip(recorder.recordings, seeds, strict=True)]
+        shares = [(stretch, max(1, inspection.MOVING_FRAMES // len(game))) for game in games for stretch in game]
+        stretches, looked = [stretch for stretch, _ in shares], []
+        with Progress(f"V and M on {self.on}", sum(len(stretch.frames) for stretch in stretches), "frame") as progress:
+            for stretch, share in shares:
+                self.stop.check()
+                looked.append(inspector.look(stretch, share))
+                progress.advance(len(stretch.frames))
         held_out, over = self._held_out(), inspection.curve(looked)
         seen_curve(self.stage.path / curve, over, held_out, f"What V and M make of {len(seeds)} games of the agent")
         worst = inspection.worst(looked, WORST_FRAMES)

@@ -21,7 +21,7 @@ from wm_jax import hosts, streams
 from wm_jax.artefacts import World, load_world
 from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import Game, family_of, find
 from wm_jax.envs.host.pool import HostPool, open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.evolution import Evolution, EvolutionState
@@ -103,6 +103,8 @@ def accept(config: Config) -> None:
             f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "
             "or other seeds"
         )
+    if settings.anywhere and (family_of(config.game) != "atari" or config.env.backend != "gymnasium"):
+        raise UsageError("--controller.anywhere: only Atari's games by Gymnasium can begin anywhere; leave it out")
     if settings.gas != "sigmoid":
         with_gas(find(config.game, config.env).actions, settings.gas)
 
@@ -128,8 +130,9 @@ def _evolve(
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
     checkpoints, mine = stage.checkpoints, hosts.share(settings.population * settings.episodes)
+    slots = min(settings.slots, max(1, mine.stop - mine.start))
     with (
-        contextlib.closing(open_pool(game, min(settings.slots, max(1, mine.stop - mine.start)))) as pool,
+        contextlib.closing(open_pool(game, slots, anywhere=settings.anywhere)) as pool,
         Metrics(stage.path, resume_at=generation) as metrics,
         Progress("controller", settings.generations, "generation", done=generation) as progress,
     ):

@@ -196,9 +196,11 @@ def warnings(figures: dict[str, Any]) -> list[str]:
             f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
             "anew with --fresh"
         )
-    if figures["test_moving_explained"] < WARN_MOVING:
+    # NaN where nothing moves, null once that was saved; no figure at all where an earlier version trained V.
+    moving = figures.get("test_moving_explained")
+    if moving is not None and moving < WARN_MOVING:
         found.append(
-            f"V draws {max(figures['test_moving_explained'], 0):.0%} of what moves in held-out frames (of its variance "
+            f"V draws {max(moving, 0):.0%} of what moves in held-out frames (of its variance "
             "around the background): small things are missing, see reconstructions.png. Train it longer, on more "
             "frames, or with --vae.moving_weight"
         )

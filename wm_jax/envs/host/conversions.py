@@ -18,6 +18,8 @@ MOST_COMBINATIONS = 64
 """Of a MultiDiscrete or MultiBinary action: each becomes an output of the controller."""
 LEAST_SIDE = 8
 """Pixels of a picture that is not plainly one (uint8 of height x width x 3): smaller boxes are tables of numbers."""
+_WIDEST = 65_535
+"""Of the bounds of pictures: those of 16 bits."""
 _UNBOUNDED = 1e18
 """Bounds beyond this are none: their difference would be infinite in float32."""
 _TOLERANCE = 1e-3
@@ -186,7 +188,8 @@ def _of_box(path: tuple[Any, ...], space: spaces.Space[Any]) -> Pictures | None:
         free = uniform and (low, high) == (0, 255)
         bounds = (None, None) if free else (space.low, space.high)
         return Pictures(path, space.dtype, space.shape, layout, *bounds)
-    if not uniform or not np.isfinite([low, high]).all() or low >= high:
+    # Bounds far from any picture's are a way to say that there are none: scaled by them, all would be one grey.
+    if not uniform or low >= high or not np.isfinite([low, high]).all() or high - low > _WIDEST:
         return None
     if np.issubdtype(space.dtype, np.floating):
         return Pictures(path, space.dtype, space.shape, layout, low, high, (low, high))

@@ -111,7 +111,8 @@ class EnvPoolEngine:
             known = ids < self._slots
             ids, screens = ids[known], screens[known]
             reward, terminated, truncated = reward[known], terminated[known], truncated[known]
-        return Step(ids, shrink(screens, self._game.crop), reward.astype(np.float32), terminated, truncated)
+        frames, lost = shrink(screens, self._game.crop), np.zeros(len(ids), bool)
+        return Step(ids, frames, reward.astype(np.float32), terminated, truncated, lost)
 
 
 def _idle_actions(game: Game, count: int) -> NDArray:

@@ -121,12 +121,15 @@ class _Worker:
         return self.complaints.read().decode(errors="replace").strip()
 
 
-def open_engine(game: Game, slots: int, *, official: bool, workers: int = 0) -> "GymnasiumEngine":
-    """Workers for `slots` environments; `official` ignores the settings that change the game."""
+def open_engine(
+    game: Game, slots: int, *, official: bool, workers: int = 0, anywhere: bool = False
+) -> "GymnasiumEngine":
+    """Workers for `slots` environments; `official` ignores the settings that change the game, and `anywhere`."""
     env = game.env
     options = {"kwargs": env.kwargs, "observation": env.observation, "pixels": env.pixels, "screen": game.screen}
     if game.family == "atari" and not official:
         options["kwargs"] = {"frameskip": env.frame_skip, "repeat_action_probability": env.sticky}
+        options["anywhere"] = anywhere
     return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or cores()))
 
 
@@ -134,7 +137,8 @@ class GymnasiumEngine:
     """An `Engine` over worker processes; slot i lives in worker i modulo their number.
 
     A worker that has died is replaced, up to RESTARTS times. The episodes that its slots were playing end there: they
-    answer with the frame that they showed last, reward 0, and truncated. Those that had not begun begin in the new one.
+    answer with the frame that they showed last, reward 0, truncated and lost. Those that had not begun begin in the new
+    one.
     """
 
     environment = None
@@ -238,10 +242,10 @@ class GymnasiumEngine:
                 self._collect(ready[pipe], answers, wanted)  # pyright: ignore[reportArgumentType]
             self._refuse_stuck()
         self._flying -= len(answers)
-        ids, frames, reward, terminated, truncated = zip(*answers, strict=True)
+        ids, frames, reward, *flags = zip(*answers, strict=True)
         with np.errstate(over="ignore"):  # whoever called refuses what is infinite
             rewards = np.array(reward).astype(np.float32)
-        return Step(np.array(ids, np.int32), np.stack(frames), rewards, np.array(terminated), np.array(truncated))
+        return Step(np.array(ids, np.int32), np.stack(frames), rewards, *map(np.array, flags))
 
     def close(self) -> None:
         """See `Engine`. Workers end when their pipe closes; one that is stuck in its game is killed."""
@@ -271,7 +275,7 @@ class GymnasiumEngine:
 
     def _cut_short(self, slot: int) -> None:
         """The last answer of an episode whose worker has died."""
-        self._ready.append((slot, self._shown[slot], 0.0, False, True))
+        self._ready.append((slot, self._shown[slot], 0.0, False, True, True))
 
     def _collect(self, index: int, answers: list[tuple[Any, ...]], most: int) -> None:
         """Take what one worker has ready, up to `most` answers in all."""
@@ -284,7 +288,7 @@ class GymnasiumEngine:
                 order = worker.answered()
                 worker.flush()
                 if order.round == self._round:
-                    answers.append(message[1:])
+                    answers.append((*message[1:], False))
                     self._shown[order.slot] = message[2]
         except (EOFError, ConnectionResetError):
             self._replace(index)
@@ -312,7 +316,7 @@ class GymnasiumEngine:
         self._lost |= {slot for slot in self._shown if slot % count == index} - {order.slot for order in resets}
         say(
             f"{self._game.name}: environment worker {index} died with {died}; another one takes its place "
-            f"({self._deaths} of at most {RESTARTS} times), and the episodes that it was playing end as truncated",
+            f"({self._deaths} of at most {RESTARTS} times), and the episodes that it was playing are lost",
             everywhere=True,
         )
         self._workers[index] = self._launch()

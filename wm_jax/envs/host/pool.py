@@ -34,6 +34,8 @@ class Step(NamedTuple):
     """[B] the game ended the episode."""
     truncated: NDArray[np.bool_]
     """[B] the step limit ended it, or the death of a worker process; never together with `terminated`."""
+    lost: NDArray[np.bool_]
+    """[B] it was the death of a worker process: what came of the episode says nothing about who played it."""
 
 
 class HostPool(Protocol):
@@ -113,7 +115,7 @@ class Engine(Protocol):
         """The first of the slots in flight that are ready: at least 1, about `most`.
 
         An episode that can't go on through no fault of its own, because the process that played it has died, ends here:
-        truncated, with the frame that it showed last and reward 0. A slot that was to begin one does begin it.
+        truncated and lost, with the frame that it showed last and reward 0. A slot that was to begin one does begin it.
         """
         ...
 
@@ -141,8 +143,7 @@ class EpisodePool:
             np.arange(count, dtype=np.int32),
             frames.copy(),
             np.zeros(count, np.float32),
-            np.zeros(count, bool),
-            np.zeros(count, bool),
+            *np.zeros((3, count), bool),
         )
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
@@ -212,8 +213,7 @@ class EpisodePool:
         self.send(going, actions[going])
         while self._flying.any():
             self._receive(len(going))
-        last = self._last
-        return Step(last.ids, last.frames.copy(), last.reward.copy(), last.terminated.copy(), last.truncated.copy())
+        return Step._make(field.copy() for field in self._last)
 
     def close(self) -> None:
         """See `HostPool`."""
@@ -293,7 +293,8 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       slots: most episodes side by side.
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
-      anywhere: begin episodes somewhere on the track, where the game runs on the device; elsewhere ignored.
+      anywhere: begin episodes somewhere on the track, where the game runs on the device, and of Atari by Gymnasium at
+        any time of a game in which nobody acts; elsewhere, and in the official game, ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
     announce(game)
@@ -306,7 +307,7 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine
 
-        return EpisodePool(game, slots, open_engine(game, slots, official=official, workers=workers))
+        return EpisodePool(game, slots, open_engine(game, slots, official=official, workers=workers, anywhere=anywhere))
     from wm_jax.envs.host.envpool import EnvPoolEngine
 
     return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))
