@@ -6,7 +6,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 
-import ctypes
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ runs hundreds of tests becomes gigabytes in which nothing lies: what is in use i
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Give freed memory back once there is much of it."""
     if _resident_gb() > TRIMMED_ABOVE_GB:
-        ctypes.CDLL(None).malloc_trim(0)
+        process.give_back_memory()
 
 
 def _resident_gb() -> float:

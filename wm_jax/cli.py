@@ -287,6 +287,7 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     for needed in before:
         say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
         _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
+        process.give_back_memory()
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
 
 

@@ -101,6 +101,12 @@ def keep_freed_memory() -> bool:
     return all([mallopt(parameter, value) == 1 for parameter, value in _MALLOC.items()])
 
 
+def give_back_memory() -> None:
+    """Return freed memory, which `keep_freed_memory` keeps: what a stage needed, the next one may not."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # of another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def cache_folder() -> Path | None:
     """`wm_jax` in the user's cache folder, else in the temporary one; None when neither can be written.
 
