@@ -65,7 +65,7 @@ def raise_on_ctrl_c() -> None:
 
 
 def _exchange(found: Any, wanted: Any) -> None:
-    """Have Ctrl-C do the other thing, unless somebody decided otherwise. Only the main thread may."""
+    """Replace the handler of Ctrl-C if it is the one that we expect, and leave any other. Only the main thread may."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is found:
         signal.signal(signal.SIGINT, wanted)

@@ -184,7 +184,7 @@ class Stage:
         self.path.mkdir(exist_ok=True)
 
     def _is_old(self) -> bool:
-        """Was what lies here there before a command that makes it anew?"""
+        """Is this still the folder that --fresh found, which is to be moved aside?"""
         old = self.run.old.get(self.name)
         return old is not None and old == _identity_of(self.path)
 

@@ -15,6 +15,11 @@ REACH = 25
 MOVED = 0.1
 """A pixel moves where some channel differs from its background by more than this, of 1."""
 
+FAR_ERROR = 2.0
+"""An error is worth a warning where it is this many times the one that it is held against."""
+LITTLE_MOVING = 0.25
+"""So is a share of what moves (`Moving.explained`) below this: near 0, V draws none of it."""
+
 
 class Moving(NamedTuple):
     """The moving pixels of F frames; sums over them and their three channels, per frame.

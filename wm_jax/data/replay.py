@@ -135,18 +135,12 @@ class ReplayStore:
     @property
     def digest(self) -> str:
         """Identity of the episodes that are seen here: a repaired store has that of before."""
-        episodes = [
-            [
-                record.number,
-                record.seed,
-                record.steps,
-                record.split,
-                record.score,
-                *([record.begin] * (record.begin > 0)),
-            ]
-            for record in self.records
-        ]
-        return files.identity([self.about, episodes])
+        rows = []
+        for record in self.records:
+            # Stores of format 2 keep the digests that artefacts were made from: they had no windows that begin later.
+            later = [record.begin] if record.begin else []
+            rows.append([record.number, record.seed, record.steps, record.split, record.score, *later])
+        return files.identity([self.about, rows])
 
     @property
     def unseen(self) -> int:

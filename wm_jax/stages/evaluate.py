@@ -35,6 +35,7 @@ from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run, Stage, now
 from wm_jax.statistics import STATISTICS, is_approximate, statistics
+from wm_jax.vision import FAR_ERROR, LITTLE_MOVING
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
@@ -43,10 +44,6 @@ SLOTS_PER_CORE = 16
 LOOKED_WINDOW, LOOKED_STEPS = 250, 4000
 """Of longer games windows of so many steps are looked at, so many steps in all: frames are kept in memory."""
 WORST_FRAMES = 16
-WARN_ERROR = 2.0
-"""V's error along the agent's games is worth a warning where it is this many times that on held-out replays."""
-WARN_MOVING = 0.25
-"""V's share of what moves (`vision.Moving.explained`) is worth a warning below this: near 0, it draws none of it."""
 SAVED_TOGETHER = 2
 """Episodes for each slot between two saves: with more than one, a slot that ends early isn't idle until the save."""
 
@@ -273,7 +270,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
     """What somebody who reads the score must know, with the remedy."""
     found, game = [], f"the {on} game"
     error, held_out = seen.get("error"), seen.get("held_out", {}).get("error")
-    if error is not None and held_out is not None and error > WARN_ERROR * held_out:
+    if error is not None and held_out is not None and error > FAR_ERROR * held_out:
         points = [(y, at) for at, y in zip(seen["curve"]["step"], seen["curve"]["error"], strict=True) if y is not None]
         found.append(
             f"on {game} V's error is {error:,.4g}, {error / held_out:.1f} times that on held-out replays "
@@ -290,7 +287,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
             "on what V does not draw; then evolve longer, or play more episodes"
         )
     moving = seen.get("moving_explained")
-    if moving is not None and moving < WARN_MOVING:
+    if moving is not None and moving < LITTLE_MOVING:
         found.append(
             f"on {game} V draws {max(moving, 0):.0%} of what moves (of its variance around the background): it hardly "
             "sees what the game is about. Collect more frames, train V longer, or give --vae.moving_weight"

@@ -50,6 +50,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     weights = {name: (run.stage(name).summary() or {}).get("weights") for name in chain}
     evaluations = {on: _evaluation(run, on, weights["controller"]) for on in ("official", "training")}
     headline = evaluations["official"] or evaluations["training"] or {}
+    warnings = [warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])]
     path = write_report(
         run.path / "report.html",
         game=game.title,
@@ -59,7 +60,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         references={"solved": game.solved} if game.solved is not None else {},
         unit=game.unit,
         stages=[_row(run, name) for name in chain],
-        warnings=[warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])],
+        warnings=warnings,
         scores=[*_history(run, headline, game.unit), *_histograms(run, evaluations)],
         video=_media(
             _film(run, weights["controller"]),
@@ -84,9 +85,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if result is not None:
             summary |= {f"{on}_mean": result["mean"], f"{on}_std": result["std"], f"{on}_episodes": result["episodes"]}
             summary |= {f"{on}_random_mean": result["random"]["mean"]} if "random" in result else {}
-    summary["warnings"] = [
-        warning for name in chain for warning in (run.stage(name).summary() or {}).get("warnings", [])
-    ]
+    summary["warnings"] = warnings
     summary["seconds"] = round(sum((run.stage(name).summary() or {}).get("seconds") or 0 for name in chain), 1)
     return summary
 

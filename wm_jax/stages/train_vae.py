@@ -32,10 +32,6 @@ REPORT_FRAMES = 1000
 SHEET_FRAMES = 24
 STRETCHES, STRETCH, EVERY = 30, 100, 10
 """What moves is looked at in so many stretches of so many held-out frames, in every tenth of them."""
-WARN_ERROR = 2.0
-"""The held-out error is worth a warning where it is this many times the training error."""
-WARN_MOVING = 0.25
-"""So is a share of what moves (`vision.Moving.explained`) below this."""
 DRIVING = {"policy", "hold", "anywhere", "episode_steps"}
 """Settings of `collect` that decide what fresh frames show."""
 ACTIVE_VARIANCE = 0.01
@@ -190,7 +186,7 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     """What somebody who uses this V must know, with the remedy."""
     found = []
     train, test = figures["train_reconstruction"], figures["test_reconstruction"]
-    if test > WARN_ERROR * train:
+    if test > vision.FAR_ERROR * train:
         found.append(
             f"V's error is {test:,.4g} on held-out frames, {test / train:.1f} times that on training frames "
             f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
@@ -198,7 +194,7 @@ def warnings(figures: dict[str, Any]) -> list[str]:
         )
     # NaN where nothing moves, null once that was saved; no figure at all where an earlier version trained V.
     moving = figures.get("test_moving_explained")
-    if moving is not None and moving < WARN_MOVING:
+    if moving is not None and moving < vision.LITTLE_MOVING:
         found.append(
             f"V draws {max(moving, 0):.0%} of what moves in held-out frames (of its variance "
             "around the background): small things are missing, see reconstructions.png. Train it longer, on more "

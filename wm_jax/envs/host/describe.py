@@ -31,10 +31,14 @@ class Facts(NamedTuple):
     conversions: tuple[str, ...]
 
 
+_known: dict[str, Facts] = {}
+"""What was found, by what was asked: opening an environment may take long."""
+
+
 def describe(
     identifier: str, kwargs: dict[str, Any], observation: str | None, pixels: Literal["observation", "render"]
 ) -> Facts:
-    """Open an environment by its id (`ID` or `module:ID`) and look at its spaces.
+    """The facts of an environment by its id (`ID` or `module:ID`); it is opened once in a process.
 
     Args:
       kwargs, observation, pixels: see `open_environment`.
@@ -43,6 +47,16 @@ def describe(
       UsageError: there is none of that name, or its observations or actions are of a kind that we don't play.
       UserError: its module, its constructor or its drawing raised something.
     """
+    asked = repr((identifier, kwargs, observation, pixels))
+    if asked not in _known:
+        _known[asked] = _look_at(identifier, kwargs, observation, pixels)
+    return _known[asked]
+
+
+def _look_at(
+    identifier: str, kwargs: dict[str, Any], observation: str | None, pixels: Literal["observation", "render"]
+) -> Facts:
+    """Open it and look at its spaces."""
     import gymnasium
 
     name = f"--game gymnasium:{identifier}"
