@@ -84,6 +84,15 @@ def test_mistakes_get_one_sentence(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"], "a refused command made a folder"
 
 
+def test_home_is_found_also_where_the_shell_leaves_its_sign_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["collect", "verify", "--game", "enduro", "--run=~/x"]) == 1
+    assert str(tmp_path / "x") in capsys.readouterr().err and not (tmp_path / "~").exists()
+
+
 def test_games_without_images_are_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["collect", "--game", "gymnasium:CartPool-v1"]) == 2
     said = capsys.readouterr().err
