@@ -18,7 +18,7 @@ from wm_jax.envs import games
 from wm_jax.envs.host.adapt import Environment, open_environment
 from wm_jax.envs.host.conversions import Undeclared
 from wm_jax.envs.host.frames import shrink
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 from wm_jax.errors import UserError
 from wm_jax.run import Run
 from wm_jax.spaces import Continuous, Discrete

@@ -11,7 +11,7 @@ from wm_jax import cli
 from wm_jax.config import EnvConfig, load
 from wm_jax.envs import games
 from wm_jax.envs.host.frames import shrink
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 
 Answer = tuple[np.ndarray, float, bool]
 """A frame uint8[64, 64, 3], the reward, and whether the game has ended."""

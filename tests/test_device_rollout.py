@@ -14,9 +14,9 @@ from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.device_rollout import play_on_device
 from wm_jax.devices import RowSharing
 from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device import DeviceGame
+from wm_jax.envs.device_game import DeviceGame
 from wm_jax.envs.games import find
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models.agent import make_agent

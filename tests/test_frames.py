@@ -9,7 +9,7 @@ from wm_jax.config import EnvConfig
 from wm_jax.envs import device, games
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.host.frames import shrink
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 from wm_jax.errors import UserError
 
 

@@ -8,7 +8,7 @@ import pytest
 from wm_jax import fresh_frames
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device import start_all, step_all
+from wm_jax.envs.device_game import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames

@@ -67,14 +67,19 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, *, late: bool = True) -> set[str]:
-    """Absolute names that a file imports, `from a import b` as `a.b`; without `late`, only those at its top level."""
+def imports(path: Path, *, late: bool = True, types: bool = False) -> set[str]:
+    """Absolute names that a file imports, `from a import b` as `a.b`.
+
+    Args:
+      late: those inside of functions too.
+      types: those for types alone too.
+    """
     tree = ast.parse(path.read_text())
     skipped = set()
     for node in ast.walk(tree):
         inside_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for_types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        if (inside_function and not late) or for_types_only:
+        if (inside_function and not late) or (for_types_only and not types):
             skipped |= {id(below) for below in ast.walk(node)}
     names = set()
     for node in ast.walk(tree):
@@ -88,10 +93,10 @@ def imports(path: Path, *, late: bool = True) -> set[str]:
     return names
 
 
-def ours(path: Path, *, late: bool = True) -> set[str]:
+def ours(path: Path, *, late: bool = True, types: bool = False) -> set[str]:
     """Modules of this project that a file imports, as names under wm_jax."""
     found = set()
-    for name in imports(path, late=late):
+    for name in imports(path, late=late, types=types):
         if name == "wm_jax" or name.startswith("wm_jax."):
             inner = name.removeprefix("wm_jax").removeprefix(".")
             while inner not in modules():
@@ -117,6 +122,30 @@ def test_imports_go_down(name: str):
             assert room != "stages" or name == "stages", f"{name} imports {imported}: stages meet on disk"
         elif other != BESIDE.get(name):
             assert floor(imported) < floor(name), f"{name} imports {imported}, which is not below it"
+
+
+def files_of(name: str) -> set[str]:
+    """The files of this package that a file imports, late and for types alone included."""
+    return ours(modules()[name], types=True) - {name}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Files that reach each other."""
+    reached = {name: set(others) for name, others in arrows.items()}
+    for between in arrows:
+        for others in reached.values():
+            if between in others:
+                others |= reached[between]
+    return [{name for name in others if first in reached[name]} for first, others in reached.items() if first in others]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert not circles({name: files_of(name) for name in modules() if name})
+
+
+def test_a_circle_would_be_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}, {"b", "c"}]
+    assert {"envs.types", "envs.games"} <= files_of("envs.host.pool") and "envs.device_game" in files_of("envs.types")
 
 
 def test_every_exception_is_needed():

@@ -9,7 +9,9 @@ from wm_jax.config import EnvConfig
 from wm_jax.envs import games
 from wm_jax.envs.host import qt
 from wm_jax.envs.host.frames import shrink
-from wm_jax.envs.host.pool import EpisodePool, Step, open_pool
+from wm_jax.envs.host.pool import EpisodePool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Step
 from wm_jax.errors import UserError
 from wm_jax.spaces import Continuous
 

@@ -12,7 +12,8 @@ from flax import nnx
 
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import HostPool, Step, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool, Step
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
@@ -43,7 +44,7 @@ class Waves:
     restarts = False
     environment = None
 
-    def __init__(self, pool: HostPool):
+    def __init__(self, pool: Pool):
         self._pool, self.slots, self.episode_steps = pool, pool.slots, pool.episode_steps
         self.resets = 0
 
@@ -137,7 +138,7 @@ def test_patience_ends_what_earns_nothing(restarts: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", [lambda pool: pool, Waves])
-def test_steps_end_what_lasts_longer(kind: Callable[[HostPool], Any]) -> None:
+def test_steps_end_what_lasts_longer(kind: Callable[[Pool], Any]) -> None:
     with contextlib.closing(open_pool(probe(), 3, workers=2)) as pool:
         played = play(kind(pool), SEEDS, Scripted(), steps=3)
         np.testing.assert_array_equal(played.lengths, np.minimum(LIVES, 3))

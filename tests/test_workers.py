@@ -17,7 +17,8 @@ from wm_jax import cli
 from wm_jax.config import EnvConfig
 from wm_jax.envs.games import find
 from wm_jax.envs.host import gymnasium
-from wm_jax.envs.host.pool import EpisodePool, open_pool
+from wm_jax.envs.host.pool import EpisodePool
+from wm_jax.envs.make import open_pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.recording import Recorder
 from wm_jax.rollout import RandomPolicy, plan, play
@@ -140,7 +141,7 @@ import contextlib, sys, time
 from wm_jax.config import EnvConfig
 from wm_jax.envs.games import find
 from wm_jax.envs.host import gymnasium
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 
 name, action, gymnasium.GRACE_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 pool = open_pool(find(f"gymnasium:faulty_games:{name}-v0", EnvConfig()), 2, workers=2)

@@ -20,7 +20,7 @@ from wm_jax.envs.car_racing import drawing, environment
 from wm_jax.envs.car_racing import endless as endless_tracks
 from wm_jax.envs.car_racing.track import nearest_sections
 from wm_jax.envs.games import find
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 from wm_jax.evolution import Evolution
 from wm_jax.models import mdn, memory, vae
 from wm_jax.models.agent import make_agent

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.devices import RowSharing
-from wm_jax.envs.device import DeviceGame, start_all, step_all
+from wm_jax.envs.device_game import DeviceGame, start_all, step_all
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress

@@ -14,7 +14,7 @@ import numpy as np
 
 from wm_jax import streams
 from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.device import sections_of, start_all, step_all
+from wm_jax.envs.device_game import sections_of, start_all, step_all
 from wm_jax.errors import UsageError
 from wm_jax.rollout import plan
 from wm_jax.spaces import ActionSpace

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from wm_jax.data.windows import EpisodeRecorder
-from wm_jax.envs.host.pool import Step
+from wm_jax.envs.types import Step
 from wm_jax.rollout import Policy
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.device_rollout import CPU_ROWS, play_on_device
 from wm_jax.devices import RowSharing, padded, padded_size
-from wm_jax.envs.device import DeviceGame
-from wm_jax.envs.host.pool import HostPool, Step
+from wm_jax.envs.device_game import DeviceGame
+from wm_jax.envs.types import Pool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
@@ -50,7 +50,7 @@ class Policy(Protocol):
 
 
 def play(
-    pool: HostPool,
+    pool: Pool,
     seeds: Sequence[int],
     policy: Policy,
     *,
@@ -100,7 +100,7 @@ def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) ->
 class _Match:
     """The books of one call of `play`: which slot plays which episode, and what came of them so far."""
 
-    def __init__(self, pool: HostPool, seeds: Sequence[int], policy: Policy, rules: Rules, watch: Watch):
+    def __init__(self, pool: Pool, seeds: Sequence[int], policy: Policy, rules: Rules, watch: Watch):
         self._pool, self._seeds, self._policy, self._rules, self._watch = pool, seeds, policy, rules, watch
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._rewarded_at = np.zeros(len(seeds), np.int64)

@@ -21,7 +21,7 @@ from wm_jax.artefacts import load_agent, load_world
 from wm_jax.config import ControllerConfig, load
 from wm_jax.data.episodes import Episode
 from wm_jax.envs.games import find, official
-from wm_jax.envs.host.pool import open_pool
+from wm_jax.envs.make import open_pool
 from wm_jax.interrupt import graceful_stop
 from wm_jax.recording import Recorder
 from wm_jax.render.sheets import reconstruction_sheet

@@ -17,7 +17,8 @@ from wm_jax.bench.timing import Timing, Work
 from wm_jax.bench.vae import difference
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
@@ -136,7 +137,7 @@ class Setting:
         """Ask, play, tell, as `train_controller` does."""
         return self._generation(*self.agent(fast=fast), open_pool(self.game, len(self.seeds)))
 
-    def _generation(self, agent: Agent, params: AgentParams, pool: HostPool) -> Work:
+    def _generation(self, agent: Agent, params: AgentParams, pool: Pool) -> Work:
         def work() -> None:
             asked, candidates = self.evolution.ask(self.start)
             policy = self._policy(agent, params._replace(controller=candidates))

@@ -13,7 +13,7 @@ from pathlib import Path
 from wm_jax.arguments import Parser
 from wm_jax.artefacts import Trained, load_vae
 from wm_jax.config import load
-from wm_jax.envs.host.pool import LARGEST_SEED
+from wm_jax.envs.types import LARGEST_SEED
 from wm_jax.errors import UsageError
 from wm_jax.fidelity import parts
 from wm_jax.fidelity.figures import Table, judged

@@ -21,10 +21,11 @@ from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing import CarRacing, Params, dynamics
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.device import start_all, step_all
+from wm_jax.envs.device_game import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool
 
 GYMNASIUM, ENVPOOL = "Gymnasium, one process", "EnvPool"
 BLIND = ", no frames"
@@ -117,7 +118,7 @@ def _gymnasium(game: TheirCarRacing, size: Size) -> Work:
     return work
 
 
-def _envpool(pool: HostPool, size: Size) -> Work:
+def _envpool(pool: Pool, size: Size) -> Work:
     """As fast as it goes: whoever is ready is sent on at once, while the others are still stepped."""
     pool.reset(range(size.pool))
     actions = _actions(size.pool, size.steps)

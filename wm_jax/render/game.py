@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.artefacts import World
-from wm_jax.envs.host.pool import HostPool, Step
+from wm_jax.envs.types import Pool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.models.frames import to_float
 from wm_jax.render.video import side_by_side, write_video
@@ -19,9 +19,7 @@ SCALE = 5
 DECODE_BATCH = 64
 
 
-def record_game(
-    pool: HostPool, seed: int, world: World, controller: jax.Array, path: Path, fps: float, stop: Stop
-) -> None:
+def record_game(pool: Pool, seed: int, world: World, controller: jax.Array, path: Path, fps: float, stop: Stop) -> None:
     """Play one episode and write it as MP4.
 
     Args:

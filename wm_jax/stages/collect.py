@@ -24,7 +24,8 @@ from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
 from wm_jax.envs.games import Game, find
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
@@ -187,7 +188,7 @@ class Collector:
                         played += self._play(pool, player, list(numbers), meter)
         return played
 
-    def _pool(self, player: Player, episodes: int) -> contextlib.closing[HostPool]:
+    def _pool(self, player: Player, episodes: int) -> contextlib.closing[Pool]:
         settings = self._config.collect
         # What an `EpisodeRecorder` may hold: half as many windows again as it keeps, and the one that is being played.
         most = (settings.episode_steps or sys.maxsize) * 3 // 2 + 2 * settings.window
@@ -195,7 +196,7 @@ class Collector:
         slots = min(settings.slots, episodes, max(1, RECORDING_BYTES // (frames * int(np.prod(FRAME)))))
         return contextlib.closing(open_pool(self._game, slots, anywhere=player.about.get("anywhere", False)))
 
-    def _play(self, pool: HostPool, player: Player, numbers: list[int], meter: "Meter") -> int:
+    def _play(self, pool: Pool, player: Player, numbers: list[int], meter: "Meter") -> int:
         """Play the episodes of these numbers into one shard; returns their steps."""
         self._stop.check()
         settings = self._config.collect

@@ -272,7 +272,7 @@ def _probe_game(name: str, *, official: bool) -> str:
     import numpy as np
 
     from wm_jax.envs.games import find
-    from wm_jax.envs.host.pool import open_pool
+    from wm_jax.envs.make import open_pool
     from wm_jax.spaces import Continuous
 
     game = find(name, load(name, family_of(name)).env)

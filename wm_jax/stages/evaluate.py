@@ -23,7 +23,8 @@ from wm_jax import inspection
 from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config, EnvConfig, EvaluateConfig
 from wm_jax.envs.games import Game, find, is_official, is_transfer, official
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say
@@ -228,7 +229,7 @@ class Sitting:
     def _random(self, seeds: list[int], slots: int) -> Policy:
         return RandomPolicy("uniform", self.game.actions, seeds, self.game.episode_steps)
 
-    def _open(self, slots: int) -> HostPool:
+    def _open(self, slots: int) -> Pool:
         return open_pool(self.game, slots, official=self.on == "official", workers=self.settings.workers)
 
     def _write(self, result: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ from wm_jax.artefacts import World, load_world
 from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
 from wm_jax.envs.games import Game, family_of, find
-from wm_jax.envs.host.pool import HostPool, open_pool
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
@@ -173,7 +174,7 @@ class Arena:
     config: Config
     world: World
     evolution: Evolution
-    pool: HostPool
+    pool: Pool
 
     def play_generation(self, search: Search, generation: int, stop: Stop) -> tuple[Search, dict[str, Any]]:
         """Ask, play, tell: candidate p plays episode e in place p * E + e.

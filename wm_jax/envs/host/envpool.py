@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wm_jax.envs.games import Game
 from wm_jax.envs.host import qt
 from wm_jax.envs.host.frames import SIZE, require, shrink
-from wm_jax.envs.host.pool import LARGEST_SEED, Step
+from wm_jax.envs.types import LARGEST_SEED, Step
 from wm_jax.errors import UserError
 from wm_jax.process import cores
 from wm_jax.spaces import Continuous

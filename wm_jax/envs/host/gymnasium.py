@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from wm_jax.envs.games import Game
 from wm_jax.envs.host.frames import SIZE
-from wm_jax.envs.host.pool import Step
+from wm_jax.envs.types import Step
 from wm_jax.errors import UserError
 from wm_jax.metrics import say
 from wm_jax.process import cores

@@ -1,131 +1,27 @@
-"""The one contract of the host environments, and everything of it that doesn't depend on who steps them.
+"""Whatever of the contract of pools doesn't depend on who steps their environments.
 
 A slot plays exactly one episode per reset or restart. `EpisodePool` keeps the books (who runs, who is in flight, who
 has ended, the step limit) over an `Engine`, which only starts and steps environments: EnvPool's, Gymnasium's, or those
 on the device.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_jax.envs.games import Game, announce
+from wm_jax.envs.games import Game
+from wm_jax.envs.types import LARGEST_SEED, Engine, Step
 from wm_jax.errors import UserError
 from wm_jax.spaces import Continuous
 
 if TYPE_CHECKING:
-    from wm_jax.envs.device import DeviceGame
-
-LARGEST_SEED = 2**31 - 1
-
-
-class Step(NamedTuple):
-    """What B slots answered to their last action."""
-
-    ids: NDArray[np.int32]
-    """[B] slots."""
-    frames: NDArray[np.uint8]
-    """[B, 64, 64, 3]; the real last frame where an episode ends."""
-    reward: NDArray[np.float32]
-    """[B]"""
-    terminated: NDArray[np.bool_]
-    """[B] the game ended the episode."""
-    truncated: NDArray[np.bool_]
-    """[B] the step limit ended it, or the death of a worker process; never together with `terminated`."""
-    lost: NDArray[np.bool_]
-    """[B] it was the death of a worker process: what came of the episode says nothing about who played it."""
-
-
-class HostPool(Protocol):
-    """Environments that play one episode each per reset, stepped together or as they become ready."""
-
-    slots: int
-
-    @property
-    def episode_steps(self) -> int:
-        """The longest episode."""
-        ...
-
-    @property
-    def environment(self) -> "DeviceGame | None":
-        """The game as a function of JAX, where it is one: agents can then play it on the device."""
-        ...
-
-    @property
-    def restarts(self) -> bool:
-        """Can a slot begin another episode by itself (`restart`), or only all of them together (`reset`)?"""
-        ...
-
-    def reset(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Start one episode per seed, slot i with seeds[i]; returns the first frames uint8[N, 64, 64, 3]."""
-        ...
-
-    def restart(self, ids: ArrayLike, seeds: Sequence[int]) -> None:
-        """Begin other episodes in slots that owe no step, without waiting; only where `restarts`.
-
-        The next answer of each slot is its first frame, with reward 0 and no end.
-        """
-        ...
-
-    def send(self, ids: ArrayLike, actions: ArrayLike) -> None:
-        """Step these slots without waiting; actions int[B] positions in `Discrete.names`, or float32[B, A]."""
-        ...
-
-    def recv(self) -> Step:
-        """The next slots that are ready: at least one of those in flight, about half of them if there are many.
-
-        Raises:
-          UserError: a reward is not finite, or the game failed.
-        """
-        ...
-
-    def step(self, actions: ArrayLike) -> Step:
-        """Step all slots and wait; ended ones ignore their action and repeat their last frame with reward 0."""
-        ...
-
-    def close(self) -> None:
-        """Free the environments; the pool is of no use afterwards."""
-        ...
-
-
-class Engine(Protocol):
-    """Starts and steps environments; keeps no episode books and never checks its arguments."""
-
-    @property
-    def environment(self) -> "DeviceGame | None":
-        """See `HostPool`."""
-        ...
-
-    def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Start slot i with seeds[i], forgetting everything that was in flight; the first frames [N, 64, 64, 3]."""
-        ...
-
-    @property
-    def restart(self) -> Callable[[NDArray[np.int32], Sequence[int]], None] | None:
-        """Start these slots again with other seeds, their first frames to be received like steps; None: it can't."""
-        ...
-
-    def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
-        """Step these slots; actions int32[B] as the game counts them, or float32[B, A]."""
-        ...
-
-    def recv(self, most: int) -> Step:
-        """The first of the slots in flight that are ready: at least 1, about `most`.
-
-        An episode that can't go on through no fault of its own, because the process that played it has died, ends here:
-        truncated and lost, with the frame that it showed last and reward 0. A slot that was to begin one does begin it.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free everything."""
-        ...
+    from wm_jax.envs.device_game import DeviceGame
 
 
 class EpisodePool:
-    """The contract of `HostPool` over an engine."""
+    """The contract of `Pool` over an engine."""
 
     def __init__(self, game: Game, slots: int, engine: Engine):
         self.game = game
@@ -147,7 +43,7 @@ class EpisodePool:
         )
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """See `HostPool`. Raises ValueError for too many seeds, or seeds outside 0..2**31-1."""
+        """See `Pool`. Raises ValueError for too many seeds, or seeds outside 0..2**31-1."""
         if not 0 < len(seeds) <= self.slots:
             raise ValueError(f"{len(seeds)} seeds for a pool of {self.slots} slots")
         seeds = _seeds(seeds)
@@ -158,21 +54,21 @@ class EpisodePool:
 
     @property
     def episode_steps(self) -> int:
-        """See `HostPool`."""
+        """See `Pool`."""
         return self.game.episode_steps
 
     @property
     def environment(self) -> "DeviceGame | None":
-        """See `HostPool`."""
+        """See `Pool`."""
         return self._engine.environment
 
     @property
     def restarts(self) -> bool:
-        """See `HostPool`."""
+        """See `Pool`."""
         return self._engine.restart is not None
 
     def restart(self, ids: ArrayLike, seeds: Sequence[int]) -> None:
-        """See `HostPool`. Raises ValueError for slots that owe a step, and where slots can't restart."""
+        """See `Pool`. Raises ValueError for slots that owe a step, and where slots can't restart."""
         ids = self._distinct(ids)
         if self._engine.restart is None:
             raise ValueError(f"slots of {self.game.name} can't restart here; reset all of them")
@@ -186,7 +82,7 @@ class EpisodePool:
         self._steps[ids] = -1  # the first frame comes like a step, but is none
 
     def send(self, ids: ArrayLike, actions: ArrayLike) -> None:
-        """See `HostPool`. Raises UserError for unplayable actions, ValueError for slots that can't be stepped now."""
+        """See `Pool`. Raises UserError for unplayable actions, ValueError for slots that can't be stepped now."""
         ids = self._distinct(ids)
         if len(ids) == 0:
             return
@@ -197,14 +93,14 @@ class EpisodePool:
         self._engine.send(ids, played)
 
     def recv(self) -> Step:
-        """See `HostPool`. Raises ValueError when nothing is in flight, instead of waiting for ever."""
+        """See `Pool`. Raises ValueError when nothing is in flight, instead of waiting for ever."""
         if not self._flying.any():
             raise ValueError("recv without a slot in flight: send first")
         # Half of them: while the caller thinks about these, the other half is being stepped.
         return self._receive((int(self._flying.sum()) + 1) // 2)
 
     def step(self, actions: ArrayLike) -> Step:
-        """See `HostPool`. Actions of all slots of the last reset: int[N] or float32[N, A]."""
+        """See `Pool`. Actions of all slots of the last reset: int[N] or float32[N, A]."""
         actions = np.asarray(actions)
         if len(actions) != len(self._running):
             raise ValueError(f"{len(actions)} actions for {len(self._running)} slots")
@@ -216,7 +112,7 @@ class EpisodePool:
         return Step._make(field.copy() for field in self._last)
 
     def close(self) -> None:
-        """See `HostPool`."""
+        """See `Pool`."""
         self._engine.close()
 
     def _distinct(self, ids: ArrayLike) -> NDArray[np.int32]:
@@ -283,31 +179,3 @@ def _seeds(seeds: Sequence[int]) -> list[int]:
     if seeds and (min(seeds) < 0 or max(seeds) > LARGEST_SEED):
         raise ValueError(f"seeds must lie in 0..{LARGEST_SEED}, got {min(seeds)}..{max(seeds)}")
     return seeds
-
-
-def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, anywhere: bool = False) -> HostPool:
-    """Open `slots` environments of a game.
-
-    Args:
-      game: from `games.find`.
-      slots: most episodes side by side.
-      official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
-        ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
-      anywhere: begin episodes somewhere on the track, where the game runs on the device, and of Atari by Gymnasium at
-        any time of a game in which nobody acts; elsewhere, and in the official game, ignored.
-      workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
-    """
-    announce(game)
-    if game.env.backend == "device" and not official:
-        from wm_jax.envs.car_racing import CarRacing
-        from wm_jax.envs.device import DeviceEngine, DeviceGame
-
-        return EpisodePool(game, slots, DeviceEngine(DeviceGame(CarRacing(), anywhere)))
-    # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
-    if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
-        from wm_jax.envs.host.gymnasium import open_engine
-
-        return EpisodePool(game, slots, open_engine(game, slots, official=official, workers=workers, anywhere=anywhere))
-    from wm_jax.envs.host.envpool import EnvPoolEngine
-
-    return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))
