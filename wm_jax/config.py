@@ -179,7 +179,7 @@ class VaeConfig(Section):
     moving_weight: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
-        "large as can be, so that small things are not left out; 0.1 to 0.5 (0: as any other pixel)",
+        "large as can be, so that small things are not left out; 0.1 to 2 (0: as any other pixel)",
     )
     batch: Size = Field(default=100, description="frames per update")
     frames: Literal["replays", "fresh"] = Field(
