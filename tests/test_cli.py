@@ -50,6 +50,7 @@ WRONG = [
     (["collect", "--game", "gymnasium:CarRacing-v"], 2, "did you mean gymnasium:CarRacing-v3?"),
     (["collect", "--game", "gymnasium:CarRacing-v3", "--env.kwargs", "x"], 2, "--env.kwargs x: give NAME=VALUE"),
     (["collect", "--game", "gymnasium:CarRacing-v3", "--env.kwargs", "x=[1", "y=2"], 2, "--env.kwargs x=[1: give NAME"),
+    (["collect", "--game", "gymnasium:CarRacing-v3", "--env.kwargs", "x=1", "x=2"], 2, "x=2: x is given twice"),
     (["collect", "--game", "gymnasium:CarRacing-v3", "--env.pixels", "all"], 2, "--env.pixels all: input should be"),
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
     (["collect", "--game", "chaser", "--env.backend", "device"], 2, "--env.backend device: only carracing runs"),

@@ -1,5 +1,6 @@
 """The whole chain on real games, at its smallest; and that each stage reuses what is there."""
 
+import contextlib
 import importlib
 import itertools
 import json
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from test_training import StopAt
 
-from wm_jax import cli, lineage, training
+from wm_jax import cli, interrupt, lineage, training
 from wm_jax.config import Config, load
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
@@ -565,6 +566,24 @@ def test_long_episodes_that_are_recorded_side_by_side_fit_the_memory(
     (opened,) = opened
     assert opened == pytest.approx(slots, abs=0.15 * slots)
     assert opened * 12_288 * 1.5 * steps <= collect.RECORDING_BYTES
+
+
+def test_who_is_asked_to_stop_begins_no_further_stage(
+    chased: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where all that comes first is done already, and nobody else looks."""
+
+    def asked() -> contextlib.AbstractContextManager[Stop]:
+        stop = Stop()
+        stop.requested = True
+        return contextlib.nullcontext(stop)
+
+    monkeypatch.setattr(interrupt, "graceful_stop", asked)
+    for command in ("pipeline", "train_vae", "evaluate"):
+        assert cli.main([command, *CHASED, "--run", str(chased), "--json"]) == 130
+        out, said = capsys.readouterr()
+        assert said.startswith("interrupted; the same command goes on from")
+        assert json.loads(out) == {"error": said.strip(), "status": 130}
 
 
 def test_what_v_is_warned_of_needs_no_figure_that_is_not_there() -> None:

@@ -96,6 +96,12 @@ def test_streams_that_are_closed_are_no_trouble(closed: str):
     assert numbers.stdout == b"True\n", numbers
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_output_that_cannot_be_written_adds_no_traceback():
+    done = shell(f"{WRONG_WORDS} --json > /dev/full", "x")
+    assert done.returncode == 2 and done.stderr.startswith(b"error: --game nowhere") and done.stderr.count(b"\n") == 1
+
+
 def test_a_reader_that_leaves_ends_the_command_in_silence():
     done = shell('"$0" -P -m wm_jax train_vae --help | head -n 1')
     assert done.stdout.startswith(b"usage: ") and done.stderr == b""

@@ -7,6 +7,7 @@ Only the standard library, pydantic and PyYAML are imported before the work star
 """
 
 import argparse
+import contextlib
 import errno
 import importlib
 import logging
@@ -97,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", 130, json="--json" in arguments)
     except BrokenPipeError:
-        # Whoever read our output has left. What is still to be written goes nowhere, so that Python says nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()  # whoever read it has left
         return 1
     except Exception as error:
         return _explain(error, arguments)
@@ -113,9 +113,7 @@ def _explain(error: Exception, arguments: Sequence[str]) -> int:
     status = error.exit_code if expected else 1
     if "--debug" in arguments:
         print((error.details if expected else traceback.format_exc()).rstrip(), file=sys.stderr)
-    if "--json" in arguments:
-        print(to_json({"error": sentence, "status": status}))
-    return _fail(sentence, status)
+    return _fail(sentence, status, json="--json" in arguments)
 
 
 def _main(arguments: list[str]) -> int:
@@ -257,11 +255,11 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
             leads = hosts.leads()
     except Interrupted:
         again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
-        return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130)
+        return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130, json=options.json)
     if leads:
         _print_summary(command, run, summary)
     if leads and options.json:
-        print(to_json(summary))
+        print(to_json(summary), flush=True)
     return 1 if summary.get("failed") else 0
 
 
@@ -285,10 +283,20 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
 
         started()  # before an hour of other work ends here
     for needed in before:
+        _stop_here(stop)
         say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
         _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
         process.give_back_memory()
+    _stop_here(stop)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
+
+
+def _stop_here(stop: Any) -> None:
+    """Between two stages, for those that find all done already ask nobody."""
+    from wm_jax.interrupt import Interrupted
+
+    if stop.agreed():
+        raise Interrupted
 
 
 def _computes(command: str, config: Config) -> bool:
@@ -441,6 +449,17 @@ def _sentence(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {first} (give --debug for the traceback, and please report it)"
 
 
-def _fail(sentence: str, status: int) -> int:
+def _fail(sentence: str, status: int, *, json: bool) -> int:
     print(f"error: {sentence}" if status != 130 else sentence, file=sys.stderr)
+    if json:
+        try:
+            print(to_json({"error": sentence, "status": status}), flush=True)
+        except OSError:  # a full disk, perhaps the very error
+            _give_up_output()
     return status
+
+
+def _give_up_output() -> None:
+    """Let what is still to be written go nowhere, so that Python says nothing of it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from wm_jax.errors import UsageError
 
@@ -54,6 +63,15 @@ class Section(BaseModel):
     """A frozen group of settings; unknown keys raise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` is no number."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError("true and false (or yes, no, on, off) are no value for this")
+        return value
 
     def fixed(self) -> dict[str, Any]:
         """The settings that must stay the same while what they made is gone on with."""
@@ -479,6 +497,8 @@ def arguments_of(option: str, words: Sequence[str]) -> dict[str, Any]:
             equals = ""
         if not name.isidentifier() or not equals or not text:
             raise UsageError(f"{option} {word}: give NAME=VALUE, with a value as in YAML")
+        if name in found:
+            raise UsageError(f"{option} {word}: {name} is given twice; give it once")
         # YAML 1.1 takes 1e-3 for a word, which nobody means.
         found[name] = float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
     return found
@@ -535,7 +555,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader) or {}
     except yaml.YAMLError as error:
-        raise UsageError(f"{path.name}: not valid YAML ({' '.join(str(error).split())}); mend or restore it") from None
+        said = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise UsageError(f"{path.name}: not valid YAML ({said}); mend or restore it") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path.name}: not UTF-8 (byte {error.start}); save it as that") from None
     return _mapping(content, path.name)
@@ -546,10 +567,15 @@ def _require_known(layer: Mapping[str, Any], source: str) -> None:
     for section, values in layer.items():
         if section in ("game", "preset"):
             raise UsageError(f"{source}: {section}: the command line says that (--{section}); remove the line")
+        field = Config.model_fields.get(section)
+        if field is not None and is_section(field.annotation) and not isinstance(values, Mapping):
+            raise UsageError(f"{source}: {section}: these are settings; give a mapping, {section}: {{NAME: VALUE}}")
         names = [f"{section}.{key}" for key in values] if isinstance(values, Mapping) else [section]
         for name in names:
             if name not in field_names():
-                raise UsageError(f"{source}: {name}: no such setting{nearest(name, field_names())}")
+                inside = [known for known in field_names() if known.rpartition(".")[2] == name]
+                hint = f"; did you mean {' or '.join(inside)}?" if inside else nearest(name, field_names())
+                raise UsageError(f"{source}: {name}: no such setting{hint}")
 
 
 def _own_preset(block: Any, preset: str, source: str) -> dict[str, Any]:

@@ -122,7 +122,10 @@ class Stage:
         current = _identity(settings, parents)
         for kind in ("settings", "parents"):
             # Its own settings first: they may be why settings of other sections matter at all.
-            for key in sorted({*found[kind], *current[kind]}, key=lambda key: (not key.startswith(self.name), key)):
+            # And the game before all, which may be why the others differ.
+            for key in sorted(
+                {*found[kind], *current[kind]}, key=lambda key: (key != "game", not key.startswith(self.name), key)
+            ):
                 # A setting that did not exist yet when the artefact was made was then what is its default.
                 was, now_is = (each[kind].get(key, default_of(key)) for each in (found, current))
                 if was != now_is:
