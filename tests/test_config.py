@@ -173,6 +173,21 @@ def test_mistakes_in_a_file_are_named_with_the_file(content: bytes, sentence: st
         load("enduro", "atari")
 
 
+def test_a_wrong_value_is_blamed_on_who_gave_it(layers: Path) -> None:
+    (layers / "atari.yaml").write_text("vae: {beta: 3}")
+    (layers / "enduro.yaml").write_text("presets: {quick: {vae: {beta: high}}}")
+    with pytest.raises(UsageError, match=r"^enduro.yaml: --vae.beta high: input should be a valid number"):
+        load("enduro", "atari")
+    for beta in ("low", None):
+        with pytest.raises(UsageError, match=rf"^--vae.beta {beta}: input should be a valid number"):
+            load("enduro", "atari", overrides={"vae": {"beta": beta}})
+    with pytest.raises(UsageError, match=r"^--seed one: "):
+        load("enduro", "atari", overrides={"seed": "one", "vae": {"beta": 1}})
+    (layers / "enduro.yaml").write_text("seed: two")
+    with pytest.raises(UsageError, match=r"^enduro.yaml: --seed two: "):
+        load("enduro", "atari")
+
+
 def test_keys_are_words_as_they_are_written(layers: Path) -> None:
     """YAML 1.1 reads `on` as true, and settings are named so."""
     (layers / "enduro.yaml").write_bytes("\ufeffevaluate: {on: both}\r\nvae: {noise_patches: on}\r\n".encode())

@@ -431,10 +431,18 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
         layer = _read_yaml(folder / f"{name}.yaml")
         late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
         early.append((f"{name}.yaml", layer))
-    for source, layer in (*early, (general, _read_yaml(folder / general)), *late):
+    layers = [*early, (general, _read_yaml(folder / general)), *late]
+    for source, layer in layers:
         _require_known(layer, source)
         settings = _merge(settings, layer, source)
-    return validate(_merge(settings, overrides or {}, "command line"))
+    settings = _merge(settings, overrides or {}, "command line")
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        path = _place(error)
+        files = () if _holds(overrides or {}, path) else reversed(layers)
+        blamed = next((f"{source}: " for source, layer in files if _holds(layer, path)), "")
+        raise UsageError(blamed + _first_complaint(error)) from None
 
 
 def validate(settings: Mapping[str, Any]) -> Config:
@@ -449,9 +457,22 @@ def validate(settings: Mapping[str, Any]) -> Config:
         raise UsageError(_first_complaint(error)) from None
 
 
+def _place(error: ValidationError) -> list[str]:
+    """The section and the name of the setting that an error is first about."""
+    return [str(part) for part in error.errors()[0]["loc"]][:2]  # deeper parts are places in a tuple
+
+
+def _holds(layer: Any, path: Sequence[str]) -> bool:
+    """Does a layer say something of the setting at this place?"""
+    for part in path:
+        if not isinstance(layer, Mapping) or part not in layer:
+            return False
+        layer = layer[part]
+    return True
+
+
 def _first_complaint(error: ValidationError) -> str:
-    complaint = error.errors()[0]
-    path = [str(part) for part in complaint["loc"]][:2]  # deeper parts are places in a tuple
+    complaint, path = error.errors()[0], _place(error)
     name = "--" + ".".join(path)
     if complaint["type"] == "missing":
         return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
