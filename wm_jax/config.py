@@ -435,26 +435,23 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
     for source, layer in layers:
         _require_known(layer, source)
         settings = _merge(settings, layer, source)
-    settings = _merge(settings, overrides or {}, "command line")
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        path = _place(error)
-        files = () if _holds(overrides or {}, path) else reversed(layers)
-        blamed = next((f"{source}: " for source, layer in files if _holds(layer, path)), "")
-        raise UsageError(blamed + _first_complaint(error)) from None
+    return validate(_merge(settings, overrides or {}, "command line"), (*layers, ("", overrides or {})))
 
 
-def validate(settings: Mapping[str, Any]) -> Config:
+def validate(settings: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> Config:
     """Check a nested mapping against the types above.
 
+    Args:
+      layers: that it was merged from, the topmost last, each with the file that it comes from, if it does.
+
     Raises:
-      UsageError: the first thing that does not fit, as `--section.key value: reason`.
+      UsageError: the first thing that does not fit, as `[file: ]--section.key value: reason`.
     """
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise UsageError(_first_complaint(error)) from None
+        source = next((source for source, layer in reversed(layers) if _holds(layer, _place(error))), "")
+        raise UsageError((f"{source}: " if source else "") + _first_complaint(error)) from None
 
 
 def _place(error: ValidationError) -> list[str]:
