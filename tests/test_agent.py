@@ -12,7 +12,7 @@ from flax import nnx
 from wm_jax.config import MemoryConfig, VaeConfig
 from wm_jax.errors import UserError
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams, make_agent
-from wm_jax.models.controller import Controller, encode_action, to_action
+from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import Posterior
@@ -86,9 +86,9 @@ def test_act_is_v_then_c_then_m(inputs: str, cell: str, actions: ActionSpace, re
                 state = memory.init_carry(1)
             z = vae.encode(to_float(frames[t, row][None])).mean
             raw = controller.apply(params, controller.features(z, state)[0])[None]
-            action = to_action(actions, raw)
+            action = actions.choose(raw)
             np.testing.assert_allclose(played[t, row], action[0], atol=1e-5)
-            state = memory.step(state, z, encode_action(actions, action))
+            state = memory.step(state, z, actions.encode(action))
 
 
 def test_memory_matters_to_the_controller_that_sees_it() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wm_jax.errors import UsageError, UserError
-from wm_jax.models.controller import Controller, encode_action, rounded, to_action, with_gas
+from wm_jax.models.controller import Controller, rounded, with_gas
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 CAR = Continuous(("steer", "gas", "brake"), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("tanh", "sigmoid", "positive_tanh"))
@@ -53,7 +53,7 @@ def test_a_gru_has_no_c() -> None:
 def test_continuous_actions() -> None:
     raw = jnp.asarray([[0.0, 0.0, 0.0], [50.0, 50.0, 50.0], [-50.0, -50.0, -50.0], [0.5, 0.5, 0.5]])
     expected = [[0, 0.5, 0], [1, 1, 1], [-1, 0, 0], [np.tanh(0.5), 1 / (1 + np.exp(-0.5)), np.tanh(0.5)]]
-    np.testing.assert_allclose(to_action(CAR, raw), expected, atol=1e-6)
+    np.testing.assert_allclose(CAR.choose(raw), expected, atol=1e-6)
 
 
 def test_gas_as_in_the_papers_code() -> None:
@@ -61,7 +61,7 @@ def test_gas_as_in_the_papers_code() -> None:
     raw = np.random.default_rng(0).normal(0.0, 2.0, (50, 3)).astype(np.float32)
     tanh = np.tanh(raw.astype(np.float64))
     expected = np.stack([tanh[:, 0], (tanh[:, 1] + 1) / 2, np.clip(tanh[:, 2], 0, 1)], 1)
-    np.testing.assert_allclose(to_action(with_gas(CAR, "tanh"), jnp.asarray(raw)), expected, atol=1e-6)
+    np.testing.assert_allclose(with_gas(CAR, "tanh").choose(jnp.asarray(raw)), expected, atol=1e-6)
     assert with_gas(CAR, "sigmoid") is CAR and with_gas(MOVES, "sigmoid") is MOVES
 
 
@@ -83,17 +83,17 @@ def test_rounded_weights_are_those_of_the_papers_packets() -> None:
 
 def test_tanh_fills_any_bounds() -> None:
     space = Continuous(("x",), (-3.0,), (5.0,), ("tanh",))
-    np.testing.assert_allclose(to_action(space, jnp.asarray([[-50.0], [0.0], [50.0]]))[:, 0], [-3.0, 1.0, 5.0])
+    np.testing.assert_allclose(space.choose(jnp.asarray([[-50.0], [0.0], [50.0]]))[:, 0], [-3.0, 1.0, 5.0])
 
 
 def test_discrete_actions_and_ties() -> None:
     raw = jnp.asarray([[0.0, 2.0, 1.0], [1.0, 1.0, 1.0], [0.0, 3.0, 3.0]])
-    action = to_action(MOVES, raw)
+    action = MOVES.choose(raw)
     assert action.dtype == jnp.int32
     np.testing.assert_array_equal(action, [1, 0, 1])
 
 
 def test_encoded_actions() -> None:
-    np.testing.assert_array_equal(encode_action(MOVES, jnp.asarray([[2], [0]])), [[[0, 0, 1]], [[1, 0, 0]]])
+    np.testing.assert_array_equal(MOVES.encode(jnp.asarray([[2], [0]])), [[[0, 0, 1]], [[1, 0, 0]]])
     vector = jnp.asarray([[0.1, 0.2, 0.3]])
-    np.testing.assert_array_equal(encode_action(CAR, vector), vector)
+    np.testing.assert_array_equal(CAR.encode(vector), vector)

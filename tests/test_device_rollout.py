@@ -13,8 +13,7 @@ from wm_jax.artefacts import init_memory, init_vae
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.device_rollout import play_on_device
 from wm_jax.devices import RowSharing
-from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device_game import DeviceGame
+from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
 from wm_jax.errors import UserError
@@ -87,7 +86,7 @@ def test_play_ends_episodes_after_so_many_steps(actor, steps):
 def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
     agent, params = actor
     return play_on_device(
-        DeviceGame(CarRacing()),
+        CarRacingGame(),
         SEEDS[:count],
         agent,
         params,
@@ -190,17 +189,19 @@ def test_numbers_that_are_none_are_refused(actor):
             play(pool, SEEDS[:4], policy)
 
 
-class Bankrupt(CarRacing):
-    """Pays more than numbers hold in its third step, and goes on."""
+class Bankrupt(CarRacingGame):
+    """Pays more than numbers hold in its second step, and goes on."""
 
-    def step_env(self, key, state, action, params):
-        frame, state, reward, terminated, info = super().step_env(key, state, action, params)
-        return frame, state, jnp.where(state.time == 2, jnp.inf, reward), terminated, info
+    name = "Bankrupt"
+
+    def step(self, params, state, action):
+        frame, state, reward, terminated = super().step(params, state, action)
+        return frame, state, jnp.where(state.time == 2, jnp.inf, reward), terminated
 
 
 def test_rewards_that_are_no_numbers_are_refused_before_the_episode_ends(actor, monkeypatch):
     agent, params = actor
     monkeypatch.setattr(device_rollout, "SEGMENT", 4)
-    devices, rules, bankrupt = RowSharing(None), Rules(STEPS), DeviceGame(Bankrupt())
+    devices, rules, bankrupt = RowSharing(None), Rules(STEPS), Bankrupt()
     with pytest.raises(UserError, match="Bankrupt: the return of the episode of seed 1000 is inf by step 4,"):
         play_on_device(bankrupt, SEEDS[:1], agent, params, CANDIDATES[:1], rules, slots=1, devices=devices)

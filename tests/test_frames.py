@@ -7,7 +7,7 @@ import pytest
 
 from wm_jax.config import EnvConfig
 from wm_jax.envs import device, games
-from wm_jax.envs.car_racing import CarRacing
+from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.make import open_pool
 from wm_jax.errors import UserError
@@ -108,7 +108,7 @@ def test_envpool_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_device_is_held_to_what_it_declares(monkeypatch: pytest.MonkeyPatch):
-    engine = device.DeviceEngine(device.DeviceGame(CarRacing()))
+    engine = device.DeviceEngine(CarRacingGame())
     monkeypatch.setattr(device, "start_all", lambda *_: (jnp.zeros((2, 64, 64, 3), jnp.float32), None))
     with pytest.raises(UserError, match=r"declared pictures of uint8 \[2, 64, 64, 3\], but returned float32"):
         engine.start([0, 1])

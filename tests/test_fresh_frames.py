@@ -7,8 +7,8 @@ import pytest
 
 from wm_jax import fresh_frames
 from wm_jax.config import EnvConfig
-from wm_jax.envs.car_racing import CarRacing
-from wm_jax.envs.device_game import start_all, step_all
+from wm_jax.envs.car_racing.game import CarRacingGame
+from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
@@ -16,13 +16,14 @@ from wm_jax.fresh_frames import FreshFrames
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(fresh_frames, "CARS", 4)
+    monkeypatch.setattr(fresh_frames, "EPISODES", 4)
 
 
 def source(seed: int = 0, batch: int = 8, steps: int = 20, anywhere: bool = False) -> FreshFrames:
     """Blocks of 40 frames: 5 updates of 8."""
     actions = find("carracing", EnvConfig(backend="device")).actions
-    return FreshFrames(CarRacing(), actions, batch, seed, steps=steps, policy="brownian", hold=8.0, anywhere=anywhere)
+    game = CarRacingGame(anywhere, endless=True)
+    return FreshFrames(game, actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
 
 
 def test_a_step_sees_the_same_wherever_training_was_resumed():
@@ -56,7 +57,7 @@ def test_blocks_are_driven_by_one_program(caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
         frames.references(5, 1, 1)
         frames.references(10, 1, 1)
-    assert [line for line in caplog.messages if "Compiling" in line and ("draw" in line or "drive" in line)] == []
+    assert [line for line in caplog.messages if "Compiling" in line and ("draw" in line or "_play" in line)] == []
 
 
 def test_they_begin_anywhere_if_asked_to():
@@ -64,12 +65,12 @@ def test_they_begin_anywhere_if_asked_to():
 
 
 def test_the_first_frame_is_kept_and_then_every_second():
-    env, places, plans = CarRacing(), np.arange(2, dtype=np.int32), jnp.full((2, 6, 3), 0.5)
-    params, line = env.on_tracks(range(2)), np.zeros(2, np.int32)
-    kept = np.asarray(fresh_frames._drive(env, params, places, line, plans)).reshape(3, 2, 64, 64, 3)
-    frames, states = start_all(env, params, jnp.asarray(places))
+    game, plans = CarRacingGame(), jnp.full((2, 6, 3), 0.5)
+    params = game.params_for(range(2))
+    kept = np.asarray(fresh_frames._play(game, params, plans)).reshape(3, 2, 64, 64, 3)
+    frames, states = start_all(game, params, jnp.arange(2, dtype=jnp.int32))
     expected = [frames]
     for step in range(4):
-        frames, states, _, _ = step_all(env, params, states, plans[:, step])
+        frames, states, _, _ = step_all(game, params, states, plans[:, step])
         expected += [frames] if step % 2 else []
     np.testing.assert_allclose(kept.astype(int), np.asarray(expected, int), atol=1)

@@ -42,7 +42,7 @@ class Waves:
     """A pool whose slots can't restart, as EnvPool's can't."""
 
     restarts = False
-    environment = None
+    device_game = None
 
     def __init__(self, pool: Pool):
         self._pool, self.slots, self.episode_steps = pool, pool.slots, pool.episode_steps

@@ -67,12 +67,13 @@ def searches(folder: Path) -> dict[str, Any]:
 
 def fresh() -> str:
     """The frames that V would be trained on here, where all processes drive all of them."""
-    fresh_frames.CARS = 2
+    fresh_frames.EPISODES = 2
     actions = find("carracing", EnvConfig(backend="device")).actions
-    how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0, "anywhere": True}
-    from wm_jax.envs.car_racing import CarRacing  # late, see there
+    how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0}
+    from wm_jax.envs.car_racing.game import CarRacingGame  # late, as it computes when it is imported
 
-    return digest_of(np.asarray(FreshFrames(CarRacing(), actions, 4, 0, **how).references(0, 2, 2)))
+    game = CarRacingGame(anywhere=True, endless=True)
+    return digest_of(np.asarray(FreshFrames(game, actions, 4, 0, **how).references(0, 2, 2)))
 
 
 def errors() -> list[Any]:

@@ -13,7 +13,8 @@ from wm_jax.chain import CHAIN
 from wm_jax.checkpoints import DamagedCheckpoints
 from wm_jax.config import Config, ControllerConfig, MemoryConfig, VaeConfig, default_of, shown
 from wm_jax.data.replay import ReplayStore
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import find
+from wm_jax.envs.types import Game
 from wm_jax.errors import UserError
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller, with_gas

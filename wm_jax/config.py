@@ -83,7 +83,8 @@ class EnvConfig(Section):
     """The game: how it is opened and what of it is seen."""
 
     backend: Literal["device", "envpool", "gymnasium"] = Field(
-        default="envpool", description="where the game of training runs; device: ours in JAX, CarRacing only"
+        default="envpool",
+        description="where the game of training runs; device: in JAX, for CarRacing and jax:MODULE:CLASS",
     )
     crop: tuple[int, int, int, int] | None = Field(
         default=None,
@@ -96,8 +97,8 @@ class EnvConfig(Section):
     )
     kwargs: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
         default={},
-        description="Gymnasium by ID: arguments of the environment, NAME=VALUE with values as in YAML, as in "
-        "continuous=false lap_complete_percent=0.9",
+        description="gymnasium:ID and jax:MODULE:CLASS: arguments of the environment, NAME=VALUE with values as in "
+        "YAML, as in continuous=false lap_complete_percent=0.9",
     )
     observation: str | None = Field(
         default=None,
@@ -159,8 +160,8 @@ class CollectConfig(Section):
     slots: Annotated[Size, FREE] = Field(default=64, description="episodes played side by side; they make one shard")
     anywhere: Annotated[bool | None, FREE] = Field(
         default=None,
-        description="begin episodes somewhere on the track instead of at the line (default: CarRacing on the device "
-        "does, which alone can)",
+        description="begin episodes anywhere instead of at the beginning: on CarRacing's track, at any time of a game "
+        "of Atari in which nobody acts (default: games on the device do that can, for random play hardly gets far)",
     )
     replace_lost: Annotated[bool, FREE] = Field(
         default=False,
@@ -294,8 +295,8 @@ class ControllerConfig(Section):
     short_steps: Count = Field(default=600, description="longest of the short episodes")
     anywhere: bool = Field(
         default=False,
-        description="Atari: training episodes begin at any time of a game in which nobody acts, such as Enduro's day, "
-        "so that short ones see all of it",
+        description="training episodes begin anywhere (see collect.anywhere), such as at any time of Enduro's day, so "
+        "that short ones see all of it",
     )
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
@@ -347,7 +348,9 @@ class HostsConfig(Section):
 class Config(Section):
     """Everything that decides what a run does."""
 
-    game: str = Field(description="carracing, enduro or another Atari game, a Procgen game, or gymnasium:ID")
+    game: str = Field(
+        description="carracing, enduro or another Atari game, a Procgen game, gymnasium:ID or jax:MODULE:CLASS"
+    )
     preset: str = Field(
         default="quick",
         description="smoke (a check), quick (worth watching), gpu (an hour on an accelerator), paper (its experiment)",
@@ -365,20 +368,6 @@ class Config(Section):
     memory: MemoryConfig = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-
-    @property
-    def begins_anywhere(self) -> bool:
-        """Do collected episodes begin somewhere on the track?
-
-        From the line a random driver hardly gets beyond the first bends, and V would never see the sharp ones.
-
-        Raises:
-          UsageError: it is asked for where it can't be done.
-        """
-        able = self.env.backend == "device"
-        if self.collect.anywhere and not able:
-            raise UsageError("--collect.anywhere: only CarRacing on the device can begin anywhere; leave it out")
-        return able if self.collect.anywhere is None else self.collect.anywhere
 
 
 def default_of(key: str) -> Any:

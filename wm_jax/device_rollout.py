@@ -8,22 +8,21 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.devices import RowSharing
-from wm_jax.envs.device_game import DeviceGame, start_all, step_all
+from wm_jax.envs.device import episodes_of, start_all, step_all
+from wm_jax.envs.host.frames import SIZE
+from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 from wm_jax.played import Played, Rules
-
-if TYPE_CHECKING:
-    from wm_jax.envs.car_racing import CarRacing
 
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
@@ -40,8 +39,8 @@ FOREVER = 2**30
 class Slots(NamedTuple):
     """S episodes under way.
 
-    states: of the environment.
-    frames: uint8[S, 64, 64, 3], what it shows.
+    states: of the game.
+    observations: frames uint8[S, 64, 64, 3] or latents float32[S, Z], what it shows.
     carry: of the agent.
     seeds, candidates: int32[S], the episode's seed, and the candidate that plays it.
     fresh: bool[S], its first frame has not been acted on.
@@ -50,7 +49,7 @@ class Slots(NamedTuple):
     """
 
     states: Any
-    frames: jax.Array
+    observations: jax.Array
     carry: AgentCarry
     seeds: jax.Array
     candidates: jax.Array
@@ -96,7 +95,7 @@ def play_on_device(
     while books.playing:
         if stop is not None:
             stop.check()
-        books.slots = _segment(game.env, agent, _rows_at_once(), books.world, params, limits, books.slots)
+        books.slots = _segment(game, agent, _rows_at_once(), books.params, params, limits, books.slots)
         ended = books.enter()
         if progress is not None and ended:
             progress.advance(ended)
@@ -115,15 +114,16 @@ class _Books:
         slots: int,
         devices: RowSharing,
     ):
-        self._name = game.env.name
-        world, self._places, sections = game.episodes(seeds)
-        self.world, self._devices = devices.whole(world), devices
+        self._name = game.name
+        params, self._places = episodes_of(game, seeds)
+        self.params, self._devices = devices.whole(params), devices
         self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._waiting = deque(range(len(seeds)))
-        # First pictures are costly (the camera is far away): one for each track.
-        tracks = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
-        self._starts = start_all(game.env, self.world, tracks, sections)
+        # First pictures are costly (CarRacing's camera is far away): one for each seed.
+        different = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
+        self._starts = start_all(game, self.params, different)
+        _require_observations(self._starts[0], game)
         most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
         self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
         self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
@@ -180,6 +180,17 @@ class _Books:
         self.slots = self._devices.rows(_take(self.slots, jnp.asarray(order)))
 
 
+def _require_observations(observations: jax.Array, game: DeviceGame) -> None:
+    """See that they are of a kind that an agent acts on."""
+    if observations.dtype == jnp.float32 and observations.ndim == 2:
+        return
+    if observations.dtype != jnp.uint8 or observations.shape[1:] != (SIZE, SIZE, 3):
+        raise UserError(
+            f"{game.name} shows {observations.dtype} {list(observations.shape[1:])}, but agents act on frames uint8 "
+            f"{[SIZE, SIZE, 3]} or latents float32 [Z]; mend the game"
+        )
+
+
 def _slot_count(episodes: int) -> int:
     """Slots for so many episodes: few different numbers, since each is compiled for."""
     count = LEAST_SLOTS
@@ -194,23 +205,23 @@ def _rows_at_once() -> int | None:
 
 def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
     """So many slots in which nothing is played. Every field is an array of its own, so that it can be given up."""
-    frames, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
+    observations, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
     seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
     fresh, running = (jnp.zeros(count, bool) for _ in range(2))
     returns = jnp.zeros(count, jnp.float32)
-    return Slots(states, frames, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
+    return Slots(states, observations, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
 
 
 @partial(jax.jit, donate_argnums=1)
 def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
-    """The slots, with the first frames of other episodes in the `new` ones. Their carries are reset by `fresh`."""
+    """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `fresh`."""
 
     def choose(begun: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(new.reshape(-1, *[1] * (begun.ndim - 1)), begun, old)
 
-    frames, states = jax.tree.map(lambda leaf: leaf[places], starts)
+    observations, states = jax.tree.map(lambda leaf: leaf[places], starts)
     number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)
-    begun = Slots(states, frames, slots.carry, seeds, candidates, new, new, zero, number, number)
+    begun = Slots(states, observations, slots.carry, seeds, candidates, new, new, zero, number, number)
     return jax.tree.map(choose, begun, slots)
 
 
@@ -222,10 +233,10 @@ def _take(slots: Slots, order: jax.Array) -> Slots:
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=6)
 def _segment(
-    env: "CarRacing",
+    game: DeviceGame,
     agent: Agent,
     at_once: int | None,
-    world: Any,
+    game_params: Any,
     params: AgentParams,
     limits: jax.Array,
     slots: Slots,
@@ -235,19 +246,19 @@ def _segment(
     Args:
       limits: int32[2], the most steps of an episode, and of its steps without a reward.
     """
-    ids = jnp.arange(slots.running.shape[0], dtype=jnp.int32)
+    ids, space = jnp.arange(slots.running.shape[0], dtype=jnp.int32), agent.controller.actions
 
     def step(slots: Slots, _: Any) -> tuple[Slots, None]:
         acting = jnp.where(slots.running, ids, -1)
-        rows = acting, slots.frames, slots.seeds, slots.candidates, slots.fresh
+        rows = acting, slots.observations, slots.seeds, slots.candidates, slots.fresh
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
-        frames, states, rewards, terminated = step_all(env, world, slots.states, actions)
+        observations, states, rewards, terminated = step_all(game, game_params, slots.states, space.in_game(actions))
         lengths = slots.lengths + slots.running.astype(jnp.int32)
         rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
         ended = terminated | (lengths >= limits[0]) | (lengths - rewarded >= limits[1])
         return slots._replace(
             states=states,
-            frames=frames,
+            observations=observations,
             carry=carry,
             fresh=jnp.zeros_like(slots.fresh),
             running=slots.running & ~ended,

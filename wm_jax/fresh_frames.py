@@ -1,28 +1,25 @@
 """Frames for V that are driven while it trains and never stored, where the game runs on the device.
 
-A block of episodes is played by the exploring policy, on tracks of its own; its frames make some updates' batches, in
+A block of episodes is played by the exploring policy, on levels of its own; its frames make some updates' batches, in
 random order and each once; then the next block is played. Block b depends on the seed and on b alone, so a resumed
 training sees what an undisturbed one sees.
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
-from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.device_game import sections_of, start_all, step_all
+from wm_jax.envs.device import start_all, step_all
+from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UsageError
 from wm_jax.rollout import plan
 from wm_jax.spaces import ActionSpace
 
-if TYPE_CHECKING:
-    from wm_jax.envs.car_racing import CarRacing
-
-CARS = 64
+EPISODES = 64
 """Episodes of a block, side by side."""
 EVERY = 2
 """Of its frames every so many are kept: neighbours show nearly the same."""
@@ -32,12 +29,12 @@ class FreshFrames:
     """A source of batches (`data.frames.Batches`) that never repeats itself.
 
     Args:
-      env: the game.
-      actions: what its actions are.
+      game: as it makes training data (`DeviceGame.for_training`).
+      actions: those of its actions that are played.
       batch: B.
       seed: of the training.
       steps: of an episode.
-      policy, hold, anywhere: as the settings of `collect`.
+      policy, hold: as the settings of `collect`.
     """
 
     batch_axis = 1
@@ -45,7 +42,7 @@ class FreshFrames:
 
     def __init__(
         self,
-        env: "CarRacing",
+        game: DeviceGame,
         actions: ActionSpace,
         batch: int,
         seed: int,
@@ -53,14 +50,13 @@ class FreshFrames:
         steps: int,
         policy: str,
         hold: float,
-        anywhere: bool,
     ):
-        self._env, self._actions, self._batch, self._seed = env, actions, batch, seed
-        self._steps, self._policy, self._hold, self._anywhere = steps // EVERY * EVERY, policy, hold, anywhere
-        self._updates = CARS * (self._steps // EVERY) // batch
+        self._game, self._actions, self._batch, self._seed = game, actions, batch, seed
+        self._steps, self._policy, self._hold = steps // EVERY * EVERY, policy, hold
+        self._updates = EPISODES * (self._steps // EVERY) // batch
         if self._updates == 0:
             raise UsageError(
-                f"--vae.batch {batch}: --vae.frames fresh drives {CARS * self._steps // EVERY} frames at a time; "
+                f"--vae.batch {batch}: --vae.frames fresh drives {EPISODES * self._steps // EVERY} frames at a time; "
                 "give a smaller batch, or more --collect.episode_steps"
             )
         self._blocks: dict[int, jax.Array] = {}
@@ -85,31 +81,33 @@ class FreshFrames:
         """uint8 [updates, B, 64, 64, 3]."""
         if number in self._blocks:
             return self._blocks[number]
-        seeds = [streams.integer(self._seed, "fresh", number, car) for car in range(CARS)]
+        seeds = [streams.integer(self._seed, "fresh", number, episode) for episode in range(EPISODES)]
         plans = np.stack([plan(self._policy, self._actions, seed, self._steps, self._hold) for seed in seeds])
-        from wm_jax.envs.car_racing import Params  # late, see there
-
-        params, places = Params(tracks=draw_tracks(jax.random.key(seeds[0]), CARS)), np.arange(CARS, dtype=np.int32)
-        sections = sections_of(params, places, seeds) if self._anywhere else np.zeros_like(places)
-        frames = _drive(self._env, params, places, sections, jnp.asarray(plans))
+        frames = _play(self._game, self._game.params_for(seeds), self._actions.in_game(jnp.asarray(plans)))
         order = streams.generator(self._seed, "fresh", number).permutation(frames.shape[0])
         return frames[order[: self._updates * self._batch]].reshape(self._updates, self._batch, *frames.shape[1:])
 
 
 @partial(jax.jit, static_argnums=0)
-def _drive(env: "CarRacing", params: Any, places: jax.Array, sections: jax.Array, plans: jax.Array) -> jax.Array:
-    """The frames that are kept [F, 64, 64, 3] of episodes with these actions [N, T, A], first ones among them.
-
-    Lost games drive on.
+def _play(game: DeviceGame, params: Any, plans: jax.Array) -> jax.Array:
+    """The frames that are kept [F, 64, 64, 3] of N episodes with these actions [N, T] or [N, T, A], first ones among
+    them. One that has ended begins again.
     """
+    count, steps, *size = plans.shape
+    begun = start_all(game, params, jnp.arange(count, dtype=jnp.int32))
 
     def step(before: tuple[jax.Array, Any], actions: jax.Array) -> tuple[tuple[jax.Array, Any], jax.Array]:
-        frames, states = before
+        now = before
         for action in actions:
-            frames, states, _, _ = step_all(env, params, states, action)
-        return (frames, states), before[0]
+            frames, states, _, ended = step_all(game, params, now[1], action)
+            now = jax.tree.map(partial(_choose, ended), begun, (frames, states))
+        return now, before[0]
 
-    count, steps = plans.shape[:2]
-    pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, -1)
-    frames = jax.lax.scan(step, start_all(env, params, places, sections), pieces)[1]
+    pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, *size)
+    frames = jax.lax.scan(step, begun, pieces)[1]
     return frames.reshape(-1, *frames.shape[2:])
+
+
+def _choose(which: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """By rows bool[N]."""
+    return jnp.where(which.reshape(-1, *[1] * (one.ndim - 1)), one, other)

@@ -20,7 +20,6 @@ from wm_jax.artefacts import World
 from wm_jax.data.episodes import Episode
 from wm_jax.devices import padded_size
 from wm_jax.models import mdn
-from wm_jax.models.controller import encode_action
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae.losses import draw, squared_error
 
@@ -92,7 +91,7 @@ class Inspector:
         windows = -(-count // length)
         rows = padded_size(windows) if windows < BATCH else -(-windows // BATCH) * BATCH
         place = np.minimum(np.arange(rows)[:, None] * length + np.arange(length + 1), count)
-        action = np.asarray(encode_action(agent.controller.actions, jnp.asarray(actions)))
+        action = np.asarray(agent.controller.actions.encode(jnp.asarray(actions)))
         memory = self.world.without_controller.memory
         pieces = []
         for first in range(0, rows, BATCH):

@@ -22,13 +22,12 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.device_rollout import CPU_ROWS, play_on_device
 from wm_jax.devices import RowSharing, padded, padded_size
-from wm_jax.envs.device_game import DeviceGame
-from wm_jax.envs.types import Pool, Step
+from wm_jax.envs.types import DeviceGame, Pool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
 from wm_jax.played import Played, Rules
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
+from wm_jax.spaces import ActionSpace, Continuous
 
 CPU_BATCH = 32
 """Most rows of one call on CPU: half the slots of a usual pool. Fewer would leave cores idle between the calls."""
@@ -73,9 +72,9 @@ def play(
       Interrupted: by `stop`.
       UserError: an action or a reward is not finite, or the game failed.
     """
-    if watch is None and pool.environment is not None and isinstance(policy, AgentPolicy):
+    if watch is None and pool.device_game is not None and isinstance(policy, AgentPolicy):
         rules = Rules(min(steps or pool.episode_steps, pool.episode_steps), patience)
-        return policy.play_on_device(pool.environment, seeds, rules, pool.slots, stop, progress)
+        return policy.play_on_device(pool.device_game, seeds, rules, pool.slots, stop, progress)
     match = _Match(pool, seeds, policy, Rules(steps, patience), _follow(stop, progress, watch))
     began = time.monotonic()
     while match.waiting:
@@ -216,12 +215,9 @@ def plan(kind: str, space: ActionSpace, seed: int, steps: int, hold: float) -> n
       hold: mean steps of `held`.
     """
     random = streams.generator(seed, "random policy")
-    if kind == "brownian" and not isinstance(space, Discrete):
+    if kind == "brownian" and isinstance(space, Continuous):
         return _wander(space, random, steps)
-    if isinstance(space, Discrete):
-        draws = random.integers(0, space.size, steps, dtype=np.int32)
-    else:
-        draws = random.uniform(space.low, space.high, (steps, space.size)).astype(np.float32)
+    draws = space.draw(random, steps)
     if kind == "uniform":
         return draws
     changes = random.random(steps) < 1 / hold

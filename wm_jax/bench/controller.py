@@ -16,9 +16,9 @@ from wm_jax.bench.case import ENVIRONMENTS, NETWORK, ON_DEVICE, OURS, PLAIN, TUN
 from wm_jax.bench.timing import Timing, Work
 from wm_jax.bench.vae import difference
 from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
-from wm_jax.envs.types import Pool
+from wm_jax.envs.types import Game, Pool
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller

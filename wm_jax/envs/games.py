@@ -1,18 +1,17 @@
 """The catalogue: every game by name, and what the rest of the project needs to know about it.
 
-Nothing is imported or opened to read the catalogue. `find` asks the emulator (Atari) or Gymnasium (`gymnasium:ID`)
-for what only they know: the action set and the size of the screen.
+Nothing is imported or opened to read the catalogue. `find` asks the emulator (Atari), Gymnasium (`gymnasium:ID`) or
+the game's own class (`jax:MODULE:CLASS`) for what only they know: the action set and the size of the screen.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from wm_jax.config import EnvConfig, nearest, shown
+from wm_jax.envs.types import Crop, Game
 from wm_jax.errors import UsageError
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
-
-Crop = tuple[int, int, int, int]
+from wm_jax.spaces import Continuous, Discrete
 
 _PROCGEN = """
 bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot
@@ -36,7 +35,16 @@ video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
 PROCGEN = tuple(_PROCGEN.split())
 ATARI = tuple(_ATARI.split())
 
-_OWN_ID = "gymnasium:"
+_BY_NAME = ("gymnasium:", "jax:")
+"""What games begin with that are no part of the catalogue."""
+
+CAR_ACTIONS = Continuous(
+    names=("steer", "gas", "brake"),
+    low=(-1.0, 0.0, 0.0),
+    high=(1.0, 1.0, 1.0),
+    squash=("tanh", "sigmoid", "positive_tanh"),
+)
+_CAR_ON_DEVICE = "wm_jax.envs.car_racing.game:CarRacingGame"
 
 # Rows 15..154 without the score panel, columns 10.. without the black border.
 _ATARI_CROPS: dict[str, Crop] = {"enduro": (15, 155, 10, 160)}
@@ -58,11 +66,13 @@ _PROCGEN_KEYS: dict[str, int] = {
     "ninja": 4,
 }
 
-_OF_ONE_FAMILY = {
-    "atari": ("sticky", "frame_skip"),
-    "procgen": ("difficulty", "levels", "first_level", "test_first_level"),
-    "gymnasium": ("kwargs", "observation", "pixels"),
+_ONLY_OF = {
+    **dict.fromkeys(("sticky", "frame_skip"), ("atari",)),
+    **dict.fromkeys(("difficulty", "levels", "first_level", "test_first_level"), ("procgen",)),
+    **dict.fromkeys(("observation", "pixels"), ("gymnasium",)),
+    "kwargs": ("gymnasium", "jax"),
 }
+"""Settings of the families that have them."""
 
 _ATARI_FRAMES = 108_000
 """Emulator frames of the longest Atari episode: half an hour (Machado et al. 2018)."""
@@ -78,45 +88,9 @@ _PROCGEN_LEVELS = {"easy": 200, "hard": 500}
 """Training levels of the published scores (Cobbe et al. 2020)."""
 
 
-@dataclass(frozen=True)
-class Game:
-    """One game, resolved with its settings."""
-
-    name: str
-    """As in the catalogue; names the run's folder."""
-    family: str
-    """carracing, atari, procgen or gymnasium."""
-    title: str
-    """For people."""
-    actions: ActionSpace
-    screen: tuple[int, int]
-    """Height and width of the game's screen, in pixels."""
-    crop: Crop | None
-    """top, bottom, left, right: rows top..bottom-1 and columns left..right-1 are seen (None: everything)."""
-    episode_steps: int
-    """Longest episode, in agent steps; no longer than the game's own limit."""
-    fps: float
-    """Agent steps in one second of the game, for videos."""
-    env: EnvConfig
-    envpool_id: str | None
-    gymnasium_id: str | None
-    unit: str = "score"
-    """What the score counts."""
-    solved: float | None = None
-    """The mean score at which the game counts as solved."""
-    conversions: tuple[str, ...] = ()
-    """What is done to an environment's observations and actions before they are seen and played, in words."""
-    remarks: tuple[str, ...] = ()
-    """What else the user should know of how the settings were taken."""
-
-    def up_to(self, steps: int | None) -> "Game":
-        """The game with episodes of at most so many steps, where it does not end them earlier itself."""
-        return self if steps is None else replace(self, episode_steps=min(steps, self.episode_steps))
-
-
 @cache
 def names() -> tuple[str, ...]:
-    """Every game of the catalogue; `gymnasium:ID` stands for any other."""
+    """Every game of the catalogue; `gymnasium:ID` and `jax:MODULE:CLASS` stand for any other."""
     return ("carracing", *PROCGEN, *ATARI)
 
 
@@ -126,20 +100,22 @@ def canonical_name(name: str) -> str:
     Raises:
       UsageError: no such game; says which are near.
     """
-    if name.startswith(_OWN_ID) and len(name) > len(_OWN_ID):
+    if any(name.startswith(kind) and len(name) > len(kind) for kind in _BY_NAME):
         return name
     known = {_plain(each): each for each in names()}
     if _plain(name) in known:
         return known[_plain(name)]
-    near = nearest(name.lower(), names()) or "; choose carracing, a Procgen or an Atari game, or gymnasium:ID"
+    near = nearest(name.lower(), names()) or (
+        "; choose carracing, a Procgen or an Atari game, gymnasium:ID or jax:MODULE:CLASS"
+    )
     raise UsageError(f"--game {name}: no such game{near}")
 
 
 def family_of(name: str) -> str:
-    """`carracing`, `atari`, `procgen` or `gymnasium`; raises UsageError for an unknown game."""
+    """`carracing`, `atari`, `procgen`, `gymnasium` or `jax`; raises UsageError for an unknown game."""
     name = canonical_name(name)
-    if name.startswith(_OWN_ID):
-        return "gymnasium"
+    if name.startswith(_BY_NAME):
+        return name.partition(":")[0]
     if name in PROCGEN:
         return "procgen"
     return "atari" if name in ATARI else "carracing"
@@ -153,9 +129,12 @@ def find(name: str, env: EnvConfig) -> Game:
     """
     name = canonical_name(name)
     _refuse_foreign(name, env)
-    if env.backend == "device" and family_of(name) != "carracing":
-        raise UsageError(f"--env.backend device: only carracing runs on the device, {name} does not; leave it out")
-    makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium}
+    if env.backend == "device" and family_of(name) not in ("carracing", "jax"):
+        raise UsageError(
+            f"--env.backend device: only carracing and jax:MODULE:CLASS run on the device, {name} does not; leave it "
+            "out"
+        )
+    makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium, "jax": _jax}
     game = makers[family_of(name)](name, env)
     _check_crop(game)
     return game
@@ -172,12 +151,7 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         name=name,
         family="carracing",
         title="CarRacing-v3",
-        actions=Continuous(
-            names=("steer", "gas", "brake"),
-            low=(-1.0, 0.0, 0.0),
-            high=(1.0, 1.0, 1.0),
-            squash=("tanh", "sigmoid", "positive_tanh"),
-        ),
+        actions=CAR_ACTIONS,
         screen=(96, 96),
         crop=env.crop or _CAR_CROP,
         **_length(name, env, _CAR_STEPS),
@@ -185,6 +159,8 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         env=env,
         envpool_id="CarRacing-v3",
         gymnasium_id="CarRacing-v3",
+        device_entry=_CAR_ON_DEVICE,
+        begins_anywhere=env.backend == "device",
         solved=900,
     )
 
@@ -204,6 +180,7 @@ def _atari(name: str, env: EnvConfig) -> Game:
         env=env,
         envpool_id="".join(words) + "-v5",
         gymnasium_id="ALE/" + "".join(words).replace("3d", "3D") + "-v5",
+        begins_anywhere=env.backend == "gymnasium",
         unit="cars passed" if name == "enduro" else "score",
     )
 
@@ -241,7 +218,6 @@ def _procgen(name: str, env: EnvConfig) -> Game:
         fps=15.0,
         env=env,
         envpool_id=f"{name.capitalize()}{env.difficulty.capitalize()}-v0",
-        gymnasium_id=None,
     )
 
 
@@ -249,7 +225,7 @@ def _gymnasium(name: str, env: EnvConfig) -> Game:
     # Imported late: the adapter imports Gymnasium, which most games don't need.
     from wm_jax.envs.host.describe import describe
 
-    identifier = name.removeprefix(_OWN_ID)
+    identifier = name.removeprefix("gymnasium:")
     facts = describe(identifier, env.kwargs, env.observation, env.pixels)
     if isinstance(facts.actions, Discrete):
         actions = _choose(facts.actions, env, default=facts.actions.names)
@@ -266,9 +242,41 @@ def _gymnasium(name: str, env: EnvConfig) -> Game:
         **_length(name, env, facts.limit),
         fps=facts.fps,
         env=env,
-        envpool_id=None,
         gymnasium_id=identifier,
         conversions=facts.conversions,
+    )
+
+
+def _jax(name: str, env: EnvConfig) -> Game:
+    # Imported late: such a game imports JAX.
+    from wm_jax.envs.host.frames import SIZE
+    from wm_jax.envs.load import load_device_game
+
+    if env.backend != "device":
+        raise UsageError(f"--env.backend {env.backend}: {name} runs on the device only; leave the backend out")
+    if env.crop is not None:
+        raise UsageError(f"--env.crop {shown(env.crop)}: {name} shows frames as they are seen; leave it out")
+    entry = name.removeprefix("jax:")
+    game = load_device_game(entry, env.kwargs, f"--game {name}")
+    actions = game.actions
+    if isinstance(actions, Discrete):
+        actions = _choose(actions, env, default=actions.names)
+    else:
+        _refuse_action_names(name, env)
+    return Game(
+        name=name,
+        family="jax",
+        title=game.name,
+        actions=actions,
+        screen=(SIZE, SIZE),
+        crop=None,
+        **_length(name, env, game.episode_steps),
+        fps=game.fps,
+        env=env,
+        device_entry=entry,
+        begins_anywhere=game.begins_anywhere,
+        unit=game.unit,
+        solved=game.solved,
     )
 
 
@@ -296,18 +304,18 @@ def _choose(everything: Discrete, env: EnvConfig, default: tuple[str, ...]) -> D
             raise UsageError(f"--env.actions {action}: no such action; choose all, or {', '.join(everything.names)}")
     if not chosen or len(set(chosen)) != len(chosen):
         raise UsageError(f"--env.actions {' '.join(chosen)}: name at least one action, and each only once")
-    return Discrete(tuple(chosen), tuple(positions[action] for action in chosen))
+    return replace(everything, names=tuple(chosen), indices=tuple(positions[action] for action in chosen))
 
 
 def _refuse_foreign(name: str, env: EnvConfig) -> None:
     """Settings of another family would be passed over in silence."""
-    for family, settings in _OF_ONE_FAMILY.items():
-        for setting in settings if family_of(name) != family else ():
-            value = getattr(env, setting)
-            if value != EnvConfig.model_fields[setting].default:
-                raise UsageError(
-                    f"--env.{setting} {shown(value)}: only {family} games have that, {name} has not; leave it out"
-                )
+    for setting, families in _ONLY_OF.items():
+        value = getattr(env, setting)
+        if family_of(name) not in families and value != EnvConfig.model_fields[setting].default:
+            raise UsageError(
+                f"--env.{setting} {shown(value)}: only {' and '.join(families)} games have that, {name} has not; "
+                "leave it out"
+            )
 
 
 def _refuse_action_names(name: str, env: EnvConfig) -> None:
@@ -357,7 +365,24 @@ def official(game: Game) -> Game:
 
 def is_official(game: Game) -> bool:
     """Whether the game that replays and training come from is the official one itself."""
-    return game == official(game) and (game.family == "gymnasium" or game.env.backend == "gymnasium")
+    return game == official(game) and (game.family in ("gymnasium", "jax") or game.env.backend == "gymnasium")
+
+
+def begin_anywhere(game: Game, asked: bool | None, option: str) -> bool:
+    """Shall episodes begin anywhere? If nothing is asked, those of games on the device do that can.
+
+    Args:
+      option: that asks for it.
+
+    Raises:
+      UsageError: the game can't.
+    """
+    if asked and not game.begins_anywhere:
+        raise UsageError(
+            f"{option}: episodes of {game.name} can't begin anywhere, only those of CarRacing on the device, of Atari "
+            "by Gymnasium, and of games of one's own in JAX that say so; leave it out"
+        )
+    return game.begins_anywhere and game.env.backend == "device" if asked is None else asked
 
 
 def is_transfer(game: Game) -> bool:

@@ -1,8 +1,9 @@
 """Opening the environments of a game: the one place that knows who plays what."""
 
-from wm_jax.envs.games import Game, announce
+from wm_jax.envs.games import announce
 from wm_jax.envs.host.pool import EpisodePool
-from wm_jax.envs.types import Pool
+from wm_jax.envs.load import load_device_game
+from wm_jax.envs.types import DeviceGame, Game, Pool
 
 
 def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, anywhere: bool = False) -> Pool:
@@ -13,18 +14,17 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       slots: most episodes side by side.
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
-      anywhere: begin episodes somewhere on the track, where the game runs on the device, and of Atari by Gymnasium at
-        any time of a game in which nobody acts; elsewhere, and in the official game, ignored.
+      anywhere: begin episodes anywhere, where the game can (`Game.begins_anywhere`): on the track of CarRacing, at any
+        time of a game of Atari in which nobody acts; elsewhere, and in the official game, ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
     announce(game)
-    if game.env.backend == "device" and not official:
-        from wm_jax.envs.car_racing import CarRacing
+    # All are imported late: JAX may be of no use here, EnvPool takes a second and isn't needed for Gymnasium's games.
+    if game.env.backend == "device" and not (official and game.gymnasium_id is not None):
         from wm_jax.envs.device import DeviceEngine
-        from wm_jax.envs.device_game import DeviceGame
 
-        return EpisodePool(game, slots, DeviceEngine(DeviceGame(CarRacing(), anywhere)))
-    # Imported late: EnvPool takes a second to import and isn't needed for Gymnasium games, nor the other way round.
+        played = device_game(game)
+        return EpisodePool(game, slots, DeviceEngine(played.for_training(anywhere=True) if anywhere else played))
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine
 
@@ -32,3 +32,9 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
     from wm_jax.envs.host.envpool import EnvPoolEngine
 
     return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))
+
+
+def device_game(game: Game) -> DeviceGame:
+    """The game as functions of JAX; only where its backend is the device."""
+    assert game.device_entry is not None
+    return load_device_game(game.device_entry, game.env.kwargs, f"--game {game.name}")

@@ -1,15 +1,124 @@
-"""What environments of every kind have in common: the answers to a step, and the contracts of pools and engines."""
+"""What environments of every kind have in common: a game, the answers to a step, and the contracts of whoever steps."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wm_jax.config import EnvConfig
+from wm_jax.spaces import ActionSpace
+
 if TYPE_CHECKING:
-    from wm_jax.envs.device_game import DeviceGame
+    import jax
 
 LARGEST_SEED = 2**31 - 1
+
+Crop = tuple[int, int, int, int]
+"""top, bottom, left, right: rows top..bottom-1 and columns left..right-1."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """One game, resolved with its settings."""
+
+    name: str
+    """As in the catalogue; names the run's folder."""
+    family: str
+    """carracing, atari, procgen, gymnasium or jax."""
+    title: str
+    """For people."""
+    actions: ActionSpace
+    screen: tuple[int, int]
+    """Height and width of the game's screen, in pixels."""
+    crop: Crop | None
+    """What is seen of the screen (None: everything)."""
+    episode_steps: int
+    """Longest episode, in agent steps; no longer than the game's own limit."""
+    fps: float
+    """Agent steps in one second of the game, for videos."""
+    env: EnvConfig
+    envpool_id: str | None = None
+    gymnasium_id: str | None = None
+    device_entry: str | None = None
+    """`module:NAME` of its `DeviceGame`, if it has one."""
+    begins_anywhere: bool = False
+    """Can episodes begin elsewhere than at the beginning?"""
+    unit: str = "score"
+    """What the score counts."""
+    solved: float | None = None
+    """The mean score at which the game counts as solved."""
+    conversions: tuple[str, ...] = ()
+    """What is done to an environment's observations and actions before they are seen and played, in words."""
+    remarks: tuple[str, ...] = ()
+    """What else the user should know of how the settings were taken."""
+
+    def up_to(self, steps: int | None) -> "Game":
+        """The game with episodes of at most so many steps, where it does not end them earlier itself."""
+        return self if steps is None else replace(self, episode_steps=min(steps, self.episode_steps))
+
+
+class DeviceGame(ABC):
+    """A game that is a pure function of JAX: agents play it where their network is, in one program with it.
+
+    Subclasses give `name`, `actions` and the three methods, which are made for `jax.vmap` over episodes. No step begins
+    an episode anew: one that has ended may be stepped on, and nobody looks at what comes of that. An episode is decided
+    by its seed and its actions: what it draws, it draws from a key that its state holds.
+
+    Instances with equal attributes are equal, so that what is compiled for one serves all.
+
+    Attributes:
+      name: for people.
+      actions: what its actions are; positions int32[] of the discrete ones, float32[A] of continuous ones.
+      episode_steps: its longest episode.
+      fps: steps in one second of it, for videos.
+      unit: what the score counts.
+      solved: the mean score at which it counts as solved, if there is one.
+      begins_anywhere: can `for_training` begin its episodes elsewhere than at the beginning?
+    """
+
+    name: str
+    actions: ActionSpace
+    episode_steps: int = 1000
+    fps: float = 15.0
+    unit: str = "score"
+    solved: float | None = None
+    begins_anywhere: bool = False
+
+    @abstractmethod
+    def params_for(self, seeds: Sequence[int]) -> Any:
+        """What the episodes of S different seeds are played on, and where they begin: a pytree of arrays."""
+
+    @abstractmethod
+    def start(self, params: Any, place: "jax.Array") -> "tuple[jax.Array, Any]":
+        """The beginning of the episode of seed number `place` (int32[]) of `params`.
+
+        Returns:
+          what is observed: a frame uint8[64, 64, 3], or a latent float32[Z] of a game that V has already seen; and the
+          state, a pytree of arrays.
+        """
+
+    @abstractmethod
+    def step(self, params: Any, state: Any, action: "jax.Array") -> "tuple[jax.Array, Any, jax.Array, jax.Array]":
+        """One step: what is observed then, the state, the reward float32[], and whether the game has ended, bool[]."""
+
+    def for_training(self, *, anywhere: bool = False, endless: bool = False) -> "DeviceGame":
+        """The game as training data are made of it.
+
+        Args:
+          anywhere: episodes begin anywhere, as their seeds decide, where `begins_anywhere`.
+          endless: levels may be of another make than those of the game itself, if ever new ones cost less so.
+        """
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Alike ones are the same to `jax.jit`."""
+        return type(other) is type(self) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self))))
 
 
 class Step(NamedTuple):
@@ -40,7 +149,7 @@ class Pool(Protocol):
         ...
 
     @property
-    def environment(self) -> "DeviceGame | None":
+    def device_game(self) -> DeviceGame | None:
         """The game as a function of JAX, where it is one: agents can then play it on the device."""
         ...
 
@@ -85,7 +194,7 @@ class Engine(Protocol):
     """Starts and steps environments; keeps no episode books and never checks its arguments."""
 
     @property
-    def environment(self) -> "DeviceGame | None":
+    def device_game(self) -> DeviceGame | None:
         """See `Pool`."""
         ...
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from wm_jax.bench.timing import Work, alternate
 from wm_jax.config import EnvConfig
-from wm_jax.envs.car_racing import CarRacing, Params, dynamics
+from wm_jax.envs.car_racing import dynamics
+from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.device_game import start_all, step_all
+from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.make import open_pool
@@ -30,6 +31,8 @@ from wm_jax.envs.types import Pool
 GYMNASIUM, ENVPOOL = "Gymnasium, one process", "EnvPool"
 BLIND = ", no frames"
 CROP = (0, ROWS_SEEN, 0, OBSERVATION)
+TRACKS = 64
+"""That our environments are driven on."""
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,23 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
 
 def _ours(count: int, steps: int, *, frames: bool) -> Work:
     """The steps of a call are one program; the next call goes on where it ended."""
-    env = CarRacing()
-    params = env.default_params
-    ids = jnp.arange(count, dtype=jnp.int32) % params.tracks.count.shape[0]
+    game = CarRacingGame()
+    params = game.params_for(range(TRACKS))
     actions = jnp.asarray(_actions(count, steps))
-    seen, states = start_all(env, params, ids)
+    seen, states = start_all(game, params, jnp.arange(count, dtype=jnp.int32) % TRACKS)
     # Pictures are carried along, or the compiler might leave out those that nobody looks at.
     now = (seen, states) if frames else states.car
 
-    def draw(params: Params, now: Any, action: Array) -> tuple[Any, Array]:
-        seen, states, rewards, _ = step_all(env, params, now[1], action)
+    def draw(params: Tracks, now: Any, action: Array) -> tuple[Any, Array]:
+        seen, states, rewards, _ = step_all(game, params, now[1], action)
         return (seen, states), rewards
 
-    def move(params: Params, cars: Any, action: Array) -> tuple[Any, Array]:
-        cars, rewards, _ = jax.vmap(dynamics.step, (None, 0, 0))(params.tracks, cars, action)
+    def move(params: Tracks, cars: Any, action: Array) -> tuple[Any, Array]:
+        cars, rewards, _ = jax.vmap(dynamics.step, (None, 0, 0))(params.params.tracks, cars, action)
         return cars, rewards
 
     @jax.jit
-    def play(params: Params, now: Any, actions: Array) -> tuple[Any, Array]:
+    def play(params: Tracks, now: Any, actions: Array) -> tuple[Any, Array]:
         return jax.lax.scan(partial(draw if frames else move, params), now, actions)
 
     def work() -> None:

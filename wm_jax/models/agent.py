@@ -15,10 +15,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
 from wm_jax.errors import UserError
-from wm_jax.models.controller import Controller, encode_action, to_action
+from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
 from wm_jax.models.memory import MDNRNN, restart
 from wm_jax.models.vae import Vae
+
+Observations = UInt8[Array, "B 64 64 3"] | Float32[Array, "B Z"]
+"""What B games show: frames, or latents where V has already seen them."""
 
 
 class AgentParams(NamedTuple):
@@ -80,7 +83,7 @@ class Agent:
         params: AgentParams,
         carry: AgentCarry,
         ids: Int[Array, "B"],
-        frames: UInt8[Array, "B 64 64 3"],
+        observations: Observations,
         seeds: Int32[Array, "B"],
         candidates: Int[Array, "B"] | None = None,
         fresh: Bool[Array, "B"] | None = None,
@@ -92,6 +95,7 @@ class Agent:
         its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
 
         Args:
+          observations: frames, or latents of a game that shows these: then V is not asked.
           seeds: of each row's episode; the same for every step of it.
           candidates: which row of the population plays the episode; needed with a population.
           fresh: this frame is the first of a new episode: the slot's state is zeroed before it.
@@ -105,7 +109,7 @@ class Agent:
         Returns:
           the new carry, and actions: positions, or vectors.
         """
-        rows = _Rows(ids, frames, seeds, candidates, fresh)
+        rows = _Rows(ids, observations, seeds, candidates, fresh)
         if at_once is None:
             return self._act(params, carry, rows)
         size = ids.shape[0]
@@ -120,8 +124,7 @@ class Agent:
             carry, acted = self._act(params, carry, piece)
             return carry, lax.dynamic_update_slice_in_dim(actions, acted, i * at_once, 0)
 
-        space = self.controller.actions
-        nothing = jnp.zeros_like(to_action(space, jnp.zeros((size, space.size), jnp.float32)))
+        nothing = jnp.asarray(self.controller.actions.nothing(size))
         return lax.fori_loop(0, (used + at_once - 1) // at_once, turn, (carry, nothing))
 
     def decide(
@@ -140,15 +143,22 @@ class Agent:
             raw = jax.vmap(self.controller.apply, in_axes=(None, 0))(params.controller, features)
         else:
             raw = jax.vmap(self.controller.apply)(params.controller[candidates], features)
-        actions = to_action(self.controller.actions, raw)
+        actions = self.controller.actions.choose(raw)
         if self.memory is not None:
             model = nnx.merge(self.memory, params.memory)
-            memory = model.step(memory, z, encode_action(self.controller.actions, actions))
+            memory = model.step(memory, z, self.controller.actions.encode(actions))
         return AgentCarry(memory, carry.steps + 1), actions
 
-    def see(self, params: AgentParams, frames: UInt8[Array, "B 64 64 3"], keys: Key[Array, "B"]) -> Float[Array, "B Z"]:
-        """V alone: z, drawn with one key per row if the agent samples."""
-        mean, log_var = nnx.merge(self.vae, params.vae).encode(to_float(frames))
+    def see(
+        self,
+        params: AgentParams,
+        observations: UInt8[Array, "B 64 64 3"] | Float32[Array, "B Z"],
+        keys: Key[Array, "B"],
+    ) -> Float[Array, "B Z"]:
+        """V alone: z of frames, drawn with one key per row if the agent samples. Latents are z already."""
+        if observations.dtype != jnp.uint8:
+            return observations
+        mean, log_var = nnx.merge(self.vae, params.vae).encode(to_float(observations))
         if not self.sample_latent:
             return mean
         noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
@@ -161,7 +171,7 @@ class Agent:
         if rows.fresh is not None:
             own = AgentCarry(restart(own.memory, rows.fresh), jnp.where(rows.fresh, 0, own.steps))
         keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(rows.seeds, own.steps)
-        own, actions = self.decide(params, own, self.see(params, rows.frames, keys), rows.candidates)
+        own, actions = self.decide(params, own, self.see(params, rows.observations, keys), rows.candidates)
         targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
         return jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, own), actions
 
@@ -170,7 +180,7 @@ class _Rows(NamedTuple):
     """What `Agent.act` is given for each row."""
 
     ids: Array
-    frames: Array
+    observations: Array
     seeds: Array
     candidates: Array | None
     fresh: Array | None

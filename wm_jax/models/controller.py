@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float
 
 from wm_jax.errors import UsageError, UserError
-from wm_jax.spaces import ActionSpace, Discrete, Squash
+from wm_jax.spaces import ActionSpace, Continuous
 
 Inputs = Literal["z", "zh", "zhc"]
 Gas = Literal["sigmoid", "tanh"]
@@ -28,7 +27,7 @@ class Controller:
       hidden: size of one tanh layer, 0 for a linear map.
       latent: Z.
       memory_hidden: H.
-      actions: the game's actions; one raw output for each of its dimensions or choices.
+      actions: the game's actions, which say what raw outputs there are and what they mean.
     """
 
     inputs: Inputs
@@ -49,7 +48,7 @@ class Controller:
 
     @property
     def _layers(self) -> tuple[tuple[int, int], ...]:
-        sizes = (self.n_features, *([self.hidden] if self.hidden else []), self.actions.size)
+        sizes = (self.n_features, *([self.hidden] if self.hidden else []), self.actions.outputs)
         return tuple(pairwise(sizes))
 
     def features(
@@ -67,7 +66,7 @@ class Controller:
             )
         return jnp.concatenate([z, *carry[:wanted]], axis=-1)
 
-    def apply(self, params: Float[Array, "n_params"], features: Float[Array, "F"]) -> Float[Array, "A"]:
+    def apply(self, params: Float[Array, "n_params"], features: Float[Array, "F"]) -> Float[Array, "outputs"]:
         """Raw outputs. In params, each layer: weights (outputs, inputs), then biases."""
         x, begin = features, 0
         for layer, (inputs, outputs) in enumerate(self._layers):
@@ -89,7 +88,7 @@ def with_gas(space: ActionSpace, gas: Gas) -> ActionSpace:
     """
     if gas == "sigmoid":
         return space
-    if isinstance(space, Discrete) or "sigmoid" not in space.squash:
+    if not isinstance(space, Continuous) or "sigmoid" not in space.squash:
         raise UsageError(f"--controller.gas {gas}: only carracing has a gas pedal; leave it out")
     # Its range is [0, 1], which `tanh` fills.
     return replace(space, squash=tuple("tanh" if squash == "sigmoid" else squash for squash in space.squash))
@@ -100,37 +99,3 @@ def rounded(params: Float[Array, "*lead n_params"], unit: float) -> Float[Array,
     if not unit:
         return params
     return jnp.asarray(np.round(np.asarray(params, np.float64) / unit) * unit, params.dtype)
-
-
-def to_action(space: ActionSpace, raw: Float[Array, "*lead A"]) -> Int32[Array, "*lead"] | Float32[Array, "*lead A"]:
-    """Raw outputs to what the pool of the game takes.
-
-    Returns:
-      positions in `space.names` for Discrete (the largest output; the first one of several), vectors for Continuous.
-    """
-    if isinstance(space, Discrete):
-        return jnp.argmax(raw, axis=-1).astype(jnp.int32)
-    columns = [
-        _squash(squash, raw[..., i], low, high)
-        for i, (squash, low, high) in enumerate(zip(space.squash, space.low, space.high, strict=True))
-    ]
-    return jnp.stack(columns, axis=-1).astype(jnp.float32)
-
-
-def _squash(squash: Squash, raw: Array, low: float, high: float) -> Array:
-    match squash:
-        case "tanh":
-            return low + (high - low) * 0.5 * (jnp.tanh(raw) + 1.0)
-        case "sigmoid":
-            return jax.nn.sigmoid(raw)
-        case "positive_tanh":
-            return jnp.maximum(jnp.tanh(raw), 0.0)
-
-
-def encode_action(
-    space: ActionSpace, action: Int[Array, "*lead"] | Float[Array, "*lead A"]
-) -> Float32[Array, "*lead A"]:
-    """What M sees of an action: the vector itself, or a one-hot of the position."""
-    if isinstance(space, Discrete):
-        return jax.nn.one_hot(action, space.size, dtype=jnp.float32)
-    return action.astype(jnp.float32)

@@ -33,7 +33,7 @@ class Sequences(NamedTuple):
 
     mean: of V's posterior of frames 0..T.
     log_var: likewise.
-    action: encoded (`controller.encode_action`), the one taken at frame t.
+    action: encoded (`ActionSpace.encode`), the one taken at frame t.
     reward: received for that action.
     done: 1 where frame t+1 is terminal.
     first: frame t begins an episode: the state is zeroed before it.

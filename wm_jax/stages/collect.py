@@ -23,9 +23,9 @@ from wm_jax.config import CollectConfig, Config
 from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.shards import FRAME
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import open_pool
-from wm_jax.envs.types import Pool
+from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
@@ -214,7 +214,7 @@ class Collector:
 
 def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
-    where = {"anywhere": True} if config.begins_anywhere else {}
+    where = {"anywhere": True} if begin_anywhere(game, settings.anywhere, "--collect.anywhere") else {}
     if settings.policy == "agent":
         world, controller, record = load_agent(run, config)
         params = world.params(controller)

@@ -269,20 +269,18 @@ def _probe_gpu() -> str:
 
 def _probe_game(name: str, *, official: bool) -> str:
     """Open a game, play one step, and look at the frame."""
-    import numpy as np
-
     from wm_jax.envs.games import find
     from wm_jax.envs.make import open_pool
     from wm_jax.spaces import Continuous
 
     game = find(name, load(name, family_of(name)).env)
-    continuous = isinstance(game.actions, Continuous)
     with contextlib.closing(open_pool(game, 1, official=official)) as pool:
         pool.reset([0])
-        step = pool.step(np.zeros((1, game.actions.size), np.float32) if continuous else np.zeros(1, np.int32))
+        step = pool.step(game.actions.nothing(1))
     if step.frames.shape != (1, 64, 64, 3) or step.frames.min() == step.frames.max():
         raise UserError(f"{name} opens, but its frames are empty")
-    return f"{game.title}: {game.actions.size} {'continuous actions' if continuous else 'actions'}"
+    kind = "continuous actions" if isinstance(game.actions, Continuous) else "actions"
+    return f"{game.title}: {game.actions.size} {kind}"
 
 
 def _probe_video() -> str:

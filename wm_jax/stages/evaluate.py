@@ -22,9 +22,9 @@ import numpy as np
 from wm_jax import inspection
 from wm_jax.artefacts import World, load_agent
 from wm_jax.config import Config, EnvConfig, EvaluateConfig
-from wm_jax.envs.games import Game, find, is_official, is_transfer, official
+from wm_jax.envs.games import find, is_official, is_transfer, official
 from wm_jax.envs.make import open_pool
-from wm_jax.envs.types import Pool
+from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, Stopwatch, say

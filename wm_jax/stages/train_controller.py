@@ -21,9 +21,9 @@ from wm_jax import hosts, streams
 from wm_jax.artefacts import World, load_world
 from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
-from wm_jax.envs.games import Game, family_of, find
+from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import open_pool
-from wm_jax.envs.types import Pool
+from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
@@ -104,8 +104,8 @@ def accept(config: Config) -> None:
             f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "
             "or other seeds"
         )
-    if settings.anywhere and (family_of(config.game) != "atari" or config.env.backend != "gymnasium"):
-        raise UsageError("--controller.anywhere: only Atari's games by Gymnasium can begin anywhere; leave it out")
+    if settings.anywhere:
+        begin_anywhere(find(config.game, config.env), settings.anywhere, "--controller.anywhere")
     if settings.gas != "sigmoid":
         with_gas(find(config.game, config.env).actions, settings.gas)
 

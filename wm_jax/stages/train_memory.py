@@ -15,10 +15,10 @@ from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences
 from wm_jax.devices import open_mesh, without_kernels
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import find
+from wm_jax.envs.types import Game
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
-from wm_jax.models.controller import encode_action
 from wm_jax.models.memory import loss_and_grad
 from wm_jax.run import Run
 from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
@@ -76,7 +76,7 @@ def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) 
 def flat(latents: LatentStore, store: ReplayStore, game: Game, split: Split) -> FlatLatents:
     """The latents of a split as arrays for training, actions as M sees them."""
     parts = latents.flat(store, split)
-    action = encode_action(game.actions, jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
+    action = game.actions.encode(jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
     done = parts.done.astype(np.float32)
     return FlatLatents(parts.mean, parts.log_var, jax.device_get(action), parts.reward, done, parts.offsets)
 

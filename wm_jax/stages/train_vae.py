@@ -15,7 +15,8 @@ from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import MIDDLE, Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
-from wm_jax.envs.games import find
+from wm_jax.envs.games import begin_anywhere, find
+from wm_jax.envs.make import device_game
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
 from wm_jax.interrupt import Stop
@@ -89,37 +90,35 @@ def accept(config: Config) -> None:
     """Refuse fresh frames where there are none, before anything is played.
 
     Raises:
-      UsageError: the game is not on the device, or an agent was to drive.
+      UsageError: the game is not on the device, or an agent was to play.
     """
     if config.vae.frames != "fresh":
         return
     otherwise = "give --vae.frames replays"
     if config.env.backend != "device":
-        raise UsageError(f"--vae.frames fresh: only carracing with --env.backend device has them; {otherwise}")
+        raise UsageError(f"--vae.frames fresh: only games on the device (--env.backend) have them; {otherwise}")
     if config.vae.moving_weight:
         raise UsageError(
             f"--vae.moving_weight {config.vae.moving_weight}: what moves in fresh frames is not known, for they come "
             f"mixed; leave it out, or {otherwise}"
         )
     if config.collect.policy == "agent":
-        raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't drive for them; {otherwise}")
+        raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't play for them; {otherwise}")
 
 
 def _fresh(config: Config, seed: int) -> Batches:
-    """Frames that are driven while V trains."""
-    from wm_jax.envs.car_racing import CarRacing  # late, see there
-
+    """Frames that are played while V trains."""
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
-    say("vae: on frames that are driven for it")
+    anywhere = begin_anywhere(game, collect.anywhere, "--collect.anywhere")
+    say("vae: on frames that are played for it")
     return FreshFrames(
-        CarRacing(),
+        device_game(game).for_training(anywhere=anywhere, endless=True),
         game.actions,
         config.vae.batch,
         seed,
         steps=game.episode_steps,
         policy=collect.policy,
         hold=collect.hold,
-        anywhere=config.begins_anywhere,
     )
 
 

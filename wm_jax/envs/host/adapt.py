@@ -5,10 +5,7 @@ that both convert alike.
 """
 
 import contextlib
-import importlib.machinery
-import importlib.util
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.envs.host.conversions import Pictures, Undeclared, Unplayable, drawn, moves, pictures
+from wm_jax.envs.importable import make_importable
 from wm_jax.spaces import ActionSpace
 
 TAKEN = {
@@ -174,7 +172,10 @@ def _find(identifier: str) -> None:
 
     module, _, _ = identifier.rpartition(":")
     if module:
-        _look_here_too(module.partition(".")[0])
+        try:
+            make_importable(module)
+        except ModuleNotFoundError as error:
+            raise Unplayable(str(error)) from None
     elif identifier not in gymnasium.registry:
         # ALE's names, new and old, are registered when it is imported; other names are none the worse for it.
         with contextlib.suppress(ImportError):
@@ -182,25 +183,6 @@ def _find(identifier: str) -> None:
 
             ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
             gymnasium.register_envs(ale_py)
-
-
-def _look_here_too(name: str) -> None:
-    """Let a module be imported from the current folder, if it is there and nowhere else.
-
-    The folder comes last, so that no file of it takes the place of a library.
-
-    Raises:
-      Unplayable: it is nowhere.
-    """
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
-        return
-    here = os.getcwd()
-    if importlib.machinery.PathFinder.find_spec(name, [here]) is None:
-        raise Unplayable(
-            f"there is no module {name}, neither installed nor in the current folder ({here}); go to its folder, "
-            "install it, or put its folder on PYTHONPATH"
-        )
-    sys.path.append(here)
 
 
 def _parts(answer: Any, deed: str, names: str) -> tuple[Any, ...]:

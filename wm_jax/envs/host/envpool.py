@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.envs.games import Game
 from wm_jax.envs.host import qt
 from wm_jax.envs.host.frames import SIZE, require, shrink
-from wm_jax.envs.types import LARGEST_SEED, Step
+from wm_jax.envs.types import LARGEST_SEED, Game, Step
 from wm_jax.errors import UserError
 from wm_jax.process import cores
-from wm_jax.spaces import Continuous
 
 # Environments per EnvPool `recv`. A call costs some 20 microseconds, which matters beside Procgen's steps of 50 only;
 # a filler costs a whole step, which matters for the others.
@@ -35,7 +33,7 @@ _NO_LIMIT = 2**30
 class EnvPoolEngine:
     """An `Engine` that owns one EnvPool pool per start."""
 
-    restart = environment = None
+    restart = device_game = None
 
     def __init__(self, game: Game, *, test_levels: bool, workers: int = 0):
         qt.preload()
@@ -48,7 +46,7 @@ class EnvPoolEngine:
         self._game = game
         threads = workers or game.env.threads or cores()
         self._options = {**_options(game, test_levels), "num_threads": threads, "max_episode_steps": _NO_LIMIT}
-        self._idle = _idle_actions(game, max(_BATCH.values()))
+        self._idle = game.actions.nothing(max(_BATCH.values()))
         self._pool: Any = None
 
     def start(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
@@ -113,12 +111,6 @@ class EnvPoolEngine:
             reward, terminated, truncated = reward[known], terminated[known], truncated[known]
         frames, lost = shrink(screens, self._game.crop), np.zeros(len(ids), bool)
         return Step(ids, frames, reward.astype(np.float32), terminated, truncated, lost)
-
-
-def _idle_actions(game: Game, count: int) -> NDArray:
-    if isinstance(game.actions, Continuous):
-        return np.zeros((count, game.actions.size), np.float32)
-    return np.zeros(count, np.int32)
 
 
 def _options(game: Game, test_levels: bool) -> dict[str, Any]:

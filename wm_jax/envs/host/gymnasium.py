@@ -23,13 +23,11 @@ from typing import IO, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.envs.games import Game
 from wm_jax.envs.host.frames import SIZE
-from wm_jax.envs.types import Step
+from wm_jax.envs.types import Game, Step
 from wm_jax.errors import UserError
 from wm_jax.metrics import say
 from wm_jax.process import cores
-from wm_jax.spaces import Continuous
 
 GRACE_S = 10.0
 """For closing environments; a worker that takes longer is killed."""
@@ -141,11 +139,10 @@ class GymnasiumEngine:
     one.
     """
 
-    environment = None
+    device_game = None
 
     def __init__(self, game: Game, options: dict[str, Any], workers: int):
         self._game, self._about = game, (game.gymnasium_id, options, game.crop)
-        self._continuous = isinstance(game.actions, Continuous)
         self._round = self._flying = self._deaths = 0
         self._seeds: dict[int, int] = {}
         self._shown: dict[int, NDArray[np.uint8]] = {}
@@ -212,7 +209,7 @@ class GymnasiumEngine:
 
     def send(self, ids: NDArray[np.int32], actions: NDArray) -> None:
         """See `Engine`."""
-        played = list(actions) if self._continuous else actions.tolist()
+        played = list(actions) if actions.ndim > 1 else actions.tolist()
         orders = [
             _Order("step", self._round, slot, action, self._seeds[slot])
             for slot, action in zip(ids.tolist(), played, strict=True)

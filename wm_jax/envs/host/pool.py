@@ -6,18 +6,12 @@ on the device.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_jax.envs.games import Game
-from wm_jax.envs.types import LARGEST_SEED, Engine, Step
+from wm_jax.envs.types import LARGEST_SEED, DeviceGame, Engine, Game, Step
 from wm_jax.errors import UserError
-from wm_jax.spaces import Continuous
-
-if TYPE_CHECKING:
-    from wm_jax.envs.device_game import DeviceGame
 
 
 class EpisodePool:
@@ -58,9 +52,9 @@ class EpisodePool:
         return self.game.episode_steps
 
     @property
-    def environment(self) -> "DeviceGame | None":
+    def device_game(self) -> DeviceGame | None:
         """See `Pool`."""
-        return self._engine.environment
+        return self._engine.device_game
 
     @property
     def restarts(self) -> bool:
@@ -151,26 +145,13 @@ class EpisodePool:
             )
 
     def _playable(self, actions: ArrayLike, count: int) -> NDArray:
-        """The actions as the game takes them: int32[B] indices, or float32[B, A] within the bounds."""
-        space = self.game.actions
-        if isinstance(space, Continuous):
-            moves = np.asarray(actions, np.float32)
-            if moves.shape != (count, space.size):
-                raise ValueError(f"actions {moves.shape}, expected {(count, space.size)}")
-            # NaN slips through comparisons inside games: it once made a near-perfect score.
-            if not np.isfinite(moves).all():
-                raise UserError(
-                    f"{self.game.name}: an action is not finite (NaN or infinity); the policy that made it is broken"
-                )
-            return np.clip(moves, np.array(space.low, np.float32), np.array(space.high, np.float32))
-        choices = np.asarray(actions)
-        if np.issubdtype(choices.dtype, np.floating) and not np.isfinite(choices).all():
-            raise UserError(f"{self.game.name}: an action is not finite; the policy that made it is broken")
-        if choices.shape != (count,) or not np.issubdtype(choices.dtype, np.integer):
-            raise ValueError(f"actions {choices.dtype}{choices.shape}, expected integers {(count,)}")
-        if choices.min() < 0 or choices.max() >= space.size:
-            raise ValueError(f"actions must lie in 0..{space.size - 1}, got {choices.min()}..{choices.max()}")
-        return np.asarray(space.indices, np.int32)[choices]
+        """The actions as the game takes them; see `ActionSpace.checked`."""
+        # NaN slips through comparisons inside games: it once made a near-perfect score.
+        if np.issubdtype(np.asarray(actions).dtype, np.floating) and not np.isfinite(actions).all():
+            raise UserError(
+                f"{self.game.name}: an action is not finite (NaN or infinity); the policy that made it is broken"
+            )
+        return self.game.actions.checked(actions, count)
 
 
 def _seeds(seeds: Sequence[int]) -> list[int]:
