@@ -37,12 +37,7 @@ def vae_task() -> tuple[Task, Any, Any]:
     """A small V on random frames."""
     graphdef, params = init_vae(VaeConfig(width=0.125, fast_kernels=False), 0)
     frames = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
-
-    def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
-        metrics, gradients, others = vae.loss_and_grad(graphdef, params, batch, key)
-        return metrics, carry, gradients, others
-
-    return Task(gradient, optax.sgd(1e-6), ResidentFrames(frames, 16, 0)), params, ()
+    return Task.single(vae.gradient_of(graphdef), optax.sgd(1e-6), ResidentFrames(frames, 16, 0)), params, ()
 
 
 def memory_task() -> tuple[Task, Any, Any]:
@@ -51,12 +46,9 @@ def memory_task() -> tuple[Task, Any, Any]:
     random, offsets = np.random.default_rng(0), np.arange(0, 601, 60)
     z, action = random.normal(size=(600, 8)).astype(np.float32), random.normal(size=(600, 3)).astype(np.float32)
     latents = FlatLatents(z, z * 0, action, z[:, 0], z[:, 0] * 0, offsets)
-
-    def gradient(params: Any, batch: Any, carry: Any, key: Any) -> Any:
-        return memory.loss_and_grad(graphdef, params, batch, carry, key)
-
     carry = nnx.merge(graphdef, params).init_carry(16)
-    return Task(gradient, optax.sgd(1e-2), SequenceBatches(latents, 8, 16, 0, carried=True)), params, carry
+    batches = SequenceBatches(latents, 8, 16, 0, carried=True)
+    return Task.single(memory.gradient_of(graphdef, carried=True), optax.sgd(1e-2), batches), params, carry
 
 
 def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_a_gymnasium_id():
         ("gymnasium:CartPole-v1", {}, ["--game gymnasium:CartPole-v1", "not images", "--env.pixels render"]),
         ("gymnasium:AL/Breakout-v5", {}, ["no such id; did you mean gymnasium:ALE/Breakout-v5"]),
         ("gymnasium:probe_games:Prob-v0", {}, ["did you mean gymnasium:probe_games:Probe-v0?"]),
-        ("carracing", {"kwargs": {"continuous": False}}, ["--env.kwargs continuous=false: only gymnasium games"]),
+        ("carracing", {"kwargs": {"continuous": False}}, ["--env.kwargs continuous=false: only gymnasium and jax"]),
         ("chaser", {"pixels": "render"}, ["--env.pixels render: only gymnasium games"]),
         ("enduro", {"observation": "image"}, ["--env.observation image: only gymnasium games"]),
         ("gymnasium:nowhere:X-v0", {}, ["nowhere"]),

@@ -160,7 +160,7 @@ flags = np.ones((9, 5), np.float32)
 batch = memory.Sequences(noise, noise, noise[1:, :, :2], flags, flags, flags > 2, flags)
 for fast in (True, False):
     model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
-    metrics, gradients, _ = vae.loss_and_grad(*nnx.split(model), frames, jax.random.key(0))
+    metrics, gradients, _ = vae.loss_and_grad(*nnx.split(model), vae.Batch(frames), vae.Update(jax.random.key(0)))
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
     model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), 4, 2, nnx.Rngs(0))
     metrics, _, gradients, _ = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from grid_game import Grid
 
 from wm_jax import cli, streams
@@ -192,8 +193,8 @@ def test_an_agent_plays_a_game_that_shows_latents() -> None:
     from wm_jax.models.agent import Agent
 
     controller = Controller("z", 0, 1, 0, Dream.actions)
-    nobody: Any = None
-    agent = Agent(vae=nobody, memory=None, memory_states=0, controller=controller, memory_reset=0, sample_latent=False)
+    unused = nnx.split(nnx.Dict())[0]
+    agent = Agent(vae=unused, memory=None, memory_states=0, controller=controller, memory_reset=0, sample_latent=False)
     back, away = jnp.array([[1.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0]])
     params = AgentParams(None, None, jnp.stack([back, away]))
     seeds, rules, devices = [1, 2, 1, 2], Rules(20), RowSharing(None)

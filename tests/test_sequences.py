@@ -15,6 +15,7 @@ from wm_jax.config import Config, DataConfig, MemoryConfig
 from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, StreamedSequences, random_windows
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
+from wm_jax.models.memory import gradient_of
 from wm_jax.run import Run
 from wm_jax.stages import train_memory
 from wm_jax.training import Schedule, Task, fit
@@ -125,7 +126,7 @@ def test_latents_beyond_the_budget_are_streamed_and_m_learns_the_same(carried: b
         stage = Run(tmp_path / kind.__name__).stage("memory")
         with stage.lock():
             found, figures = fit(
-                Task(train_memory._gradient(graphdef, carried), optax.sgd(1e-3), batches),
+                Task.single(gradient_of(graphdef, carried), optax.sgd(1e-3), batches),
                 params,
                 nnx.merge(graphdef, params).init_carry(memory.batch),
                 schedule=Schedule.of(memory),

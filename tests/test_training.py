@@ -20,7 +20,7 @@ from wm_jax.training import Schedule, Task, fit
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 
 
-def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) -> tuple[Any, Any, Any, Any]:
+def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array, step: Any) -> tuple[Any, Any, Any, Any]:
     """A linear auto-encoder with noise, so that batches, keys and the carry all matter."""
 
     def loss(weights: jax.Array) -> jax.Array:
@@ -34,7 +34,7 @@ def gradient(params: Any, batch: jax.Array, carry: jax.Array, key: jax.Array) ->
 
 def task() -> Task:
     """A fresh task over the same data."""
-    return Task(gradient, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3))
+    return Task.single(gradient, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3))
 
 
 def stage(path: Path) -> Stage:
@@ -110,13 +110,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
     folder = stage(tmp_path)
     good, _ = train(folder, 12)
 
-    def broken(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
-        metrics, carry, gradients, others = gradient(params, batch, carry, key)
+    def broken(params: Any, batch: Any, carry: Any, key: jax.Array, step: Any) -> tuple[Any, Any, Any, Any]:
+        metrics, carry, gradients, others = gradient(params, batch, carry, key, step)
         return {"loss": metrics["loss"] * jnp.float32(jnp.nan)}, carry, gradients * jnp.float32(jnp.nan), others
 
     with pytest.raises(UserError, match="stopped being finite before step 16; step 12 is kept"):
         fit(
-            Task(broken, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
+            Task.single(broken, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
             jnp.zeros((64, 4)),
             jnp.float32(0),
             schedule=Schedule(40, 4, 6, 10),
@@ -225,7 +225,7 @@ def test_training_ends_its_reader(tmp_path: Path) -> None:
     frames = StreamedFrames(FRAMES.__getitem__, len(FRAMES), 8, seed=3, following=Schedule(40, 4, 40, 40).next_stop)
     with pytest.raises(Interrupted):
         fit(
-            Task(gradient, optax.adam(1e-2), frames),
+            Task.single(gradient, optax.adam(1e-2), frames),
             jnp.zeros((64, 4)),
             jnp.float32(0),
             schedule=Schedule(40, 4, 40, 40),

@@ -16,7 +16,7 @@ from wm_jax.config import VaeConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
 from wm_jax.models import mdn
 from wm_jax.models.memory import restart
-from wm_jax.models.vae import make_vae
+from wm_jax.models.vae import Batch, Update, make_vae
 from wm_jax.models.vae.losses import squared_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,8 +57,8 @@ def test_types_of_numbers_are_checked_also_inside_jit() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'fresh'"):
         jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2))
     vae = make_vae(VaeConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
-    with pytest.raises(TypeCheckError, match="parameter 'frames'"):
-        vae.loss(jnp.zeros((1, 64, 64, 3)), jax.random.key(0))  # floats are not what replays hold
+    with pytest.raises(TypeCheckError, match="parameter 'batch'"):
+        vae.loss(Batch(jnp.zeros((1, 64, 64, 3))), Update(jax.random.key(0)))  # floats are not what replays hold
 
 
 def test_every_annotated_module_is_hooked() -> None:

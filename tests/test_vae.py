@@ -1,5 +1,8 @@
 """The auto-encoder of the paper: size, losses against Monte Carlo and by hand, the fast path against the plain one."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ from flax import nnx
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import Posterior, loss_and_grad, make_vae, networks
+from wm_jax.models.vae import Batch, Posterior, Update, loss_and_grad, make_vae, networks
 from wm_jax.models.vae.losses import PATCHES, draw, kl_to_standard_normal, squared_error, with_noise_patches
 from wm_jax.models.vae.vanilla import Vanilla
 
@@ -23,7 +26,9 @@ def small(**settings):
     return VaeConfig.model_validate({"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
 
 
-grad = jax.jit(loss_and_grad, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def grad(graphdef: Any, params: Any, frames: jax.Array, key: jax.Array) -> Any:
+    return loss_and_grad(graphdef, params, Batch(frames), Update(key))
 
 
 def grad_of(config, batch):
@@ -77,7 +82,7 @@ def test_kl_equals_monte_carlo():
 def test_loss_is_summed_over_pixels_and_averaged_over_the_batch():
     config = small(beta=2.0, free_nats=0.0)
     model, batch, key = make_vae(config, nnx.Rngs(0)), frames(3), jax.random.key(5)
-    loss, metrics = model.loss(batch, key)
+    loss, metrics = model.loss(Batch(batch), Update(key))
     posterior = model.encode(to_float(batch))
     decoded = model.decode(draw(posterior, jax.random.split(key)[1]))
     error = np.square(np.asarray(decoded) - np.asarray(batch, np.float64) / 255).sum() / 3
@@ -161,12 +166,12 @@ def test_noise_patches_lie_on_the_grid_only():
 def test_noise_patches_are_seen_in_training_only_and_never_aimed_at():
     batch, key = frames(2), jax.random.key(1)
     plain, noisy = (make_vae(small(noise_patches=value), nnx.Rngs(0)) for value in (False, True))
-    assert noisy.loss(batch, key, training=False)[0] == plain.loss(batch, key)[0]
+    assert noisy.loss(Batch(batch), Update(key, training=False))[0] == plain.loss(Batch(batch), Update(key))[0]
     patch_key, z_key = jax.random.split(key)
     target = to_float(batch)
     decoded = noisy.decode(draw(noisy.encode(with_noise_patches(target, patch_key)), z_key))
     expected = squared_error(decoded, target).mean()
-    np.testing.assert_allclose(noisy.loss(batch, key)[1]["reconstruction"], expected, rtol=1e-5)
+    np.testing.assert_allclose(noisy.loss(Batch(batch), Update(key))[1]["reconstruction"], expected, rtol=1e-5)
 
 
 def test_width_scales_and_has_an_end():

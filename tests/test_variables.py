@@ -20,17 +20,16 @@ from wm_jax.models import vae
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae.losses import Posterior
+from wm_jax.models.vae import Batch, Posterior, Update, Vae, gradient_of
 from wm_jax.run import Run, Stage
 from wm_jax.stages.encode import _encoder
-from wm_jax.stages.train_vae import _gradient
 from wm_jax.training import Schedule, Task, fit
 
 PIXELS, LATENT, STEPS = 8 * 8 * 3, 4, 7
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 
 
-class Toy(nnx.Module):
+class Toy(Vae):
     """Every eighth pixel, normalised by the batch or partly dropped, to a Gaussian and back."""
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs, kind: str):
@@ -54,12 +53,10 @@ class Toy(nnx.Module):
             small = jax.nn.sigmoid(self.outer(z)).reshape(len(z), 8, 8, 3)
         return jnp.repeat(jnp.repeat(small, 8, 1), 8, 2)
 
-    def loss(
-        self, frames: jax.Array, key: jax.Array, *, training: bool = True, still: Any = None
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        assert still is None
-        target = to_float(frames)
-        posterior = self._encode(target, training)
+    def loss(self, batch: Batch, update: Update) -> tuple[jax.Array, dict[str, Any]]:
+        assert batch.still is None and update.data_size == 0
+        target = to_float(batch.frames)
+        posterior = self._encode(target, update.training)
         error = jnp.mean(jnp.square(self.decode(posterior.mean) - target))
         return error, {"loss": error, "reconstruction": error, "kl": jnp.mean(posterior.log_var)}
 
@@ -91,11 +88,13 @@ def train(folder: Stage, stop: Stop) -> tuple[Any, Any]:
     graphdef, params = init_vae(VaeConfig(latent=LATENT), 0)
 
     def report(params: Any, step: int) -> dict[str, float]:
-        loss, _ = nnx.merge(graphdef, params).loss(jnp.asarray(FRAMES), None, training=False)
+        loss, _ = nnx.merge(graphdef, params).loss(
+            Batch(jnp.asarray(FRAMES)), Update(jax.random.key(0), training=False)
+        )
         return {"test_error": float(loss)}
 
     trained, figures = fit(
-        Task(_gradient(graphdef, moving=False), optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
+        Task.single(gradient_of(graphdef), optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3)),
         params,
         (),
         schedule=Schedule(STEPS, per_dispatch=2, save_every=100, report_every=100),

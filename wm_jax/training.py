@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from wm_jax import hosts, streams
@@ -39,13 +40,33 @@ class TrainState(NamedTuple):
     """What an update changes.
 
     params: pytree of the model's parameters, and of its other variables if it has some (`models.variables`).
-    optimizer: the state of optax.
+    optimizer: the state of optax; of an update of several steps, one for each of them.
     carry: what a model hands from batch to batch (M's state in carried mode), or ().
     """
 
     params: Any
-    optimizer: optax.OptState
+    optimizer: Any
     carry: Any
+
+
+Gradient = Callable[[Any, Any, Any, jax.Array, jax.Array], tuple[Scalars, Any, Any, Any]]
+"""(params, batch, carry, key, step) -> (scalar metrics, new carry, gradients like what is learned of
+`TrainState.params`, the rest of them after the update: None if there is none). Step int32[] counts updates before."""
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """One of the steps that an update consists of: most have one, a model beside its adversary has two.
+
+    Attributes:
+      gradient: of what it minimises.
+      optimizer: how gradients become changes.
+      learned: NNX's filter of the parameters that it changes.
+    """
+
+    gradient: Gradient
+    optimizer: optax.GradientTransformation
+    learned: Any = nnx.Param
 
 
 @dataclass(frozen=True)
@@ -53,15 +74,40 @@ class Task:
     """What is trained.
 
     Attributes:
-      gradient: (params, batch, carry, key) -> (scalar metrics with "loss", new carry, gradients like what is learned of
-        `TrainState.params`, the rest of them after the update: None if there is none).
-      optimizer: how gradients become updates.
+      steps: of an update, one after the other on the same batch; their metrics have different names, "loss" among the
+        first one's.
       batches: where batches come from.
     """
 
-    gradient: Callable[[Any, Any, Any, jax.Array], tuple[Scalars, Any, Any, Any]]
-    optimizer: optax.GradientTransformation
+    steps: tuple[OptimizerStep, ...]
     batches: Batches
+
+    @staticmethod
+    def single(gradient: Gradient, optimizer: optax.GradientTransformation, batches: Batches) -> "Task":
+        """All parameters are changed at once."""
+        return Task((OptimizerStep(gradient, optimizer),), batches)
+
+    def start(self, params: Any, carry: Any) -> TrainState:
+        """The state before the first update."""
+        states = [step.optimizer.init(partition(params, step.learned)[0]) for step in self.steps]
+        return TrainState(params, tuple(states) if len(states) > 1 else states[0], carry)
+
+    def update(self, state: TrainState, batch: Any, key: jax.Array, step: jax.Array) -> tuple[TrainState, Scalars]:
+        """One update; to be called inside `jax.jit`."""
+        params, carry = state.params, state.carry
+        states = state.optimizer if len(self.steps) > 1 else (state.optimizer,)
+        metrics: Scalars = {}
+        after = []
+        for i, (each, optimizer) in enumerate(zip(self.steps, states, strict=True)):
+            own = jax.random.fold_in(key, i) if i else key
+            figures, carry, gradients, others = each.gradient(params, batch, carry, own, step)
+            learned, _ = partition(params, each.learned)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
+                changes, optimizer = each.optimizer.update(gradients, optimizer, learned)
+            params = combine(optax.apply_updates(learned, changes), others)
+            metrics |= figures
+            after.append(optimizer)
+        return TrainState(params, tuple(after) if len(after) > 1 else after[0], carry), metrics
 
 
 @dataclass(frozen=True)
@@ -204,7 +250,7 @@ def fit(
       UserError: the loss is no longer finite; the last good checkpoint is kept.
     """
     # Copied, since a dispatch gives up the state that it is given, and these arrays are the caller's.
-    start = jax.tree.map(jnp.copy, TrainState(params, task.optimizer.init(partition(params)[0]), carry))
+    start = jax.tree.map(jnp.copy, task.start(params, carry))
     begun = resume(stage, start, schedule.steps, "step")
     step, figures, reported = begun.count, begun.figures, begun.reported
     mesh = mesh or open_mesh(1, 1, "")
@@ -325,13 +371,6 @@ def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[.
       placed: shardings of the state (None: those that it comes with).
     """
 
-    def update(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Scalars]:
-        metrics, carry, gradients, others = task.gradient(state.params, batch, state.carry, key)
-        learned, _ = partition(state.params)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
-            updates, optimizer = task.optimizer.update(gradients, state.optimizer, learned)
-        return TrainState(combine(optax.apply_updates(learned, updates), others), optimizer, carry), metrics
-
     @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
     def dispatch(
         state: TrainState, data: Any, references: Any, step: jax.Array, count: jax.Array, key: jax.Array
@@ -340,11 +379,12 @@ def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[.
             state, sums = loop
             reference = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), references)
             batch = task.batches.fetch(data, reference)
-            state, metrics = update(state, batch, jax.random.fold_in(key, step + i))
+            state, metrics = task.update(state, batch, jax.random.fold_in(key, step + i), step + i)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         reference = jax.tree.map(lambda leaf: leaf[0], references)
-        shapes = jax.eval_shape(update, state, jax.eval_shape(task.batches.fetch, data, reference), key)[1]
+        batch = jax.eval_shape(task.batches.fetch, data, reference)
+        shapes = jax.eval_shape(task.update, state, batch, key, jnp.int32(0))[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 

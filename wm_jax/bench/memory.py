@@ -1,7 +1,5 @@
 """M's benchmark: training updates on long sequences."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ from wm_jax.bench.updates import updates
 from wm_jax.bench.vae import difference
 from wm_jax.config import MemoryConfig
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
-from wm_jax.models.memory import loss_and_grad
+from wm_jax.models.memory import gradient_of, loss_and_grad
 from wm_jax.training import Task, adam
 
 LATENT, ACTION = 32, 3
@@ -34,13 +32,8 @@ def training(options: Options) -> Case:
         settings = config.model_copy(update={"fast_kernels": fast})
         graphdef, params = init_memory(settings, LATENT, ACTION, 0)
         carry = nnx.merge(graphdef, params).init_carry(batch)
-
-        def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
-            metrics, _, gradients, others = loss_and_grad(graphdef, params, batch, carry, key)
-            return metrics, carry, gradients, others
-
         batches = SequenceBatches(latents, steps, batch, 0, False)
-        task = Task(gradient, adam(LEARNING_RATE, None, 1, config.clip), batches)
+        task = Task.single(gradient_of(graphdef, carried=False), adam(LEARNING_RATE, None, 1, config.clip), batches)
         return updates(task, params, carry, batch=batch, count=1, devices=options.devices)
 
     def theirs(*, tuned: bool) -> Work:

@@ -6,13 +6,13 @@ import jax
 
 from wm_jax.bench.timing import Work
 from wm_jax.devices import open_mesh
-from wm_jax.training import Task, TrainState, lay_out
+from wm_jax.training import Task, lay_out
 
 
 def updates(task: Task, params: Any, carry: Any, *, batch: int, count: int, devices: int) -> Work:
     """So many updates in each call, data included."""
     mesh = open_mesh(devices, batch, "--batch")
-    state, data, dispatch = lay_out(task, TrainState(params, task.optimizer.init(params), carry), mesh)
+    state, data, dispatch = lay_out(task, task.start(params, carry), mesh)
     step = 0
 
     def work() -> None:

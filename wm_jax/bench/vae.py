@@ -15,7 +15,7 @@ from wm_jax.bench.updates import updates
 from wm_jax.config import VaeConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import loss_and_grad
+from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
 from wm_jax.training import Task, adam
 
 FRAMES = 2000
@@ -34,11 +34,7 @@ def training(options: Options) -> Case:
     def ours(*, fast: bool) -> Work:
         graphdef, params = init_vae(config.model_copy(update={"fast_kernels": fast}), 0)
 
-        def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
-            metrics, gradients, others = loss_and_grad(graphdef, params, batch, key)
-            return metrics, carry, gradients, others
-
-        task = Task(gradient, adam(LEARNING_RATE, None, 1), ResidentFrames(frames, batch, 0))
+        task = Task.single(gradient_of(graphdef), adam(LEARNING_RATE, None, 1), ResidentFrames(frames, batch, 0))
         return updates(task, params, (), batch=batch, count=UPDATES, devices=options.devices)
 
     def tuned() -> Work:
@@ -56,7 +52,7 @@ def training(options: Options) -> Case:
 
         graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
         shown, key = frames[:8], jax.random.key(3)
-        metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, x, key))(params, shown)
+        metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), Update(key)))(params, shown)
         noise = jax.random.normal(jax.random.split(key)[1], (len(shown), config.latent))
         loss, gradient = vae.loss_and_gradient(_model(config), shown, np.array(noise))
         first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]

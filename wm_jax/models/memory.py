@@ -291,6 +291,22 @@ def loss_and_grad(
     return metrics, carry, gradients, others
 
 
+def gradient_of(graphdef: nnx.GraphDef, carried: bool) -> Callable[..., Any]:
+    """The gradient of M's loss as the training loop takes it (`training.Gradient`).
+
+    Args:
+      carried: the state after a batch is handed on to the next one.
+    """
+
+    def gradient(
+        params: Any, batch: Sequences, carry: Carry, key: jax.Array, step: jax.Array
+    ) -> tuple[Any, Any, Any, Any]:
+        metrics, after, gradients, others = loss_and_grad(graphdef, params, batch, carry, key)
+        return metrics, after if carried else carry, gradients, others
+
+    return gradient
+
+
 def _fastest() -> Formulation:
     return "native" if native.available() else "derived"
 

@@ -11,11 +11,15 @@ import jax
 from flax import nnx
 
 
-def partition(variables: Any) -> tuple[Any, Any]:
-    """(parameters, others), the latter None where there are none. What is no NNX state is parameters as a whole."""
+def partition(variables: Any, learned: Any = nnx.Param) -> tuple[Any, Any]:
+    """(what is learned, others), the latter None where there are none. What is no NNX state is learned as a whole.
+
+    Args:
+      learned: NNX's filter of the parameters that gradients change.
+    """
     if not isinstance(variables, nnx.State):
         return variables, None
-    params, others = nnx.split_state(variables, nnx.Param, ...)
+    params, others = nnx.split_state(variables, learned, ...)
     return params, others or None
 
 
@@ -25,24 +29,28 @@ def combine(params: Any, others: Any) -> Any:
 
 
 def value_and_grad(
-    graphdef: nnx.GraphDef[Any], variables: Any, loss: Callable[[Any], tuple[jax.Array, Any]]
+    graphdef: nnx.GraphDef[Any],
+    variables: Any,
+    loss: Callable[[Any], tuple[jax.Array, Any]],
+    learned: Any = nnx.Param,
 ) -> tuple[jax.Array, Any, Any, Any]:
     """A model's loss, and its gradient; to be called inside `jax.jit`.
 
     Args:
       graphdef, variables: of `nnx.split(model)`.
       loss: of the model, to (scalar, anything else).
+      learned: see `partition`.
 
     Returns:
-      the scalar, anything else, gradients like the parameters, and the other variables as the loss left them.
+      the scalar, anything else, gradients like what is learned, and the other variables as the loss left them.
     """
-    params, others = partition(variables)
+    params, others = partition(variables, learned)
 
     def of(params: Any) -> tuple[jax.Array, Any]:
         # A variable can be changed only where it was made: inside the gradient.
         model = nnx.merge(graphdef, combine(params, jax.tree.map(lambda leaf: leaf, others)))
         value, more = loss(model)
-        return value, (more, partition(nnx.state(model))[1])
+        return value, (more, partition(nnx.state(model), learned)[1])
 
     (value, (more, others)), gradients = jax.value_and_grad(of, has_aux=True)(params)
     return value, more, gradients, others

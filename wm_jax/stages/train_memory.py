@@ -19,7 +19,7 @@ from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
-from wm_jax.models.memory import loss_and_grad
+from wm_jax.models.memory import gradient_of
 from wm_jax.run import Run
 from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
 
@@ -43,7 +43,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip)
         seen, unseen = (flat(latents, store, game, split) for split in SPLITS)
         train, test = _batches(config, seen, unseen, seed)
-        return Task(_gradient(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
+        return Task.single(gradient_of(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
     recipe = Recipe(
         settings=settings,
@@ -89,14 +89,6 @@ def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:
         if found["parents"][parent] != identity:
             raise misfit(run, "latents", parent, found["parents"][parent], identity)
     return LatentStore.open(run.stage("latents").path)
-
-
-def _gradient(graphdef: Any, carried: bool) -> Any:
-    def gradient(params: Any, batch: Any, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
-        metrics, after, gradients, others = loss_and_grad(graphdef, params, batch, carry, key)
-        return metrics, after if carried else carry, gradients, others
-
-    return gradient
 
 
 def _reporter(graphdef: Any, batches: Batches, batch: int) -> Report:

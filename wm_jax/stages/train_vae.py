@@ -12,7 +12,7 @@ from wm_jax.artefacts import init_vae, open_replays, pictures
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
-from wm_jax.data.neighbours import MIDDLE, Neighbours
+from wm_jax.data.neighbours import Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import begin_anywhere, find
@@ -22,11 +22,10 @@ from wm_jax.fresh_frames import FreshFrames
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import loss_and_grad
-from wm_jax.models.vae.losses import background
+from wm_jax.models.vae import Batch, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
-from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
+from wm_jax.training import OptimizerStep, Recipe, Report, Schedule, Task, adam, train
 
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
@@ -51,8 +50,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
-        task = Task(_gradient(graphdef, settings.moving_weight > 0), optimizer, _batches(config, store, seed))
-        return task, Look(graphdef, store, sheet, seed)
+        size = 0 if fresh else store.count("train").frames
+        steps = tuple(
+            OptimizerStep(gradient_of(graphdef, objective, size), optimizer, objective.learned)
+            for objective in nnx.merge(graphdef, params).objectives
+        )
+        return Task(steps, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
 
     recipe = Recipe(
         settings=settings,
@@ -122,17 +125,6 @@ def _fresh(config: Config, seed: int) -> Batches:
     )
 
 
-def _gradient(graphdef: Any, moving: bool) -> Any:
-    """What `Task` wants; `moving`: batches come with their neighbours."""
-
-    def gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, Any, Any, Any]:
-        frames, still = (batch[:, MIDDLE], background(batch)) if moving else (batch, None)
-        metrics, gradients, others = loss_and_grad(graphdef, params, frames, key, still)
-        return metrics, carry, gradients, others
-
-    return gradient
-
-
 class Look:
     """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
 
@@ -146,7 +138,7 @@ class Look:
             vae = nnx.merge(graphdef, params)
             posterior = vae.encode(to_float(frames))
             decoded = jnp.round(vae.decode(posterior.mean) * 255).astype(jnp.uint8)
-            return vae.loss(frames, key, training=False)[1], posterior.mean, decoded
+            return vae.loss(Batch(frames), Update(key, training=False))[1], posterior.mean, decoded
 
         self._look = look
 

@@ -1,50 +1,19 @@
 """Auto-encoders behind one contract; `make_vae` builds the one that the settings name."""
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
+import jax
 from flax import nnx
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
-from wm_jax.models.vae.losses import Posterior
+from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
+from wm_jax.models.vae.losses import Posterior, background
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
 
-__all__ = ["Posterior", "Vae", "loss_and_grad", "make_vae"]
-
-
-@runtime_checkable
-class Vae(Protocol):
-    """What every auto-encoder offers.
-
-    It may have other variables beside its parameters (`models.variables`): only `loss` in training changes them, and
-    only there is anything dropped at random, or normalised by the batch.
-    """
-
-    config: VaeConfig
-
-    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Posterior:
-        """What frames in [0, 1] say about z."""
-        ...
-
-    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
-        """Frames in [0, 1]."""
-        ...
-
-    def loss(
-        self,
-        frames: UInt8[Array, "B 64 64 3"],
-        key: Key[Array, ""],
-        *,
-        training: bool = True,
-        still: UInt8[Array, "B 64 64 3"] | None = None,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss; and metrics with at least loss, reconstruction, kl.
-
-        Args:
-          still: the background of every frame, where the pixels that differ from it count more.
-        """
-        ...
+__all__ = ["Batch", "Objective", "Posterior", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
 
 VARIANTS = {"vanilla": Vanilla}
@@ -58,19 +27,42 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
 def loss_and_grad(
     graphdef: nnx.GraphDef,
     variables: Any,
-    frames: UInt8[Array, "B 64 64 3"],
-    key: Key[Array, ""],
-    still: UInt8[Array, "B 64 64 3"] | None = None,
+    batch: Batch,
+    update: Update,
+    objective: Objective = THE_LOSS,
 ) -> tuple[dict[str, Float[Array, ""]], Any, Any]:
-    """The training loss and its gradient; to be called inside `jax.jit`.
+    """A training loss and its gradient; to be called inside `jax.jit`.
 
     Args:
       graphdef, variables: of `nnx.split(make_vae(...))`.
-      key: one per update.
-      still: see `Vae.loss`.
+      objective: one of the auto-encoder's.
 
     Returns:
-      (metrics, gradients like the parameters, other variables after the update): see `models.variables`.
+      (metrics, gradients like what is learned, other variables after the update): see `models.variables`.
     """
-    _, metrics, gradients, others = value_and_grad(graphdef, variables, lambda vae: vae.loss(frames, key, still=still))
+    loss, learned = objective
+    _, metrics, gradients, others = value_and_grad(
+        graphdef, variables, lambda vae: getattr(vae, loss)(batch, update), learned
+    )
     return metrics, gradients, others
+
+
+def gradient_of(graphdef: nnx.GraphDef, objective: Objective = THE_LOSS, data_size: int = 0) -> Callable[..., Any]:
+    """The gradient of one of the losses as the training loop takes it (`training.Gradient`).
+
+    Its batches are frames uint8 [B, 64, 64, 3], or [B, 5, 64, 64, 3] with those around each of them, whose median is
+    its background (`data.neighbours`).
+
+    Args:
+      data_size: see `Update`.
+    """
+
+    def gradient(
+        params: Any, frames: jax.Array, carry: Any, key: jax.Array, step: jax.Array
+    ) -> tuple[Any, Any, Any, Any]:
+        around = frames.ndim == 5
+        batch = Batch(frames[:, frames.shape[1] // 2], background(frames)) if around else Batch(frames)
+        metrics, gradients, others = loss_and_grad(graphdef, params, batch, Update(key, step, data_size), objective)
+        return metrics, carry, gradients, others
+
+    return gradient

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.frames import to_float
+from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.losses import (
     Posterior,
     draw,
@@ -18,7 +19,7 @@ from wm_jax.models.vae.losses import (
 from wm_jax.models.vae.networks import Decoder, Dense, Encoder
 
 
-class Vanilla(nnx.Module):
+class Vanilla(Vae):
     """Posterior N(mean, exp(log_var)), prior N(0, 1)."""
 
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
@@ -37,35 +38,25 @@ class Vanilla(nnx.Module):
         """Frames in [0, 1]."""
         return self.decoder(z)
 
-    def loss(
-        self,
-        frames: UInt8[Array, "B 64 64 3"],
-        key: Key[Array, ""],
-        *,
-        training: bool = True,
-        still: UInt8[Array, "B 64 64 3"] | None = None,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def loss(self, batch: Batch, update: Update) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Squared error + beta * max(KL, free_nats * Z).
 
-        Both are sums over pixels or latents, floored per sample, then averaged over B.
-
-        Args:
-          key: for z, and for the noise patches.
-          training: False leaves the noise patches out.
-          still: the background of every frame: what moves before it counts more (`moving_weights`).
+        Both are sums over pixels or latents, floored per sample, then averaged over B. What moves before a background,
+        where these are given, counts more (`moving_weights`). There are noise patches in training alone.
 
         Returns:
           The loss, and the metrics loss, reconstruction (squared error, every pixel alike), kl (before the floor and
           the weight).
         """
-        patch_key, z_key = jax.random.split(key)
-        target = to_float(frames)
-        seen = with_noise_patches(target, patch_key) if training and self.config.noise_patches else target
+        patch_key, z_key = jax.random.split(update.key)
+        target = to_float(batch.frames)
+        noised = update.training and self.config.noise_patches
+        seen = with_noise_patches(target, patch_key) if noised else target
         posterior = self.encode(seen)
         decoded = self.decode(draw(posterior, z_key))
         reconstruction = error = jnp.mean(squared_error(decoded, target))
-        if still is not None:
-            weights = moving_weights(target, to_float(still), self.config.moving_weight)
+        if batch.still is not None:
+            weights = moving_weights(target, to_float(batch.still), self.config.moving_weight)
             error = jnp.mean(squared_error(decoded, target, weights))
         kl = kl_to_standard_normal(posterior)
         floored = jnp.mean(jnp.maximum(kl, self.config.free_nats * self.config.latent))
