@@ -26,6 +26,7 @@ from wm_jax.envs.games import family_of, find
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.models import memory, vae
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.rollout import AgentPolicy
 from wm_jax.run import Run
 from wm_jax.training import Schedule, Task, fit
@@ -42,10 +43,10 @@ def vae_task() -> tuple[Task, Any, Any]:
 
 def memory_task() -> tuple[Task, Any, Any]:
     """A small M, whose state is carried from batch to batch."""
-    graphdef, params = init_memory(MemoryConfig(hidden=16), 8, 3, 0)
+    graphdef, params = init_memory(MemoryConfig(hidden=16), LatentKind(8), 3, 0)
     random, offsets = np.random.default_rng(0), np.arange(0, 601, 60)
     z, action = random.normal(size=(600, 8)).astype(np.float32), random.normal(size=(600, 3)).astype(np.float32)
-    latents = FlatLatents(z, z * 0, action, z[:, 0], z[:, 0] * 0, offsets)
+    latents = FlatLatents(Gaussian(z, z * 0), action, z[:, 0], z[:, 0] * 0, offsets)
     carry = nnx.merge(graphdef, params).init_carry(16)
     batches = SequenceBatches(latents, 8, 16, 0, carried=True)
     return Task.single(memory.gradient_of(graphdef, carried=True), optax.sgd(1e-2), batches), params, carry
@@ -83,7 +84,7 @@ def encode(folder: Path, devices: int) -> tuple[np.ndarray, int]:
     """The latents of a smoke run's replays, made anew; and the command's exit status."""
     words = ["encode", "--game", "chaser", "--preset", "smoke", "--run", str(folder), "--fresh"]
     status = cli.main([*words, "--encode.batch", "60", "--devices", str(devices)])
-    latents = np.concatenate([np.load(path) for path in sorted((folder / "latents").glob("*.npy"))], axis=1)
+    latents = np.concatenate([np.load(path)["mean"] for path in sorted((folder / "latents").glob("*.npz"))])
     return latents, status
 
 

@@ -14,8 +14,9 @@ from wm_jax.errors import UserError
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams, make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN
-from wm_jax.models.vae import Posterior, Vae
+from wm_jax.models.vae import Vae
 from wm_jax.spaces import ActionSpace, Continuous, Discrete
 
 T, N, Z, H, P = 6, 4, 3, 5, 7
@@ -31,14 +32,14 @@ class PixelVae(Vae):
         self.config = VaeConfig.model_validate({"latent": Z})
         self.kernel = nnx.Param(1.5 * jax.random.normal(jax.random.key(5), (12, Z)))
 
-    def encode(self, frames: jax.Array) -> Posterior:
+    def encode(self, frames: jax.Array) -> Gaussian:
         mean = (frames[:, :2, :2].reshape(-1, 12) - 0.5) @ self.kernel[...]
-        return Posterior(mean, jnp.full_like(mean, np.log(0.25)))
+        return Gaussian(mean, jnp.full_like(mean, np.log(0.25)))
 
 
 def make_memory(latent: int, action: int, cell: str = "lstm") -> MDNRNN:
     config = MemoryConfig.model_validate({"hidden": H, "mixtures": 2, "cell": cell})
-    return MDNRNN(config, latent, action, nnx.Rngs(1))
+    return MDNRNN(config, LatentKind(latent), action, nnx.Rngs(1))
 
 
 def parts(
@@ -77,7 +78,7 @@ def test_act_is_v_then_c_then_m(inputs: str, cell: str, actions: ActionSpace, re
         for t in range(T):
             if reset and t % reset == 0:
                 state = memory.init_carry(1)
-            z = vae.encode(to_float(frames[t, row][None])).mean
+            z = vae.encode(to_float(frames[t, row][None])).mode()
             raw = controller.apply(params, controller.features(z, state)[0])[None]
             action = actions.choose(raw)
             np.testing.assert_allclose(played[t, row], action[0], atol=1e-5)
@@ -226,7 +227,7 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
 
     n = 70
     controller = Controller("zh", 0, 32, 64, CAR)
-    memory = MDNRNN(MemoryConfig(hidden=64), 32, CAR.size, nnx.Rngs(1))
+    memory = MDNRNN(MemoryConfig(hidden=64), LatentKind(32), CAR.size, nnx.Rngs(1))
     params = 0.3 * jax.random.normal(jax.random.key(0), (2, controller.n_params))
     agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
     frames = np.asarray(make_frames(n))

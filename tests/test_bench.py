@@ -16,6 +16,7 @@ from wm_jax.bench import controller, flops, memory, vae
 from wm_jax.bench.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
 from wm_jax.bench.timing import Timing, alternate
 from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.models.latents import LatentKind
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -55,13 +56,13 @@ def test_operations_of_v_are_those_that_xla_counts(width: float) -> None:
 
 def test_operations_of_m() -> None:
     config = MemoryConfig(fast_kernels=False)
-    model = nnx.merge(*init_memory(config, 32, 3, 0))
+    model = nnx.merge(*init_memory(config, LatentKind(32), 3, 0))
     assert flops.memory_update(model) == 6 * 256 * (4 * (35 + 256) + 480)
 
 
 def test_operations_of_play() -> None:
     config = VaeConfig()
-    model = nnx.merge(*init_memory(MemoryConfig(), 32, 3, 0))
+    model = nnx.merge(*init_memory(MemoryConfig(), LatentKind(32), 3, 0))
     assert flops.playing(config, model, 867) == flops.encoding(config) + 2 * (1024 * (35 + 256) + 867)
 
 

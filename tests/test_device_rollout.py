@@ -20,6 +20,7 @@ from wm_jax.errors import UserError
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
+from wm_jax.models.latents import LatentKind
 from wm_jax.played import Rules
 from wm_jax.rollout import AgentPolicy, play
 
@@ -56,7 +57,7 @@ def game(steps: int = STEPS):
 def actor():
     space = game().actions
     vae = nnx.merge(*init_vae(VaeConfig(width=0.125), 0))
-    memory = nnx.merge(*init_memory(MemoryConfig(hidden=16), 32, space.size, 0))
+    memory = nnx.merge(*init_memory(MemoryConfig(hidden=16), LatentKind(32), space.size, 0))
     controller = Controller("zh", 0, 32, 16, space)
     params = 0.3 * jax.random.normal(jax.random.key(1), (3, controller.n_params))
     # One drives off, one stands still, one turns.

@@ -99,13 +99,14 @@ def test_error_and_surprise_are_those_of_the_models():
     from wm_jax.config import MemoryConfig, VaeConfig
     from wm_jax.models.agent import make_agent
     from wm_jax.models.controller import Controller
+    from wm_jax.models.latents import Gaussian, LatentKind
     from wm_jax.models.memory import MDNRNN, Sequences
     from wm_jax.models.vae import make_vae
     from wm_jax.spaces import Discrete
 
     space = Discrete(("a", "b", "c"), (0, 1, 2))
     vae = make_vae(VaeConfig(latent=4, width=0.125), nnx.Rngs(0))
-    memory = MDNRNN(MemoryConfig(hidden=8), 4, 3, nnx.Rngs(1))
+    memory = MDNRNN(MemoryConfig(hidden=8), LatentKind(4), 3, nnx.Rngs(1))
     controller = Controller("zh", 0, 4, 8, space)
     agent, params = make_agent(vae, memory, controller, jnp.zeros(controller.n_params))
     rng = np.random.default_rng(0)
@@ -115,15 +116,14 @@ def test_error_and_surprise_are_those_of_the_models():
     inspector = Inspector(World(agent, params, {}), sequence=10)
     found = inspector.look(episode)
     assert found.step.tolist() == list(range(100, 124)) and found.error.shape == (24,) and found.surprise.shape == (23,)
-    z, _, decoded = inspector._see(frames)
+    z, _, _, decoded = seen = inspector._see(frames)
     target, drawn = frames / 255, np.asarray(vae.decode(jnp.asarray(z)))
     np.testing.assert_allclose(found.error, np.square(drawn - target).sum((1, 2, 3)), rtol=1e-3)
-    mean = vae.encode(jnp.asarray(target, jnp.float32)).mean
+    mean = vae.encode(jnp.asarray(target, jnp.float32)).mode()
     assert np.abs(decoded / 255 - np.asarray(vae.decode(mean))).max() < 1.01 / 255
     # The first window as M's own loss has it, from a posterior without variance.
     window = Sequences(
-        mean=jnp.asarray(z[:11])[:, None],
-        log_var=jnp.full((11, 1, 4), -60.0),
+        latent=Gaussian(jnp.asarray(z[:11])[:, None], jnp.full((11, 1, 4), -60.0)),
         action=jax.nn.one_hot(actions[:10], 3)[:, None],
         reward=jnp.zeros((10, 1)),
         done=jnp.zeros((10, 1)),
@@ -133,5 +133,5 @@ def test_error_and_surprise_are_those_of_the_models():
     nll = memory.loss(window, memory.init_carry(1), jax.random.key(0))[1][0]["nll"]
     assert found.surprise[:10].mean() == pytest.approx(float(nll), rel=1e-4)
     # Windows begin from zero: the second one knows nothing of the first.
-    again = inspector._predict(z[10:], actions[10:])
+    again = inspector._predict(type(seen)(*(each[10:] for each in seen)), actions[10:])
     np.testing.assert_allclose(again, found.surprise[10:], rtol=1e-4, atol=1e-4)

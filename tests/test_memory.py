@@ -10,27 +10,35 @@ import pytest
 from flax import nnx
 
 from wm_jax.config import MemoryConfig
-from wm_jax.models import mdn, memory
+from wm_jax.models import memory
+from wm_jax.models.heads import LOG_SQRT_TWO_PI
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import GRU, LSTM, MDNRNN, Carry, Sequences, loss_and_grad
 
 T, B, Z, A, H, K = 7, 3, 4, 2, 8, 3
 
 
 def make(**settings: Any) -> MDNRNN:
-    return MDNRNN(MemoryConfig.model_validate({"hidden": H, "mixtures": K, **settings}), Z, A, nnx.Rngs(0))
+    return MDNRNN(MemoryConfig.model_validate({"hidden": H, "mixtures": K, **settings}), LatentKind(Z), A, nnx.Rngs(0))
 
 
 def make_batch(key: int = 1, time: int = T) -> Sequences:
     keys = jax.random.split(jax.random.key(key), 5)
     return Sequences(
-        mean=jax.random.normal(keys[0], (time + 1, B, Z)),
-        log_var=jax.random.normal(keys[1], (time + 1, B, Z)) - 3.0,
+        latent=Gaussian(
+            jax.random.normal(keys[0], (time + 1, B, Z)), jax.random.normal(keys[1], (time + 1, B, Z)) - 3.0
+        ),
         action=jax.random.normal(keys[2], (time, B, A)),
         reward=jax.random.normal(keys[3], (time, B)),
         done=jax.random.bernoulli(keys[4], 0.3, (time, B)).astype(jnp.float32),
         first=jnp.zeros((time, B), bool),
         mask=jnp.ones((time, B)),
     )
+
+
+def sharp(batch: Sequences) -> Sequences:
+    """The same, without any noise in V's latents."""
+    return batch._replace(latent=batch.latent._replace(log_var=jnp.full_like(batch.latent.log_var, -jnp.inf)))
 
 
 def random_carry(model: MDNRNN, key: int = 9) -> Carry:
@@ -45,9 +53,9 @@ def parameters(model: nnx.Module) -> int:
 
 def test_parameter_count_is_the_papers() -> None:
     paper = MemoryConfig.model_validate({})
-    assert parameters(MDNRNN(paper, 32, 3, nnx.Rngs(0))) == 422_368
+    assert parameters(MDNRNN(paper, LatentKind(32), 3, nnx.Rngs(0))) == 422_368
     both = paper.model_copy(update={"reward_head": True, "done_head": True})
-    assert parameters(MDNRNN(both, 32, 3, nnx.Rngs(0))) == 422_368 + 2 * 257
+    assert parameters(MDNRNN(both, LatentKind(32), 3, nnx.Rngs(0))) == 422_368 + 2 * 257
 
 
 def test_lstm_agrees_with_flax() -> None:
@@ -86,9 +94,9 @@ def test_unroll_is_repeated_step(cell: str, fast: bool) -> None:
     for t in range(T):
         if t == 3:
             carry = tuple(state.at[1].set(0.0) for state in carry)
-        carry = model.step(carry, batch.mean[t], batch.action[t])
+        carry = model.step(carry, batch.latent.mean[t], batch.action[t])
         states.append(carry[0])
-    last, h = model.unroll(start, batch.mean[:-1], batch.action, first)
+    last, h = model.unroll(start, batch.latent.mean[:-1], batch.action, first)
     np.testing.assert_allclose(h, jnp.stack(states), atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, carry)
 
@@ -102,7 +110,7 @@ def test_a_state_sees_the_past_of_its_own_row_and_nothing_else(cell: str) -> Non
     def states(z: jax.Array) -> jax.Array:
         return model.unroll(model.init_carry(B), z, batch.action, first)[1].sum(-1)
 
-    influence = jnp.abs(jax.jacrev(states)(batch.mean[:-1])).sum(-1) > 0  # [T, B] by [T, B]
+    influence = jnp.abs(jax.jacrev(states)(batch.latent.mean[:-1])).sum(-1) > 0  # [T, B] by [T, B]
     for t, b, s, other in np.ndindex(T, B, T, B):
         expected = b == other and s <= t and not (b == 0 and s < 2 <= t)
         assert bool(influence[t, b, s, other]) == expected
@@ -111,17 +119,17 @@ def test_a_state_sees_the_past_of_its_own_row_and_nothing_else(cell: str) -> Non
 def test_loss_is_what_the_definition_says() -> None:
     """Terms in NumPy-like steps; V's noise is switched off so that the target is known."""
     model = make(reward_head=True, done_head=True, done_weight=10.0)
-    batch = make_batch()._replace(log_var=jnp.full((T + 1, B, Z), -jnp.inf))
+    batch = sharp(make_batch())
     batch = batch._replace(mask=jnp.ones((T, B)).at[4:, 2].set(0.0))
     loss, (metrics, _) = model.loss(batch, model.init_carry(B), jax.random.key(0))
-    _, h = model.unroll(model.init_carry(B), batch.mean[:-1], batch.action, batch.first)
+    _, h = model.unroll(model.init_carry(B), batch.latent.mean[:-1], batch.action, batch.first)
     prediction = model.predict(h)
     assert prediction.reward is not None and prediction.done_logit is not None
     probability = np.asarray(jax.nn.sigmoid(prediction.done_logit), np.float64)
     done, mask = np.asarray(batch.done), np.asarray(batch.mask) > 0
     entropy = np.where(done > 0, -10.0 * np.log(probability), -np.log(1 - probability))
     expected = {
-        "nll": -np.asarray(mdn.log_prob(prediction.mixture, batch.mean[1:]))[mask].mean(),
+        "nll": -np.asarray(prediction.latent.log_prob(batch.latent.mean[1:]))[mask].mean(),
         "reward": np.square(np.asarray(prediction.reward - batch.reward))[mask].mean(),
         "done": entropy[mask].mean(),
     }
@@ -135,11 +143,11 @@ def test_z_is_drawn_from_the_posterior_afresh() -> None:
     """With no memory and one wide component the expected NLL is known: it grows with V's variance."""
     model = make(mixtures=1)
     model.kernel[...] = jnp.zeros_like(model.kernel[...])
-    batch = make_batch()._replace(mean=jnp.zeros((T + 1, B, Z)), log_var=jnp.full((T + 1, B, Z), np.log(4.0)))
+    batch = make_batch()._replace(latent=Gaussian(jnp.zeros((T + 1, B, Z)), jnp.full((T + 1, B, Z), np.log(4.0))))
     keys = jax.random.split(jax.random.key(0), 400)
     losses = jax.vmap(lambda key: model.loss(batch, model.init_carry(B), key)[1][0]["nll"])(keys)
     assert losses.std() > 0.1
-    expected = Z * (mdn.LOG_SQRT_TWO_PI + 0.5 * 4.0)  # E[z^2] / 2 with z from N(0, 4), density N(0, 1)
+    expected = Z * (LOG_SQRT_TWO_PI + 0.5 * 4.0)  # E[z^2] / 2 with z from N(0, 4), density N(0, 1)
     assert float(losses.mean()) == pytest.approx(expected, rel=0.02)
 
 
@@ -153,8 +161,7 @@ def test_masked_entries_cannot_leak(cell: str) -> None:
     unused_step = mask == 0
     unused_frame = jnp.zeros((T + 1, B), bool).at[5:, 0].set(True)
     dirty = clean._replace(
-        mean=jnp.where(unused_frame[..., None], jnp.nan, clean.mean),
-        log_var=jnp.where(unused_frame[..., None], jnp.nan, clean.log_var),
+        latent=jax.tree.map(lambda each: jnp.where(unused_frame[..., None], jnp.nan, each), clean.latent),
         action=jnp.where(unused_step[..., None], jnp.nan, clean.action),
         reward=jnp.where(unused_step, jnp.nan, clean.reward),
         done=jnp.where(unused_step, jnp.nan, clean.done),
@@ -189,12 +196,12 @@ def test_rows_do_not_see_each_other() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_carried_state_makes_windows_one_sequence(cell: str) -> None:
     model = make(cell=cell)
-    batch = make_batch(time=6)._replace(log_var=jnp.full((7, B, Z), -jnp.inf))
+    batch = sharp(make_batch(time=6))
     start, key = random_carry(model), jax.random.key(0)
     _, (whole, last) = model.loss(batch, start, key)
     parts, carry = [], start
     for begin in (0, 3):
-        part = Sequences(*(x[begin : begin + 3 + (x.shape[0] == 7)] for x in batch))
+        part = jax.tree.map(lambda x, begin=begin: x[begin : begin + 3 + (x.shape[0] == 7)], batch)
         _, (metrics, carry) = model.loss(part, carry, key)
         parts.append(metrics["nll"])
     assert float(sum(parts)) / 2 == pytest.approx(float(whole["nll"]), rel=1e-5)
@@ -236,7 +243,7 @@ def test_rows_are_zeroed_whatever_axes_follow(shape: tuple[int, ...]) -> None:
     """Also where an axis is as long as the batch, or where the batch is one row."""
     for fresh in ([True, False], [False, True], [True]):
         state = jnp.ones((len(fresh), *shape))
-        (left,) = memory.restart((state,), jnp.array(fresh))
+        (left,) = memory.restart((state,), jnp.array(fresh), (jnp.zeros((1, *shape)),))
         for row, new in zip(left, fresh, strict=True):
             np.testing.assert_array_equal(row, np.full(shape, 0.0 if new else 1.0))
 
@@ -248,8 +255,7 @@ def test_training_learns_a_rule_that_needs_memory() -> None:
     z = jnp.repeat(jnp.roll(actions, 2, axis=0), Z, axis=-1)
     blank = jnp.zeros((40, 32))
     batch = Sequences(
-        mean=z,
-        log_var=jnp.full(z.shape, -6.0),
+        latent=Gaussian(z, jnp.full(z.shape, -6.0)),
         action=jnp.repeat(actions[:-1], A, axis=-1),
         reward=blank,
         done=blank,
@@ -273,5 +279,5 @@ def test_training_learns_a_rule_that_needs_memory() -> None:
     with jax.numpy_dtype_promotion("standard"):  # Optax's Adam relies on it.
         losses = train(params)
     # Guessing the sign costs log 2 nats more per dimension than knowing it.
-    entropy = Z * (mdn.LOG_SQRT_TWO_PI + 0.5 - 3.0)
+    entropy = Z * (LOG_SQRT_TWO_PI + 0.5 - 3.0)
     assert float(losses[-1]) < entropy + 0.5 * Z * np.log(2.0)

@@ -152,17 +152,17 @@ import jax, numpy as np
 from flax import nnx
 from wm_jax.config import MemoryConfig, VaeConfig
 from wm_jax.kernels import native
-from wm_jax.models import memory, vae
+from wm_jax.models import latents, memory, vae
 assert native.available()
 frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), np.uint8)
 noise = np.random.default_rng(1).normal(size=(10, 5, 4)).astype(np.float32)
 flags = np.ones((9, 5), np.float32)
-batch = memory.Sequences(noise, noise, noise[1:, :, :2], flags, flags, flags > 2, flags)
+batch = memory.Sequences(latents.Gaussian(noise, noise), noise[1:, :, :2], flags, flags, flags > 2, flags)
 for fast in (True, False):
     model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
     metrics, gradients, _ = vae.loss_and_grad(*nnx.split(model), vae.Batch(frames), vae.Update(jax.random.key(0)))
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
-    model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), 4, 2, nnx.Rngs(0))
+    model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), latents.LatentKind(4), 2, nnx.Rngs(0))
     metrics, _, gradients, _ = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
 """,

@@ -194,7 +194,7 @@ def test_an_agent_plays_a_game_that_shows_latents() -> None:
 
     controller = Controller("z", 0, 1, 0, Dream.actions)
     unused = nnx.split(nnx.Dict())[0]
-    agent = Agent(vae=unused, memory=None, memory_states=0, controller=controller, memory_reset=0, sample_latent=False)
+    agent = Agent(vae=unused, memory=None, begin=(), controller=controller, memory_reset=0, sample_latent=False)
     back, away = jnp.array([[1.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0]])
     params = AgentParams(None, None, jnp.stack([back, away]))
     seeds, rules, devices = [1, 2, 1, 2], Rules(20), RowSharing(None)

@@ -409,12 +409,12 @@ def test_latents_that_are_lost_or_damaged_are_encoded_again(
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(chased, path)
-    victim = path / "latents" / "000000.npy"
+    victim = path / "latents" / "000000.npz"
     content = victim.read_bytes()
     victim.unlink() if how == "lost" else victim.write_bytes(content[:-4] + b"1234")
     words = [*CHASED, "--run", str(path)]
     assert cli.main(["train_memory", *words, "--fresh"]) == 1
-    assert "000000.npy is missing or does not fit its checksum: bin/encode writes it again" in capsys.readouterr().err
+    assert "000000.npz is missing or does not fit its checksum: bin/encode writes it again" in capsys.readouterr().err
     summary, _ = run(["encode", *words], capsys)
     assert summary["encoded_now"] == summary["frames"]
     assert victim.read_bytes() == content

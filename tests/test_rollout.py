@@ -16,6 +16,7 @@ from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Pool, Step
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
+from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.played import Played
@@ -179,7 +180,7 @@ def test_slots_and_workers_change_nothing() -> None:
     game = find("carracing", EnvConfig(backend="gymnasium", episode_steps=4))
     seeds = [3, 4, 5, 6, 7]
     controller = Controller("zh", 0, 32, 16, game.actions)
-    memory = MDNRNN(MemoryConfig(hidden=16), 32, game.actions.size, nnx.Rngs(1))
+    memory = MDNRNN(MemoryConfig(hidden=16), LatentKind(32), game.actions.size, nnx.Rngs(1))
     params = 0.3 * jax.random.normal(jax.random.key(0), (5, controller.n_params))
     agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
 

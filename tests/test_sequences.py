@@ -15,6 +15,7 @@ from wm_jax.config import Config, DataConfig, MemoryConfig
 from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, StreamedSequences, random_windows
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import gradient_of
 from wm_jax.run import Run
 from wm_jax.stages import train_memory
@@ -29,7 +30,7 @@ def latents() -> FlatLatents:
     """Every number tells where it stands."""
     count = OFFSETS[-1]
     place = np.arange(count, dtype=np.float32)
-    return FlatLatents(place[:, None], place[:, None] + 0.5, place[:, None], place, place * 0, OFFSETS)
+    return FlatLatents(Gaussian(place[:, None], place[:, None] + 0.5), place[:, None], place, place * 0, OFFSETS)
 
 
 def test_random_windows_stay_inside_episodes() -> None:
@@ -90,8 +91,8 @@ def test_fetch_pairs_each_frame_with_its_action_and_its_successor() -> None:
     batches = SequenceBatches(latents(), 4, 3, seed=5, carried=False)
     places = batches.windows.places(0)
     batch = batches.fetch(batches.data, places)
-    assert batch.mean.shape == (5, 3, 1) and batch.action.shape == (4, 3, 1)
-    np.testing.assert_array_equal(batch.action[..., 0], batch.mean[:-1, :, 0])
+    assert batch.latent.mean.shape == (5, 3, 1) and batch.action.shape == (4, 3, 1)
+    np.testing.assert_array_equal(batch.action[..., 0], batch.latent.mean[:-1, :, 0])
     np.testing.assert_array_equal(batch.reward, places.frames[:-1])
 
 
@@ -107,9 +108,10 @@ def test_streamed_windows_are_the_resident_ones(carried: bool) -> None:
         for i in range(count):
             one = resident.fetch(resident.data, jax.tree.map(lambda leaf, i=i: leaf[i], a))
             other = streamed.fetch((), jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), b))
-            for name, x, y in zip(one._fields, one, other, strict=True):
-                assert x.dtype == y.dtype, name
-                np.testing.assert_array_equal(x, y, err_msg=name)
+            assert jax.tree.structure(one) == jax.tree.structure(other)
+            for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+                assert x.dtype == y.dtype
+                np.testing.assert_array_equal(x, y)
     streamed.close()
 
 
@@ -121,7 +123,7 @@ def test_latents_beyond_the_budget_are_streamed_and_m_learns_the_same(carried: b
         config = Config(game="enduro", data=DataConfig(device_budget_gb=budget), memory=memory)
         batches, held_out = train_memory._batches(config, latents(), latents(), seed=5)
         assert type(batches) is type(held_out) is kind
-        graphdef, params = init_memory(memory, 1, 1, seed=0)
+        graphdef, params = init_memory(memory, LatentKind(1), 1, seed=0)
         report = train_memory._reporter(graphdef, held_out, memory.batch)
         stage = Run(tmp_path / kind.__name__).stage("memory")
         with stage.lock():

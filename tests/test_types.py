@@ -14,7 +14,8 @@ from jaxtyping import TypeCheckError
 
 from wm_jax.config import VaeConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
-from wm_jax.models import mdn
+from wm_jax.models.heads import Mixture, MixtureHead
+from wm_jax.models.latents import Gaussian
 from wm_jax.models.memory import restart
 from wm_jax.models.vae import Batch, Update, make_vae
 from wm_jax.models.vae.losses import squared_error
@@ -22,8 +23,8 @@ from wm_jax.models.vae.losses import squared_error
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def mixture() -> mdn.Mixture:
-    return mdn.split(jnp.zeros((2, 3 * 4 * 5)), 4, 5)
+def mixture() -> Mixture:
+    return MixtureHead(4, 5).read(jnp.zeros((2, 3 * 4 * 5)))
 
 
 def test_shapes_are_checked_argument_against_argument() -> None:
@@ -37,17 +38,19 @@ def test_shapes_are_checked_argument_against_argument() -> None:
 
 def test_fields_are_checked_against_arguments_and_each_other() -> None:
     """Sizes that broadcast: without the check both give a number."""
-    assert mdn.log_prob(mixture(), jnp.zeros((2, 4))).shape == (2,)
+    assert mixture().log_prob(jnp.zeros((2, 4))).shape == (2,)
     with pytest.raises(TypeCheckError, match="parameter 'target'"):
-        mdn.log_prob(mixture(), jnp.zeros((2, 1)))
+        mixture().log_prob(jnp.zeros((2, 1)))
     with pytest.raises(TypeCheckError, match="parameter 'mixture'"):
-        mdn.log_prob(mixture()._replace(mean=jnp.zeros((2, 5, 1))), jnp.zeros((2, 4)))
+        mixture()._replace(mean=jnp.zeros((2, 5, 1))).log_prob(jnp.zeros((2, 4)))
 
 
 def test_windows_have_one_frame_more_than_steps() -> None:
     places = random_windows(np.array([0, 9]), 3, 2, np.random.default_rng(0))
     flat = np.zeros((9, 1), np.float32)
-    batches = SequenceBatches(FlatLatents(flat, flat, flat, flat[:, 0], flat[:, 0], np.array([0, 9])), 3, 2, 0, False)
+    batches = SequenceBatches(
+        FlatLatents(Gaussian(flat, flat), flat, flat[:, 0], flat[:, 0], np.array([0, 9])), 3, 2, 0, False
+    )
     batches.fetch(batches.data, places)
     with pytest.raises(TypeCheckError, match="parameter 'reference'"):
         batches.fetch(batches.data, Places(places.frames[1:], places.mask, places.first))
@@ -55,7 +58,7 @@ def test_windows_have_one_frame_more_than_steps() -> None:
 
 def test_types_of_numbers_are_checked_also_inside_jit() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'fresh'"):
-        jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2))
+        jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2), (jnp.zeros((1, 3)),))
     vae = make_vae(VaeConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
     with pytest.raises(TypeCheckError, match="parameter 'batch'"):
         vae.loss(Batch(jnp.zeros((1, 64, 64, 3))), Update(jax.random.key(0)))  # floats are not what replays hold

@@ -12,8 +12,9 @@ from flax import nnx
 from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import Batch, Posterior, Update, loss_and_grad, make_vae, networks
-from wm_jax.models.vae.losses import PATCHES, draw, kl_to_standard_normal, squared_error, with_noise_patches
+from wm_jax.models.latents import Gaussian
+from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae, networks
+from wm_jax.models.vae.losses import PATCHES, kl_to_standard_normal, squared_error, with_noise_patches
 from wm_jax.models.vae.vanilla import Vanilla
 
 
@@ -52,7 +53,7 @@ def test_to_float_reaches_both_ends():
 
 def test_shapes_and_range():
     model = make_vae(small(), nnx.Rngs(0))
-    posterior = model.encode(to_float(frames(3)))
+    posterior: Any = model.encode(to_float(frames(3)))
     assert posterior.mean.shape == posterior.log_var.shape == (3, 4)
     decoded = model.decode(posterior.mean)
     assert decoded.shape == (3, 64, 64, 3)
@@ -71,9 +72,9 @@ def test_fresh_weights_keep_the_scale():
 
 def test_kl_equals_monte_carlo():
     mean, log_var = jnp.asarray([[0.5, -1.0], [0.0, 2.0]]), jnp.asarray([[-1.0, 0.5], [0.0, -2.0]])
-    posterior = Posterior(mean, log_var)
-    repeated = Posterior(*(jnp.tile(part, (200_000, 1)) for part in posterior))
-    z = draw(repeated, jax.random.key(0)).reshape(200_000, 2, 2)
+    posterior = Gaussian(mean, log_var)
+    repeated = Gaussian(*(jnp.tile(part, (200_000, 1)) for part in posterior))
+    z = repeated.sample(jax.random.key(0)).reshape(200_000, 2, 2)
     log_q = jax.scipy.stats.norm.logpdf(z, mean[None], jnp.exp(log_var / 2)[None])
     estimate = jnp.mean(jnp.sum(log_q - jax.scipy.stats.norm.logpdf(z), axis=-1), axis=0)
     np.testing.assert_allclose(kl_to_standard_normal(posterior), estimate, rtol=0.01)
@@ -83,9 +84,10 @@ def test_loss_is_summed_over_pixels_and_averaged_over_the_batch():
     config = small(beta=2.0, free_nats=0.0)
     model, batch, key = make_vae(config, nnx.Rngs(0)), frames(3), jax.random.key(5)
     loss, metrics = model.loss(Batch(batch), Update(key))
-    posterior = model.encode(to_float(batch))
-    decoded = model.decode(draw(posterior, jax.random.split(key)[1]))
+    posterior: Any = model.encode(to_float(batch))
+    decoded = model.decode(posterior.sample(jax.random.split(key)[1]))
     error = np.square(np.asarray(decoded) - np.asarray(batch, np.float64) / 255).sum() / 3
+    posterior: Any = model.encode(to_float(batch))
     kl = np.asarray(kl_to_standard_normal(posterior)).sum() / 3
     np.testing.assert_allclose(metrics["reconstruction"], error, rtol=1e-4)
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-4)
@@ -96,7 +98,8 @@ def test_loss_is_summed_over_pixels_and_averaged_over_the_batch():
 def test_floor_is_per_sample_and_stops_the_gradient():
     batch = frames(2)
     model = make_vae(small(), nnx.Rngs(0))
-    kl = np.asarray(kl_to_standard_normal(model.encode(to_float(batch))))
+    posterior: Any = model.encode(to_float(batch))
+    kl = np.asarray(kl_to_standard_normal(posterior))
     assert kl.min() < kl.max()
     between = float(kl.mean()) / 4
     losses = {}
@@ -144,7 +147,7 @@ def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pyt
 def test_batch_neighbours_do_not_matter(batch):
     model = make_vae(small(fast_kernels=True), nnx.Rngs(0))
     x = to_float(frames(batch))
-    alone, together = model.encode(x[:1]).mean, model.encode(x).mean[:1]
+    alone, together = model.encode(x[:1]).mode(), model.encode(x).mode()[:1]
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-6)
 
 
@@ -169,7 +172,7 @@ def test_noise_patches_are_seen_in_training_only_and_never_aimed_at():
     assert noisy.loss(Batch(batch), Update(key, training=False))[0] == plain.loss(Batch(batch), Update(key))[0]
     patch_key, z_key = jax.random.split(key)
     target = to_float(batch)
-    decoded = noisy.decode(draw(noisy.encode(with_noise_patches(target, patch_key)), z_key))
+    decoded = noisy.decode(noisy.encode(with_noise_patches(target, patch_key)).sample(z_key))
     expected = squared_error(decoded, target).mean()
     np.testing.assert_allclose(noisy.loss(Batch(batch), Update(key))[1]["reconstruction"], expected, rtol=1e-5)
 

@@ -20,7 +20,8 @@ from wm_jax.models import vae
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae import Batch, Posterior, Update, Vae, gradient_of
+from wm_jax.models.latents import Gaussian
+from wm_jax.models.vae import Batch, Update, Vae, gradient_of
 from wm_jax.run import Run, Stage
 from wm_jax.stages.encode import _encoder
 from wm_jax.training import Schedule, Task, fit
@@ -37,15 +38,15 @@ class Toy(Vae):
         self.layer = nnx.BatchNorm(PIXELS, rngs=rngs) if kind == "normalised" else nnx.Dropout(0.5, rngs=rngs)
         self.inner, self.outer = nnx.Linear(PIXELS, 2 * LATENT, rngs=rngs), nnx.Linear(LATENT, PIXELS, rngs=rngs)
 
-    def _encode(self, frames: jax.Array, training: bool) -> Posterior:
+    def _encode(self, frames: jax.Array, training: bool) -> Gaussian:
         x = frames[:, ::8, ::8].reshape(len(frames), PIXELS)
         switch: dict[str, Any] = (
             {"use_running_average": not training} if self.kind == "normalised" else {"deterministic": not training}
         )
         with jax.numpy_rank_promotion("allow"):
-            return Posterior(*jnp.split(self.inner(self.layer(x, **switch)), 2, -1))
+            return Gaussian(*jnp.split(self.inner(self.layer(x, **switch)), 2, -1))
 
-    def encode(self, frames: jax.Array) -> Posterior:
+    def encode(self, frames: jax.Array) -> Gaussian:
         return self._encode(frames, training=False)
 
     def decode(self, z: jax.Array) -> jax.Array:
@@ -57,7 +58,7 @@ class Toy(Vae):
         assert batch.still is None and update.data_size == 0
         target = to_float(batch.frames)
         posterior = self._encode(target, update.training)
-        error = jnp.mean(jnp.square(self.decode(posterior.mean) - target))
+        error = jnp.mean(jnp.square(self.decode(posterior.mode()) - target))
         return error, {"loss": error, "reconstruction": error, "kl": jnp.mean(posterior.log_var)}
 
 
@@ -147,7 +148,7 @@ def test_what_they_have_seen_is_kept_with_the_weights_and_used_in_play(kind: str
     for a, b in zip(numbers(trained), numbers(restored), strict=True):
         np.testing.assert_array_equal(a, b)
     wanted = nnx.merge(graphdef, trained).encode(to_float(jnp.asarray(FRAMES))).mean
-    mean, _ = _encoder(Trained(graphdef, restored, digest, {}), 16, open_mesh(1, 1, ""))(FRAMES)
+    mean = _encoder(Trained(graphdef, restored, digest, {}), 16, open_mesh(1, 1, ""))(FRAMES)["mean"]
     np.testing.assert_allclose(mean, wanted, atol=1e-5)
     space = find("gymnasium:probe_games:Probe-v0", EnvConfig()).actions
     controller = Controller("z", 0, LATENT, 0, space)

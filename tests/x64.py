@@ -22,9 +22,10 @@ from wm_jax.envs.car_racing.track import nearest_sections
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
 from wm_jax.evolution import Evolution
-from wm_jax.models import mdn, memory, vae
+from wm_jax.models import memory, vae
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.rollout import AgentPolicy, play
 
 STEPS, SEEDS = 4, [5, 6]
@@ -42,15 +43,19 @@ def auto_encoder(fast: bool) -> Any:
 
 def recurrent(**settings: Any) -> Any:
     """M's update, and a sample."""
-    graphdef, params = init_memory(MemoryConfig(hidden=8, reward_head=True, done_head=True, **settings), 4, 2, 0)
+    graphdef, params = init_memory(
+        MemoryConfig(hidden=8, reward_head=True, done_head=True, **settings), LatentKind(4), 2, 0
+    )
     model = nnx.merge(graphdef, params)
     random = np.random.default_rng(1)
     z, flags = random.normal(size=(10, 5, 4)).astype(np.float32), random.random((9, 5)) < 0.2
     ends = flags.astype(np.float32)
-    batch = memory.Sequences(*map(jnp.asarray, (z, 0 * z, z[1:, :, :2], ends, ends, flags, 1 - ends)))
+    batch = memory.Sequences(
+        Gaussian(jnp.asarray(z), jnp.asarray(0 * z)), *map(jnp.asarray, (z[1:, :, :2], ends, ends, flags, 1 - ends))
+    )
     update = jax.jit(memory.loss_and_grad, static_argnums=0)
-    _, h = model.unroll(model.init_carry(5), batch.mean[:-1], batch.action, batch.first)
-    sample = mdn.sample(model.predict(h).mixture, jax.random.key(2), 1.5)
+    _, h = model.unroll(model.init_carry(5), batch.latent.mean[:-1], batch.action, batch.first)
+    sample = model.predict(h).latent.sample(jax.random.key(2), 1.5)
     return params, update(graphdef, params, batch, model.init_carry(5), jax.random.key(1)), sample
 
 
@@ -70,7 +75,7 @@ def car() -> Any:
 def agent(inputs: Any) -> Any:
     """Returns of an agent, watched and not."""
     model = nnx.merge(*init_vae(VaeConfig(width=0.125), 0))
-    remembering = nnx.merge(*init_memory(MemoryConfig(hidden=8), 32, GAME.actions.size, 0))
+    remembering = nnx.merge(*init_memory(MemoryConfig(hidden=8), LatentKind(32), GAME.actions.size, 0))
     controller = Controller(inputs, 3, 32, 8, GAME.actions)
     numbers = np.random.default_rng(2).normal(size=(2, controller.n_params)).astype(np.float32)
     policy, params = make_agent(

@@ -18,8 +18,10 @@ from wm_jax.envs.types import Game
 from wm_jax.errors import UserError
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller, with_gas
+from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
+from wm_jax.models.vae.networks import SIDE
 from wm_jax.run import Run, Stage
 
 
@@ -76,8 +78,14 @@ def init_vae(config: VaeConfig, seed: int) -> tuple[Any, Any]:
     return nnx.split(make_vae(config, nnx.Rngs(streams.integer(seed, "vae", "init"))))
 
 
-def init_memory(config: MemoryConfig, latent: int, action: int, seed: int) -> tuple[Any, Any]:
-    """(graphdef, fresh params) of M for z of size `latent` and actions of size `action`."""
+def latent_like(vae: Trained) -> Any:
+    """What V makes of one frame, as shapes: arrays [1, ...] of its kind of latent."""
+    frame = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    return jax.eval_shape(lambda params, frame: nnx.merge(vae.graphdef, params).encode(frame), vae.params, frame)
+
+
+def init_memory(config: MemoryConfig, latent: LatentKind, action: int, seed: int) -> tuple[Any, Any]:
+    """(graphdef, fresh params) of M for such latents and actions of size `action`."""
     return nnx.split(MDNRNN(config, latent, action, nnx.Rngs(streams.integer(seed, "memory", "init"))))
 
 
@@ -111,8 +119,8 @@ def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
     if about["parents"]["vae"] != vae.digest:
         raise misfit(run, "memory", "vae", about["parents"]["vae"], vae.digest)
     _check_actions(run, "memory", about["actions"], game)
-    latent = vae.about["settings"]["latent"]
-    return _load(run, "memory", about, init_memory(MemoryConfig(**about["settings"]), latent, game.actions.size, 0))
+    networks = init_memory(MemoryConfig(**about["settings"]), vae.model().latent_kind, game.actions.size, 0)
+    return _load(run, "memory", about, networks)
 
 
 @dataclass(frozen=True)
@@ -150,13 +158,13 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         vae = load_vae(run, config)
         memory = load_memory(run, vae, game) if controller.inputs != "z" else None
     parts = {"vae": vae} if memory is None or controller.inputs == "z" else {"vae": vae, "memory": memory}
-    sizes = {name: part.about["settings"] for name, part in parts.items()}
-    hidden = sizes["memory"]["hidden"] if "memory" in sizes else 0
+    v, m = vae.model(), memory.model() if memory is not None else None
     actions = with_gas(game.actions, controller.gas)
-    spec = Controller(controller.inputs, controller.hidden, sizes["vae"]["latent"], hidden, actions)
+    hidden = m.cell.hidden if "memory" in parts and m is not None else 0
+    spec = Controller(controller.inputs, controller.hidden, v.latent_kind.size, hidden, actions)
     agent, params = make_agent(
-        vae.model(),
-        memory.model() if memory is not None else None,
+        v,
+        m,
         spec,
         jnp.zeros(spec.n_params, jnp.float32),
         memory_reset=controller.memory_reset,
@@ -188,7 +196,7 @@ def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:
     vae_settings, memory_settings = config.vae.model_dump(), config.memory.model_dump()
     identity = files.identity([config.seed, vae_settings, memory_settings])
     vae = Trained(*init_vae(config.vae, config.seed), f"random {identity}", {"settings": vae_settings})
-    networks = init_memory(config.memory, config.vae.latent, game.actions.size, config.seed)
+    networks = init_memory(config.memory, vae.model().latent_kind, game.actions.size, config.seed)
     return vae, Trained(*networks, f"random {identity}", {"settings": memory_settings})
 
 

@@ -19,9 +19,8 @@ from wm_jax import vision
 from wm_jax.artefacts import World
 from wm_jax.data.episodes import Episode
 from wm_jax.devices import padded_size
-from wm_jax.models import mdn
 from wm_jax.models.frames import to_float
-from wm_jax.models.vae.losses import draw, squared_error
+from wm_jax.models.vae.losses import squared_error
 
 BATCH = 64
 """Frames of one call of V; windows of one call of M."""
@@ -34,7 +33,7 @@ class Looked(NamedTuple):
 
     step: int64[T + 1], each frame's place in the game.
     error: float64[T + 1], squared error of a frame decoded from a sampled z, summed over pixels and channels.
-    decoded: uint8[T + 1, 64, 64, 3], frames decoded from the posterior's mean.
+    decoded: uint8[T + 1, 64, 64, 3], frames decoded from the latent's mode.
     surprise: float64[T], M's negative log likelihood of the next z in nats; empty without M.
     moving: the moving pixels of some of the frames.
     """
@@ -64,14 +63,15 @@ class Inspector:
           moving_frames: most frames whose moving pixels are looked at; a game's are shared out over its stretches.
         """
         begin = episode.whole.begin if episode.whole else 0
-        z, error, decoded = self._see(episode.frames)
+        seen = self._see(episode.frames)
         places = vision.spread(len(episode.frames), moving_frames)
-        moving = vision.moving(episode.frames, decoded, places)
+        moving = vision.moving(episode.frames, seen.decoded, places)
         step = begin + np.arange(len(episode.frames))
-        return Looked(step, error, decoded, self._predict(z, episode.actions), moving)
+        error = seen.error.astype(np.float64)
+        return Looked(step, error, seen.decoded, self._predict(seen, episode.actions), moving)
 
-    def _see(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.uint8]]:
-        """A z for every frame, its error, and the frames decoded from the mean."""
+    def _see(self, frames: NDArray[np.uint8]) -> "_Seen":
+        """What V makes of every frame."""
         pieces = []
         for start in range(0, len(frames), BATCH):
             piece = frames[start : start + BATCH]
@@ -79,11 +79,10 @@ class Inspector:
             padded[: len(piece)] = piece
             seen = _see(self.world.agent.vae, self.world.without_controller.vae, padded, jax.random.key(start))
             pieces.append([np.asarray(each)[: len(piece)] for each in seen])
-        z, error, decoded = (np.concatenate(each) for each in zip(*pieces, strict=True))
-        return z, error.astype(np.float64), decoded
+        return _Seen(*(np.concatenate(each) for each in zip(*pieces, strict=True)))
 
-    def _predict(self, z: NDArray[np.float32], actions: NDArray[Any]) -> NDArray[np.float64]:
-        """M's negative log likelihood of z[1:], from zero at every window's beginning."""
+    def _predict(self, seen: "_Seen", actions: NDArray[Any]) -> NDArray[np.float64]:
+        """M's negative log likelihood of the next frame's target, from zero at every window's beginning."""
         agent = self.world.agent
         if agent.memory is None:
             return np.zeros(0)
@@ -97,26 +96,43 @@ class Inspector:
         for first in range(0, rows, BATCH):
             here = place[first : first + BATCH].T
             taken = action[np.minimum(here[:-1], count - 1)]
-            pieces.append(np.asarray(_surprise(agent.memory, memory, z[here], taken)))
+            pieces.append(np.asarray(_surprise(agent.memory, memory, seen.z[here], seen.target[here], taken)))
         return np.concatenate(pieces, axis=1).T.reshape(-1)[:count].astype(np.float64)
 
 
-@partial(jax.jit, static_argnums=0)
-def _see(graphdef: Any, params: Any, frames: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    vae, target = nnx.merge(graphdef, params), to_float(frames)
-    posterior = vae.encode(target)
-    z = draw(posterior, key)
-    decoded = jnp.round(vae.decode(posterior.mean) * 255).astype(jnp.uint8)
-    return z, squared_error(vae.decode(z), target), decoded
+class _Seen(NamedTuple):
+    """What V makes of F frames.
+
+    z: float32[F, Z], drawn.
+    target: what M is to predict of it.
+    error: float32[F], of the frame decoded from it.
+    decoded: uint8[F, 64, 64, 3], from the mode.
+    """
+
+    z: Any
+    target: Any
+    error: Any
+    decoded: Any
 
 
 @partial(jax.jit, static_argnums=0)
-def _surprise(graphdef: Any, params: Any, z: jax.Array, action: jax.Array) -> jax.Array:
-    """Negative log likelihoods [T, B] of z [T + 1, B, Z] under M, which is fed actions [T, B, A] from zero."""
+def _see(graphdef: Any, params: Any, frames: jax.Array, key: jax.Array) -> _Seen:
+    vae, real = nnx.merge(graphdef, params), to_float(frames)
+    latent = vae.encode(real)
+    z = latent.sample(key)
+    decoded = jnp.round(vae.decode(latent.mode()) * 255).astype(jnp.uint8)
+    return _Seen(z, latent.target(key), squared_error(vae.decode(z), real), decoded)
+
+
+@partial(jax.jit, static_argnums=0)
+def _surprise(graphdef: Any, params: Any, z: jax.Array, target: jax.Array, action: jax.Array) -> jax.Array:
+    """Negative log likelihoods [T, B] of targets [T + 1, B, ...] under M, which is fed z [T + 1, B, Z] and actions
+    [T, B, A] from zero.
+    """
     memory = nnx.merge(graphdef, params)
     first = jnp.zeros(action.shape[:2], bool).at[0].set(True)
     _, h = memory.unroll(memory.init_carry(z.shape[1]), z[:-1], action, first)
-    return -mdn.log_prob(memory.predict(h).mixture, z[1:])
+    return -memory.predict(h).latent.log_prob(target[1:])
 
 
 def figures(looked: Sequence[Looked]) -> dict[str, float | None]:

@@ -114,7 +114,7 @@ class Setting:
         game = find("carracing", EnvConfig(episode_steps=steps))
         vae = nnx.merge(*init_vae(VaeConfig(width=0.125 if small else 1.0), 0))
         memory_config = MemoryConfig(hidden=32 if small else 256)
-        memory = nnx.merge(*init_memory(memory_config, vae.config.latent, game.actions.size, 0))
+        memory = nnx.merge(*init_memory(memory_config, vae.latent_kind, game.actions.size, 0))
         controller = Controller("zh", 0, vae.config.latent, memory_config.hidden, game.actions)
         evolution = Evolution("CMA_ES", controller.n_params, population, SIGMA, jax.random.key(0))
         return cls(game, vae, memory, controller, evolution, evolution.init(), list(range(population)))

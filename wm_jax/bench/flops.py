@@ -42,11 +42,11 @@ def vae_update(config: VaeConfig) -> float:
 
 def memory_update(memory: MDNRNN) -> float:
     """One step of one sequence in an update."""
-    hidden, inputs = memory.config.hidden, memory.latent + memory.action
-    return 3 * 2.0 * hidden * (4 * (inputs + hidden) + 3 * memory.latent * memory.config.mixtures)
+    hidden, inputs = memory.config.hidden, memory.latent.size + memory.action
+    return 3 * 2.0 * hidden * (4 * (inputs + hidden) + memory.head.outputs)
 
 
 def playing(config: VaeConfig, memory: MDNRNN, controller_params: int) -> float:
     """One frame of one episode through V's encoder, C and M's cell."""
-    hidden, inputs = memory.config.hidden, memory.latent + memory.action
+    hidden, inputs = memory.config.hidden, memory.latent.size + memory.action
     return encoding(config) + 2.0 * (4 * hidden * (inputs + hidden) + controller_params)

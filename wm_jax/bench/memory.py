@@ -1,5 +1,7 @@
 """M's benchmark: training updates on long sequences."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from wm_jax.bench.updates import updates
 from wm_jax.bench.vae import difference
 from wm_jax.config import MemoryConfig
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
+from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import gradient_of, loss_and_grad
 from wm_jax.training import Task, adam
 
@@ -26,11 +29,11 @@ def training(options: Options) -> Case:
     steps, batch = (16, 4) if options.small else (1000, options.batch or 100)
     config = MemoryConfig(hidden=32 if options.small else 256, sequence=steps, batch=batch)
     latents = _latents(batch if options.small else EPISODES, steps)
-    model = nnx.merge(*init_memory(config, LATENT, ACTION, 0))
+    model = nnx.merge(*init_memory(config, LatentKind(LATENT), ACTION, 0))
 
     def ours(*, fast: bool) -> Work:
         settings = config.model_copy(update={"fast_kernels": fast})
-        graphdef, params = init_memory(settings, LATENT, ACTION, 0)
+        graphdef, params = init_memory(settings, LatentKind(LATENT), ACTION, 0)
         carry = nnx.merge(graphdef, params).init_carry(batch)
         batches = SequenceBatches(latents, steps, batch, 0, False)
         task = Task.single(gradient_of(graphdef, carried=False), adam(LEARNING_RATE, None, 1, config.clip), batches)
@@ -44,12 +47,12 @@ def training(options: Options) -> Case:
     def agreement() -> float:
         from wm_jax.bench.pytorch import memory
 
-        graphdef, params = init_memory(config, LATENT, ACTION, 0)
+        graphdef, params = init_memory(config, LatentKind(LATENT), ACTION, 0)
         batches = SequenceBatches(latents, min(steps, 64), 4, 0, False)
         shown = batches.fetch(batches.data, jax.tree.map(jnp.asarray, batches.windows.places(0)))
         key, carry = jax.random.key(1), model.init_carry(4)
         metrics, _, gradients, _ = jax.jit(lambda p: loss_and_grad(graphdef, p, shown, carry, key))(params)
-        noise = np.array(jax.random.normal(key, shown.mean.shape))
+        noise = np.array(jax.random.normal(key, shown.latent.mean.shape))
         loss, gradient = memory.loss_and_gradient(model, shown, noise)
         recurrent = nnx.merge(graphdef, gradients).cell.wh[...]
         return max(difference(metrics["loss"], loss), difference(recurrent, gradient))
@@ -68,9 +71,9 @@ def _latents(episodes: int, steps: int) -> FlatLatents:
     """Episodes of one length whose latents wander."""
     random = np.random.default_rng(0)
     count = episodes * (steps + 1)
+    mean: Any = np.sin(np.cumsum(random.normal(0, 0.1, (count, LATENT)), 0)).astype(np.float32)
     return FlatLatents(
-        mean=np.sin(np.cumsum(random.normal(0, 0.1, (count, LATENT)), 0)).astype(np.float32),
-        log_var=np.full((count, LATENT), -3.0, np.float32),
+        latent=Gaussian(mean, 0 * mean - 3),
         action=random.uniform(-1, 1, (count, ACTION)).astype(np.float32),
         reward=np.zeros(count, np.float32),
         done=np.zeros(count, np.float32),

@@ -125,7 +125,7 @@ def _config(options: Options) -> VaeConfig:
 
 def _encoder(config: VaeConfig) -> tuple[Callable[..., jax.Array], Any]:
     graphdef, params = init_vae(config, 0)
-    return jax.jit(lambda params, frames: nnx.merge(graphdef, params).encode(to_float(frames)).mean), params
+    return jax.jit(lambda params, frames: nnx.merge(graphdef, params).encode(to_float(frames)).mode()), params
 
 
 def _model(config: VaeConfig) -> Any:

@@ -30,14 +30,13 @@ Offsets = Int[np.ndarray, "offsets"]
 class FlatLatents(NamedTuple):
     """F frames, episodes end to end: an episode of n steps has n + 1 frames, the last of them without an action.
 
-    mean, log_var: of V's posterior.
+    latent: of every frame (`models.latents`), its arrays [F, ...].
     action: as M sees it (zero on last frames).
     reward, done: of the step taken at this frame.
     offsets: see `Offsets`.
     """
 
-    mean: Float32[Either, "F Z"]
-    log_var: Float32[Either, "F Z"]
+    latent: Any
     action: Float32[Either, "F A"]
     reward: Float32[Either, "F"]
     done: Float32[Either, "F"]
@@ -151,7 +150,7 @@ class SequenceBatches:
 
     def fetch(self, data: FlatLatents, reference: Places) -> Sequences:
         """One batch, time first."""
-        return Sequences(*map(jnp.asarray, cut(data, reference)))
+        return jax.tree.map(jnp.asarray, cut(data, reference))
 
     def close(self) -> None:
         """See `data.frames.Batches`."""
@@ -204,8 +203,7 @@ def cut(latents: FlatLatents, places: Places) -> Any:
     first: Any = places.first
     mask: Any = places.mask.astype(np.float32)
     return Sequences(
-        mean=latents.mean[places.frames],
-        log_var=latents.log_var[places.frames],
+        latent=jax.tree.map(lambda array: array[places.frames], latents.latent),
         action=latents.action[now],
         reward=latents.reward[now],
         done=latents.done[now],

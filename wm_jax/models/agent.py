@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 from wm_jax.errors import UserError
 from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
-from wm_jax.models.memory import MDNRNN, restart
+from wm_jax.models.memory import MDNRNN, Carry, restart
 from wm_jax.models.vae import Vae
 
 Observations = UInt8[Array, "B 64 64 3"] | Float32[Array, "B Z"]
@@ -40,11 +40,11 @@ class AgentParams(NamedTuple):
 class AgentCarry(NamedTuple):
     """The state of N episodes.
 
-    memory: M's state; () for a controller on z alone.
+    memory: M's state, any pytree of arrays [N, ...]; () for a controller on z alone.
     steps: frames acted on since the episode began.
     """
 
-    memory: tuple[Float[Array, "N ..."], ...]
+    memory: Carry
     steps: Int32[Array, "N"]
 
 
@@ -59,23 +59,22 @@ class Agent:
     Attributes:
       vae: graph definition of V.
       memory: graph definition of M, or None for a controller on z alone.
-      memory_states: arrays in M's state: 2 for an LSTM, 1 for a GRU, 0 without M.
+      begin: M's state at the start of one episode [1, ...]; () without M.
       controller: shape of C.
-      memory_reset: zero M's state every so many frames (0: never).
-      sample_latent: act on a z drawn from V's posterior instead of its mean.
+      memory_reset: begin M's state anew every so many frames (0: never).
+      sample_latent: act on a z drawn from V's latent instead of its mode.
     """
 
     vae: nnx.GraphDef[Any]
     memory: nnx.GraphDef[Any] | None
-    memory_states: int
+    begin: Carry
     controller: Controller
     memory_reset: int
     sample_latent: bool
 
     def init(self, n: int) -> AgentCarry:
         """The state of n episodes before their first frames."""
-        memory = tuple(jnp.zeros((n, self.controller.memory_hidden), jnp.float32) for _ in range(self.memory_states))
-        return AgentCarry(memory, jnp.zeros(n, jnp.int32))
+        return AgentCarry(jax.tree.map(lambda leaf: jnp.repeat(leaf, n, 0), self.begin), jnp.zeros(n, jnp.int32))
 
     @partial(jax.jit, static_argnums=0, static_argnames="at_once", donate_argnums=2)
     def act(
@@ -98,7 +97,7 @@ class Agent:
           observations: frames, or latents of a game that shows these: then V is not asked.
           seeds: of each row's episode; the same for every step of it.
           candidates: which row of the population plays the episode; needed with a population.
-          fresh: this frame is the first of a new episode: the slot's state is zeroed before it.
+          fresh: this frame is the first of a new episode: the slot's state begins anew before it.
           at_once: rows that go through the network together, a divisor of B (default: all). Batches of different
             sizes may be summed in different orders, which depends on the processor; pieces of one size are not, so
             a row's bits don't depend on how many others there are. Padding at the end costs nothing but its last piece.
@@ -135,17 +134,19 @@ class Agent:
         candidates: Int[Array, "N"] | None = None,
     ) -> tuple[AgentCarry, Int32[Array, "N"] | Float32[Array, "N A"]]:
         """C and M alone, from latents instead of frames: what an agent does inside the dream."""
-        memory = carry.memory
-        if self.memory_reset:
-            memory = restart(memory, carry.steps % self.memory_reset == 0)
-        features = self.controller.features(z, memory)
+        memory, seen = carry.memory, ()
+        model = None if self.memory is None else nnx.merge(self.memory, params.memory)
+        if model is not None:
+            if self.memory_reset:
+                memory = restart(memory, carry.steps % self.memory_reset == 0, self.begin)
+            seen = model.visible(memory)
+        features = self.controller.features(z, seen)
         if candidates is None:
             raw = jax.vmap(self.controller.apply, in_axes=(None, 0))(params.controller, features)
         else:
             raw = jax.vmap(self.controller.apply)(params.controller[candidates], features)
         actions = self.controller.actions.choose(raw)
-        if self.memory is not None:
-            model = nnx.merge(self.memory, params.memory)
+        if model is not None:
             memory = model.step(memory, z, self.controller.actions.encode(actions))
         return AgentCarry(memory, carry.steps + 1), actions
 
@@ -158,18 +159,17 @@ class Agent:
         """V alone: z of frames, drawn with one key per row if the agent samples. Latents are z already."""
         if observations.dtype != jnp.uint8:
             return observations
-        mean, log_var = nnx.merge(self.vae, params.vae).encode(to_float(observations))
+        latent = nnx.merge(self.vae, params.vae).encode(to_float(observations))
         if not self.sample_latent:
-            return mean
-        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
-        return mean + jnp.exp(0.5 * log_var) * noise
+            return latent.mode()
+        return jax.vmap(lambda row, key: row.sample(key))(latent, keys)
 
     def _act(self, params: AgentParams, carry: AgentCarry, rows: "_Rows") -> tuple[AgentCarry, Array]:
         """`act` with all rows at once."""
         count = carry.steps.shape[0]
         own = jax.tree.map(lambda leaf: leaf.at[rows.ids].get(mode="clip"), carry)
         if rows.fresh is not None:
-            own = AgentCarry(restart(own.memory, rows.fresh), jnp.where(rows.fresh, 0, own.steps))
+            own = AgentCarry(restart(own.memory, rows.fresh, self.begin), jnp.where(rows.fresh, 0, own.steps))
         keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(rows.seeds, own.steps)
         own, actions = self.decide(params, own, self.see(params, rows.observations, keys), rows.candidates)
         targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
@@ -209,28 +209,28 @@ def make_agent(
     _check_sizes(vae, memory, controller, params)
     vae_graph, vae_params = nnx.split(vae)
     if memory is None or controller.inputs == "z":
-        memory_graph, memory_params, states = None, None, 0
+        memory_graph, memory_params, begin = None, None, ()
     else:
         memory_graph, memory_params = nnx.split(memory)
-        states = len(memory.init_carry(1))
-    agent = Agent(vae_graph, memory_graph, states, controller, memory_reset, sample_latent)
+        begin = memory.init_carry(1)
+    agent = Agent(vae_graph, memory_graph, begin, controller, memory_reset, sample_latent)
     return agent, AgentParams(vae_params, memory_params, params)
 
 
 def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params: Array) -> None:
     sizes = {
-        "latents of V": (vae.config.latent, controller.latent),
+        "latents of V": (vae.latent_kind.size, controller.latent),
         "parameters of C": (params.shape[-1], controller.n_params),
     }
     if controller.inputs != "z":
         if memory is None:
             raise UserError(f"--controller.inputs {controller.inputs}: it needs a memory; train one, or use z")
-        if controller.inputs == "zhc" and len(memory.init_carry(1)) < 2:
+        if controller.inputs == "zhc" and len(memory.visible(memory.init_carry(1))) < 2:
             cell = memory.config.cell
             raise UserError(f"--controller.inputs zhc: the cell {cell} has no c; use zh, or --memory.cell lstm")
         sizes |= {
-            "latents of M": (memory.latent, controller.latent),
-            "hidden units of M": (memory.config.hidden, controller.memory_hidden),
+            "latents of M": (memory.latent.size, controller.latent),
+            "hidden units of M": (memory.cell.hidden, controller.memory_hidden),
             "action dimensions of M": (memory.action, controller.actions.size),
         }
     for what, (found, wanted) in sizes.items():

@@ -52,19 +52,19 @@ class Controller:
         return tuple(pairwise(sizes))
 
     def features(
-        self, z: Float[Array, "*lead Z"], carry: tuple[Float[Array, "*lead H"], ...]
+        self, z: Float[Array, "*lead Z"], seen: tuple[Float[Array, "*lead H"], ...]
     ) -> Float[Array, "*lead F"]:
-        """[z, h, c] as far as `inputs` asks, from z and M's state before this frame.
+        """[z, h, c] as far as `inputs` asks, from z and what is visible of M's state before this frame.
 
         Raises:
           UserError: c is asked for and M's cell has none.
         """
         wanted = len(self.inputs) - 1
-        if len(carry) < wanted:
+        if len(seen) < wanted:
             raise UserError(
                 f"--controller.inputs {self.inputs}: this memory's cell has no c; use zh, or --memory.cell lstm"
             )
-        return jnp.concatenate([z, *carry[:wanted]], axis=-1)
+        return jnp.concatenate([z, *seen[:wanted]], axis=-1)
 
     def apply(self, params: Float[Array, "n_params"], features: Float[Array, "F"]) -> Float[Array, "outputs"]:
         """Raw outputs. In params, each layer: weights (outputs, inputs), then biases."""

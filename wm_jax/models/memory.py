@@ -18,11 +18,12 @@ from wm_jax.config import MemoryConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
-from wm_jax.models import mdn
+from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead
+from wm_jax.models.latents import LatentKind
 from wm_jax.models.variables import value_and_grad
 
-Carry = tuple[Float[Array, "B ..."], ...]
-"""The recurrent state, rows first: (h, c) [B, H] of an LSTM, (h,) of a GRU. The output h comes first."""
+Carry = Any
+"""The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
 
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
@@ -31,8 +32,7 @@ HEAD_ROWS = 2048
 class Sequences(NamedTuple):
     """A batch of windows out of episodes, time first. Entries with mask 0 may hold anything, NaN included.
 
-    mean: of V's posterior of frames 0..T.
-    log_var: likewise.
+    latent: of frames 0..T (`models.latents`), its arrays [T+1, B, ...].
     action: encoded (`ActionSpace.encode`), the one taken at frame t.
     reward: received for that action.
     done: 1 where frame t+1 is terminal.
@@ -40,8 +40,7 @@ class Sequences(NamedTuple):
     mask: 1 where the step is real: frame t+1 belongs to the same episode as frame t.
     """
 
-    mean: Float[Array, "T+1 B Z"]
-    log_var: Float[Array, "T+1 B Z"]
+    latent: Any
     action: Float[Array, "T B A"]
     reward: Float[Array, "T B"]
     done: Float[Array, "T B"]
@@ -52,18 +51,24 @@ class Sequences(NamedTuple):
 class Prediction(NamedTuple):
     """What M expects after a step.
 
-    mixture: of z_{t+1}.
+    latent: of what follows: `Latent.target` of frame t+1.
     reward: None without that head.
     done_logit: log odds that the episode ends, or None without that head.
     """
 
-    mixture: mdn.Mixture
+    latent: Distribution
     reward: Float[Array, "*lead"] | None
     done_logit: Float[Array, "*lead"] | None
 
 
 class Cell(Protocol):
-    """The replaceable part of M."""
+    """The replaceable part of M.
+
+    Attributes:
+      hidden: H, the size of its output.
+    """
+
+    hidden: int
 
     def init_carry(self, n: int) -> Carry:
         """The state at the start of n episodes."""
@@ -76,7 +81,11 @@ class Cell(Protocol):
     def unroll(
         self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
-        """A sequence, from zero where first: the last state, and h after every step."""
+        """A sequence, from `init_carry` where first: the last state, and h after every step."""
+        ...
+
+    def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
+        """What the controller may see of a state: the output h, and where there is one an LSTM's c."""
         ...
 
 
@@ -110,6 +119,10 @@ class LSTM(nnx.Module):
         h, c = carry
         return lstm(self._params, (h, c), x, first, self.formulation)
 
+    def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
+        """See `Cell`: h and c."""
+        return carry
+
 
 class GRU(nnx.Module):
     """Cho et al. 2014, with the reset gate after the recurrent product as in cuDNN and Flax."""
@@ -138,50 +151,69 @@ class GRU(nnx.Module):
         self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
+        begin = self.init_carry(1)
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
             x, first = now
-            carry = self.step(restart(carry, first), x)
+            carry = self.step(restart(carry, first, begin), x)
             return carry, carry[0]
 
         return lax.scan(step, carry, (x, first))
+
+    def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
+        """See `Cell`: h alone."""
+        return carry
 
 
 CELLS: dict[str, Callable[[int, int, bool, nnx.Rngs], Any]] = {"lstm": LSTM, "gru": GRU}
 """The value of `memory.cell` -> cell from (inputs, hidden, fast, rngs), an NNX module that is a `Cell`."""
 
 
-def restart(carry: Carry, fresh: Bool[Array, "B"]) -> Carry:
-    """Zero the rows where fresh is true, whatever axes come after them."""
+def restart(carry: Carry, fresh: Bool[Array, "B"], begin: Carry) -> Carry:
+    """Begin anew in the rows where fresh is true, whatever axes come after them.
 
-    def zeroed(state: Array) -> Array:
-        return jnp.where(fresh.reshape(-1, *[1] * (state.ndim - 1)), jnp.zeros_like(state), state)
+    Args:
+      begin: the state of one episode at its start, [1, ...].
+    """
 
-    return jax.tree.map(zeroed, carry)
+    def begun(state: Array, start: Array) -> Array:
+        return jnp.where(fresh.reshape(-1, *[1] * (state.ndim - 1)), start, state)
+
+    return jax.tree.map(begun, carry, begin)
 
 
 class MDNRNN(nnx.Module):
-    """M: a cell on [z, encoded action], and one dense layer for the mixture and the optional heads.
+    """M: a cell on [z, encoded action], and one dense layer for the next latent and the optional heads.
 
     Args:
       config: settings of M.
-      latent: Z.
+      latent: the kind of V's latents.
       action: A, the size of the encoded action.
       rngs: for the initial weights.
     """
 
-    def __init__(self, config: MemoryConfig, latent: int, action: int, rngs: nnx.Rngs):
+    def __init__(self, config: MemoryConfig, latent: LatentKind, action: int, rngs: nnx.Rngs):
         self.config = config
         self.latent = latent
         self.action = action
-        self.cell = CELLS[config.cell](latent + action, config.hidden, config.fast_kernels, rngs)
-        outputs = 3 * latent * config.mixtures + config.reward_head + config.done_head
-        self.kernel = nnx.Param(_glorot(rngs, config.hidden, outputs))
+        self.cell = CELLS[config.cell](latent.size + action, config.hidden, config.fast_kernels, rngs)
+        mixture = MixtureHead(latent.size, config.mixtures)
+        self.head: Head = CategoricalHead(*latent.classes) if latent.classes else mixture
+        outputs = self.head.outputs + config.reward_head + config.done_head
+        self.kernel = nnx.Param(_glorot(rngs, self.cell.hidden, outputs))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def init_carry(self, n: int) -> Carry:
-        """The state at the start of n episodes: zeros."""
+        """The state at the start of n episodes."""
         return self.cell.init_carry(n)
+
+    def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
+        """What the controller may see of a state: h, and c where the cell has one."""
+        return self.cell.visible(carry)
+
+    def output(self, carry: Carry) -> Float[Array, "B H"]:
+        """h, from which `predict` reads what comes next."""
+        return self.cell.visible(carry)[0]
 
     def step(self, carry: Carry, z: Float[Array, "B Z"], action: Float[Array, "B A"]) -> Carry:
         """Feed one frame and its action."""
@@ -190,7 +222,7 @@ class MDNRNN(nnx.Module):
     def unroll(
         self, carry: Carry, z: Float[Array, "T B Z"], action: Float[Array, "T B A"], first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
-        """Feed a sequence, from zero where first.
+        """Feed a sequence, from the start of an episode where first.
 
         Returns:
           the last state, and h after every step.
@@ -205,10 +237,10 @@ class MDNRNN(nnx.Module):
         """What the dense layer (kernel, bias) makes of h."""
         kernel, bias = head
         raw = h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
-        size = 3 * self.latent * self.config.mixtures
+        size = self.head.outputs
         heads = iter(range(size, raw.shape[-1]))
         return Prediction(
-            mixture=mdn.split(raw[..., :size], self.latent, self.config.mixtures),
+            latent=self.head.read(raw[..., :size]),
             reward=raw[..., next(heads)] if self.config.reward_head else None,
             done_logit=raw[..., next(heads)] if self.config.done_head else None,
         )
@@ -216,13 +248,13 @@ class MDNRNN(nnx.Module):
     def loss(
         self, batch: Sequences, carry: Carry, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Carry]]:
-        """Nll / Z + reward + done, each a mean over the real steps of the batch.
+        """Nll / Z (or classes) + reward + done, each a mean over the real steps of the batch.
 
         The paper's code averages the negative log likelihood over time, batch *and latent dimensions*; the gradient
         clipping and `done_weight` are meant for that scale, so the loss keeps it. The metric is the sum over Z.
 
         Args:
-          batch: windows; z is drawn from (mean, exp(log_var / 2)) here, afresh in every call.
+          batch: windows; z is drawn from their latents here, afresh in every call.
           carry: state before the windows.
           key: for that draw.
 
@@ -230,11 +262,12 @@ class MDNRNN(nnx.Module):
           the loss, and (metrics, state after the windows). Metrics: loss; nll in nats per step, summed over Z;
           reward (squared error) and done (cross-entropy, ending steps weighted by `done_weight`) with those heads.
         """
-        noise = jax.random.normal(key, batch.mean.shape, batch.mean.dtype)
-        z = batch.mean + jnp.exp(0.5 * batch.log_var) * noise
+        z, target = batch.latent.sample(key), batch.latent.target(key)
         real = batch.mask > 0
         # Cleaned rather than only weighted by 0 afterwards: 0 * NaN is NaN.
-        inputs, target, action = (jnp.where(real[..., None], x, 0.0) for x in (z[:-1], z[1:], batch.action))
+        inputs, target, action = (
+            jnp.where(real[..., None], x, jnp.zeros((), x.dtype)) for x in (z[:-1], target[1:], batch.action)
+        )
         reward, done = (jnp.where(real, x, 0.0) for x in (batch.reward, batch.done))
         carry, h = self.unroll(carry, inputs, action, batch.first)
         weight = real.astype(h.dtype)
@@ -250,13 +283,13 @@ class MDNRNN(nnx.Module):
         def chunk(head: tuple[Array, Array], h: Array, constants: Any) -> tuple[Array, dict[str, Array]]:
             target, reward, done, weight = constants
             prediction = self._read(head, h)
-            terms = {"nll": -(mdn.log_prob(prediction.mixture, target) * weight).sum()}
+            terms = {"nll": -(prediction.latent.log_prob(target) * weight).sum()}
             if prediction.reward is not None:
                 terms["reward"] = (jnp.square(prediction.reward - reward) * weight).sum()
             if prediction.done_logit is not None:
                 entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, done)
                 terms["done"] = (entropy * (1.0 + done * (self.config.done_weight - 1.0)) * weight).sum()
-            loss = terms["nll"] / self.latent + terms.get("reward", 0.0) + terms.get("done", 0.0)
+            loss = terms["nll"] / self.head.predicted + terms.get("reward", 0.0) + terms.get("done", 0.0)
             return loss, terms
 
         time, batch = weight.shape

@@ -48,12 +48,12 @@ def record_game(pool: Pool, seed: int, world: World, controller: jax.Array, path
 
 
 def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:
-    """uint8 [N, 64, 64, 3] encoded to the posterior's mean and decoded again."""
+    """uint8 [N, 64, 64, 3] encoded to the latent's mode and decoded again."""
 
     @jax.jit
     def look(params: object, frames: jax.Array) -> jax.Array:
         vae = nnx.merge(world.agent.vae, params)
-        return jnp.round(vae.decode(vae.encode(to_float(frames)).mean) * 255).astype(jnp.uint8)
+        return jnp.round(vae.decode(vae.encode(to_float(frames)).mode()) * 255).astype(jnp.uint8)
 
     padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
     pieces = [

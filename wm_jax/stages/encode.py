@@ -1,4 +1,4 @@
-"""encode: what V sees in every frame of the replays, (mean, log variance), shard by shard.
+"""encode: the latents of every frame of the replays, shard by shard.
 
 Several processes (`hosts.py`) encode different shards at the same time, each on its own devices.
 """
@@ -13,15 +13,16 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from wm_jax import hosts
-from wm_jax.artefacts import Trained, load_vae, open_replays
+from wm_jax.artefacts import Trained, latent_like, load_vae, open_replays
 from wm_jax.config import Config
 from wm_jax.data.episodes import Shard
-from wm_jax.data.latents import Entry, LatentStore
+from wm_jax.data.latents import Entry, Kind, LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import AXIS, everywhere, open_local_mesh, place
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, say
 from wm_jax.models.frames import to_float
+from wm_jax.models.latents import named
 from wm_jax.run import Run
 
 
@@ -30,11 +31,11 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage = run.stage("latents")
     vae, store = load_vae(run, config), open_replays(run, config)
     parents = {"vae": vae.digest, "replays": store.id}
-    latent = vae.about["settings"]["latent"]
+    kinds = {name: Kind(str(each.dtype), each.shape[1:]) for name, each in named(latent_like(vae)).items()}
     mesh = open_local_mesh(config.devices)
     with stage.lock():
         stage.claim({}, parents, config.model_dump())
-        latents = hosts.in_turn(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, latent))
+        latents = hosts.in_turn(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds))
         todo = hosts.led(latents.missing)(store)
         if not todo:
             say("latents: every frame is encoded already")
@@ -60,8 +61,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         return summary
 
 
-Encoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""uint8 [F, 64, 64, 3] to (mean, log variance), float32 [F, Z] each."""
+Encoder = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""uint8 [F, 64, 64, 3] to the arrays that their latents consist of, [F, ...] each."""
 
 
 def _encode_shards(
@@ -74,32 +75,33 @@ def _encode_shards(
         for block in blocks:
             pieces.append(encode(block))
             progress.advance(len(block))
-        yield latents.write_file(shard, *map(np.concatenate, zip(*pieces, strict=True)))
+        yield latents.write_file(shard, _joined(pieces))
+
+
+def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of the same names, end to end."""
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
     """Encodes in batches of one size (rounded up to share it out), split between the devices of the mesh."""
     params, batch = place(vae.params, everywhere(mesh)), -(-batch // mesh.size) * mesh.size
 
-    def encode(params: Any, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        posterior = nnx.merge(vae.graphdef, params).encode(to_float(frames))
-        return posterior.mean, posterior.log_var
+    def encode(params: Any, frames: jax.Array) -> dict[str, jax.Array]:
+        return named(nnx.merge(vae.graphdef, params).encode(to_float(frames)))
 
     # Each device runs the whole program on its rows, which have nothing to do with each other.
     rows, whole = PartitionSpec(AXIS), PartitionSpec()
-    on_devices = jax.jit(
-        jax.shard_map(encode, mesh=mesh, in_specs=(whole, rows), out_specs=(rows, rows), check_vma=False)
-    )
+    on_devices = jax.jit(jax.shard_map(encode, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False))
 
-    def encode_all(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        means, log_vars = [], []
+    def encode_all(frames: np.ndarray) -> dict[str, np.ndarray]:
+        pieces = []
         for start in range(0, len(frames), batch):
             piece = frames[start : start + batch]
             room = np.zeros((batch, *frames.shape[1:]), np.uint8)
             room[: len(piece)] = piece
-            mean, log_var = on_devices(params, room)
-            means.append(np.asarray(mean)[: len(piece)])
-            log_vars.append(np.asarray(log_var)[: len(piece)])
-        return np.concatenate(means), np.concatenate(log_vars)
+            encoded = on_devices(params, room)
+            pieces.append({name: np.asarray(array)[: len(piece)] for name, array in encoded.items()})
+        return _joined(pieces)
 
     return encode_all

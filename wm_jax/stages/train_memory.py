@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.artefacts import init_memory, load_vae, misfit, missing, open_replays
+from wm_jax.artefacts import init_memory, latent_like, load_vae, misfit, missing, open_replays
 from wm_jax.config import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches
@@ -19,6 +19,7 @@ from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import say
+from wm_jax.models.latents import from_named
 from wm_jax.models.memory import gradient_of
 from wm_jax.run import Run
 from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
@@ -34,14 +35,14 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
     latents = _latents(run, store, vae.digest)
     mesh = open_mesh(config.devices, settings.batch, "--memory.batch")
-    latent = vae.about["settings"]["latent"]
-    graphdef, params = init_memory(without_kernels(settings, mesh), latent, game.actions.size, config.seed)
+    kind, like = vae.model().latent_kind, latent_like(vae)
+    graphdef, params = init_memory(without_kernels(settings, mesh), kind, game.actions.size, config.seed)
     parents = {"vae": vae.digest, "replays": store.digest}
     carried = settings.carry_state
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip)
-        seen, unseen = (flat(latents, store, game, split) for split in SPLITS)
+        seen, unseen = (flat(latents, like, store, game, split) for split in SPLITS)
         train, test = _batches(config, seen, unseen, seed)
         return Task.single(gradient_of(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
@@ -63,7 +64,7 @@ def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) 
     """Those to train on, and those of the report, from latents on the device if all of them fit there."""
     settings = config.memory
     windows = (settings.sequence, settings.batch, seed)
-    size = sum(array.nbytes for part in (seen, unseen) for array in part)
+    size = sum(array.nbytes for array in jax.tree.leaves((seen, unseen)))
     if size <= config.data.device_budget_gb * 1e9:
         return SequenceBatches(seen, *windows, settings.carry_state), SequenceBatches(unseen, *windows, carried=False)
     say(f"memory: {size / 1e9:.1f} GB of latents streamed, above --data.device_budget_gb")
@@ -73,12 +74,17 @@ def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) 
     )
 
 
-def flat(latents: LatentStore, store: ReplayStore, game: Game, split: Split) -> FlatLatents:
-    """The latents of a split as arrays for training, actions as M sees them."""
+def flat(latents: LatentStore, like: Any, store: ReplayStore, game: Game, split: Split) -> FlatLatents:
+    """The latents of a split as arrays for training, actions as M sees them.
+
+    Args:
+      like: a latent of the same kind.
+    """
     parts = latents.flat(store, split)
     action = game.actions.encode(jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
     done = parts.done.astype(np.float32)
-    return FlatLatents(parts.mean, parts.log_var, jax.device_get(action), parts.reward, done, parts.offsets)
+    latent = from_named(like, parts.arrays)
+    return FlatLatents(latent, jax.device_get(action), parts.reward, done, parts.offsets)
 
 
 def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:

@@ -136,9 +136,9 @@ class Look:
         @jax.jit
         def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
             vae = nnx.merge(graphdef, params)
-            posterior = vae.encode(to_float(frames))
-            decoded = jnp.round(vae.decode(posterior.mean) * 255).astype(jnp.uint8)
-            return vae.loss(Batch(frames), Update(key, training=False))[1], posterior.mean, decoded
+            z = vae.encode(to_float(frames)).mode()
+            decoded = jnp.round(vae.decode(z) * 255).astype(jnp.uint8)
+            return vae.loss(Batch(frames), Update(key, training=False))[1], z, decoded
 
         self._look = look
 
@@ -146,10 +146,10 @@ class Look:
         """Figures of the weights after `step` updates."""
         figures: dict[str, float] = {}
         for split, frames in self._frames.items():
-            metrics, mean, decoded = self._look(params, frames, jax.random.key(0))
+            metrics, z, decoded = self._look(params, frames, jax.random.key(0))
             figures |= {f"{split}_{name}": float(metrics[name]) for name in ("reconstruction", "kl")}
             if split == "test":
-                figures["active_units"] = int(jnp.sum(jnp.var(mean, axis=0) > ACTIVE_VARIANCE))
+                figures["active_units"] = int(jnp.sum(jnp.var(z, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
         moving = vision.Moving.together([self._motion(params, frames) for frames in self._stretches])
         return figures | {"test_moving_explained": moving.explained}

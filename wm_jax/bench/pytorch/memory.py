@@ -16,7 +16,7 @@ def training(ours: MDNRNN, latents: FlatLatents, steps: int, batch: int, learnin
     """
     model = TorchMemory(ours)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=tuned)
-    parts = (tensor(part) for part in (latents.mean, latents.log_var, latents.action))
+    parts = (tensor(part) for part in (*latents.latent, latents.action))
     mean, log_var, action = (part.unflatten(0, (-1, steps + 1)) for part in parts)
     order = torch.Generator(DEVICE).manual_seed(0)
     loss_of = torch.compile(model.loss) if tuned else model.loss

@@ -95,8 +95,8 @@ class TorchMemory(nn.Module):
     def __init__(self, ours: MDNRNN):
         super().__init__()
         assert isinstance(ours.cell, LSTM)
-        self.latent, self.mixtures = ours.latent, ours.config.mixtures
-        self.lstm = nn.LSTM(ours.latent + ours.action, ours.config.hidden)
+        self.latent, self.mixtures = ours.latent.size, ours.config.mixtures
+        self.lstm = nn.LSTM(ours.latent.size + ours.action, ours.config.hidden)
         # Both order the gates as input, forget, candidate, output; torch has two biases that are added.
         with torch.no_grad():
             self.lstm.weight_ih_l0.copy_(tensor(_array(ours.cell.wx).T))
@@ -125,7 +125,7 @@ class TorchMemory(nn.Module):
 
 def sequences_of(batch: Sequences, noise: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of `TorchMemory.loss`: z drawn from one of our batches with the given noise [T + 1, B, Z]."""
-    z = np.asarray(batch.mean) + np.exp(0.5 * np.asarray(batch.log_var)) * noise
+    z = np.asarray(batch.latent.mean) + np.exp(0.5 * np.asarray(batch.latent.log_var)) * noise
     return tensor(z), tensor(np.asarray(batch.action)), tensor(np.asarray(batch.mask))
 
 

@@ -9,11 +9,11 @@ from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
-from wm_jax.models.vae.losses import Posterior, background
+from wm_jax.models.vae.losses import background
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
 
-__all__ = ["Batch", "Objective", "Posterior", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
+__all__ = ["Batch", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
 
 VARIANTS = {"vanilla": Vanilla}

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, Key, UInt8
 
 from wm_jax.config import VaeConfig
-from wm_jax.models.vae.losses import Posterior
+from wm_jax.models.latents import Latent, LatentKind
 
 
 class Batch(NamedTuple):
@@ -63,7 +63,12 @@ class Vae(nnx.Module):
     config: VaeConfig
     objectives: ClassVar[tuple[Objective, ...]] = (THE_LOSS,)
 
-    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Posterior:
+    @property
+    def latent_kind(self) -> LatentKind:
+        """What M and C must know of what `encode` returns."""
+        return LatentKind(self.config.latent)
+
+    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Latent:
         """What frames in [0, 1] say about z."""
         raise NotImplementedError
 

@@ -1,12 +1,11 @@
 """Terms that the losses of several auto-encoders share. Every term is a sum over pixels or latents, per sample."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
+from wm_jax.models.latents import Gaussian
 from wm_jax.vision import MOVED
 
 PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
@@ -14,19 +13,6 @@ PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
 
 SOFT = 0.02
 """Below a squared difference of about this, pixels count by their difference again: much of it is noise."""
-
-
-class Posterior(NamedTuple):
-    """A diagonal Gaussian over z."""
-
-    mean: Float[Array, "B Z"]
-    log_var: Float[Array, "B Z"]
-
-
-def draw(posterior: Posterior, key: Key[Array, ""]) -> Float[Array, "B Z"]:
-    """Sample z, reparameterised (Kingma & Welling 2014)."""
-    noise = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
-    return posterior.mean + noise * jnp.exp(posterior.log_var / 2)
 
 
 def squared_error(
@@ -60,7 +46,7 @@ def moving_weights(
     return jnp.where(difference > MOVED, 1 + weight / (jnp.square(difference) + SOFT), 1.0)
 
 
-def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B"]:
+def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
     """KL(posterior || N(0, 1)) in nats, summed over latents."""
     mean, log_var = posterior
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)

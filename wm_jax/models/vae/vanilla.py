@@ -7,10 +7,9 @@ from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
 from wm_jax.models.frames import to_float
+from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.losses import (
-    Posterior,
-    draw,
     kl_to_standard_normal,
     moving_weights,
     squared_error,
@@ -29,10 +28,10 @@ class Vanilla(Vae):
         self.log_var = Dense(self.encoder.features, config.latent, rngs)
         self.decoder = Decoder(config.latent, config, rngs)
 
-    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Posterior:
+    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Gaussian:
         """What frames in [0, 1] say about z."""
         features = self.encoder(frames)
-        return Posterior(self.mean(features), self.log_var(features))
+        return Gaussian(self.mean(features), self.log_var(features))
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
         """Frames in [0, 1]."""
@@ -53,7 +52,7 @@ class Vanilla(Vae):
         noised = update.training and self.config.noise_patches
         seen = with_noise_patches(target, patch_key) if noised else target
         posterior = self.encode(seen)
-        decoded = self.decode(draw(posterior, z_key))
+        decoded = self.decode(posterior.sample(z_key))
         reconstruction = error = jnp.mean(squared_error(decoded, target))
         if batch.still is not None:
             weights = moving_weights(target, to_float(batch.still), self.config.moving_weight)

@@ -1,0 +1,97 @@
+"""What V makes of frames: named arrays, and the vectors that M and C see of them.
+
+Every kind is a pytree of arrays [*lead, ...], with any axes in front, so that a store can write it and windows can be
+cut out of it. An auto-encoder has one of those here, or one of its own.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, Key
+
+Either = Array | np.ndarray
+"""On the device, or on the host."""
+
+
+@runtime_checkable
+class Latent(Protocol):
+    """What one kind of latent offers."""
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """The likeliest z: what there is to see, without noise."""
+        ...
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """A z, drawn."""
+        ...
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"] | Int32[Array, "*lead G"]:
+        """What M is to predict of the z that `sample` draws with this key: z itself, or the classes it consists of."""
+        ...
+
+
+class LatentKind(NamedTuple):
+    """What M and C must know of the latents of an auto-encoder.
+
+    size: Z.
+    classes: (G, C) where they consist of G classes out of C each; None where they are numbers.
+    """
+
+    size: int
+    classes: tuple[int, int] | None = None
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian over z."""
+
+    mean: Float[Either, "*lead Z"]
+    log_var: Float[Either, "*lead Z"]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.asarray(self.mean)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`; reparameterised (Kingma & Welling 2014, 2.4)."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return jnp.asarray(self.mean) + noise * jnp.exp(self.log_var / 2)
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return self.sample(key)
+
+
+class Codes(NamedTuple):
+    """Entries of a codebook, as of a VQ-VAE (van den Oord et al. 2017): z is their vectors, one after the other."""
+
+    indices: Int32[Either, "*lead G"]
+    vectors: Float[Either, "*lead Z"]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.asarray(self.vectors)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`: nothing is drawn."""
+        return jnp.asarray(self.vectors)
+
+    def target(self, key: Key[Array, ""]) -> Int32[Array, "*lead G"]:
+        """See `Latent`."""
+        return jnp.asarray(self.indices)
+
+
+def named(latent: Any) -> dict[str, Any]:
+    """The arrays of a latent by their names, such as `mean`, or `top.mean` of one that consists of others."""
+    leaves = jax.tree_util.tree_flatten_with_path(latent)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def from_named(like: Any, arrays: dict[str, Any]) -> Any:
+    """The latent that `named` took apart.
+
+    Args:
+      like: one of the same kind.
+    """
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in named(like)])
