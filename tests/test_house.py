@@ -16,7 +16,7 @@ PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
     "errors spaces process streams chain vision",  # floor 0, in seven steps
-    "config arguments files kernels statistics",
+    "config arguments files kernels statistics own",
     "hosts",
     "metrics devices",
     "checkpoints interrupt",

@@ -211,7 +211,7 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
             extra["nargs"] = "+"
         elif bool in (field.annotation, *get_args(field.annotation)):
             extra |= {"nargs": "?", "const": "true"}
-        known = choices(field.annotation)
+        known = choices(field)
         one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
         text = f"{field.description}{one_of} [{shown(value)}]".replace("%", "%%")
         group.add_argument(

@@ -8,12 +8,14 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +25,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 
 from wm_jax.errors import UsageError
 
@@ -50,6 +53,25 @@ Strategy = Literal[
 # fmt: on
 
 
+@dataclass(frozen=True)
+class Known:
+    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS."""
+
+    names: tuple[str, ...]
+
+    def check(self, value: str) -> str:
+        """The name, if it can be one."""
+        if value in self.names or re.fullmatch(r"[\w.]+:\w+", value):
+            return value
+        ours = " or ".join(self.names)
+        raise ValueError(f"input should be {ours}, or MODULE:CLASS of your own")
+
+
+def _known(*names: str) -> Any:
+    known = Known(names)
+    return Annotated[str, AfterValidator(known.check), known]
+
+
 def _arguments(value: Any) -> Any:
     """Nothing is a mapping too; words that are none have not got through `arguments_of`."""
     if value is None:
@@ -72,6 +94,10 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("true and false (or yes, no, on, off) are no value for this")
         return value
+
+    def __hash__(self) -> int:
+        """Of equal settings it is equal; mappings among them have none of their own."""
+        return hash(self.model_dump_json())
 
     def fixed(self) -> dict[str, Any]:
         """The settings that must stay the same while what they made is gone on with."""
@@ -181,7 +207,12 @@ class DataConfig(Section):
 class VaeConfig(Section):
     """V, the variational auto-encoder."""
 
-    variant: Literal["vanilla"] = Field(default="vanilla", description="which auto-encoder")
+    variant: _known("vanilla") = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
+    )
+    options: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
+        default={}, description="arguments of an auto-encoder of your own, NAME=VALUE"
+    )
     latent: Size = Field(default=32, description="size of z")
     width: Annotated[float, Field(gt=0, le=64)] = Field(
         default=1.0, description="multiplies every channel count of the paper's network"
@@ -230,7 +261,12 @@ class EncodeConfig(Section):
 class MemoryConfig(Section):
     """M, the mixture-density recurrent network."""
 
-    cell: Literal["lstm", "gru"] = Field(default="lstm", description="recurrent cell")
+    cell: _known("lstm", "gru") = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default="lstm", description="recurrent cell; one of your own: MODULE:CLASS (docs/architecture.md)"
+    )
+    options: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
+        default={}, description="arguments of a cell of your own, NAME=VALUE"
+    )
     hidden: Size = Field(default=256, description="size of h")
     mixtures: Size = Field(default=5, description="Gaussians per latent dimension")
     reward_head: bool = Field(default=False, description="also predict the reward")
@@ -470,7 +506,7 @@ def _first_complaint(error: ValidationError) -> str:
     if complaint["type"] in ("int_parsing", "float_parsing") and re.fullmatch(r"[0-9]+,[0-9]+", str(given)):
         message += "; fractions have a point, thousands nothing"
     section = Config.model_fields[path[0]].annotation
-    known = choices(section.model_fields[path[1]].annotation) if len(path) == 2 and is_section(section) else ()
+    known = choices(section.model_fields[path[1]]) if len(path) == 2 and is_section(section) else ()
     return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
 
 
@@ -479,9 +515,11 @@ def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
-def choices(annotation: Any) -> tuple[str, ...]:
-    """The values of an enumerated setting, given its type; of any other, none."""
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The values of an enumerated setting (ours, where it may also be one of the user's own); of any other, none."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return next((mark.names for mark in field.metadata if isinstance(mark, Known)), ())
 
 
 def takes_several(annotation: Any) -> bool:

@@ -5,7 +5,7 @@ with the optional heads the reward of step t and whether the episode ends there.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from wm_jax.config import MemoryConfig
+from wm_jax.errors import UserError
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
 from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.variables import value_and_grad
+from wm_jax.own import make_own
 
 Carry = Any
 """The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
@@ -61,6 +63,7 @@ class Prediction(NamedTuple):
     done_logit: Float[Array, "*lead"] | None
 
 
+@runtime_checkable
 class Cell(Protocol):
     """The replaceable part of M.
 
@@ -169,6 +172,22 @@ CELLS: dict[str, Callable[[int, int, bool, nnx.Rngs], Any]] = {"lstm": LSTM, "gr
 """The value of `memory.cell` -> cell from (inputs, hidden, fast, rngs), an NNX module that is a `Cell`."""
 
 
+def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
+    """The `Cell` of `config.cell`, an NNX module with fresh weights.
+
+    Raises:
+      UserError: it is one of the user's own, and none.
+    """
+    given = inputs, config.hidden, config.fast_kernels, rngs
+    if config.cell in CELLS:
+        return CELLS[config.cell](*given)
+    option = f"--memory.cell {config.cell}"
+    cell = make_own(config.cell, option, *given, **config.options)
+    if not isinstance(cell, Cell) or not isinstance(cell, nnx.Module):
+        raise UserError(f"{option}: it makes {type(cell).__name__}, no NNX module that is a wm_jax.models.memory.Cell")
+    return cell
+
+
 def restart(carry: Carry, fresh: Bool[Array, "B"], begin: Carry) -> Carry:
     """Begin anew in the rows where fresh is true, whatever axes come after them.
 
@@ -196,7 +215,7 @@ class MDNRNN(nnx.Module):
         self.config = config
         self.latent = latent
         self.action = action
-        self.cell = CELLS[config.cell](latent.size + action, config.hidden, config.fast_kernels, rngs)
+        self.cell = make_cell(config, latent.size + action, rngs)
         mixture = MixtureHead(latent.size, config.mixtures)
         self.head: Head = CategoricalHead(*latent.classes) if latent.classes else mixture
         outputs = self.head.outputs + config.reward_head + config.done_head

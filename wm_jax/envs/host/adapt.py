@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.envs.host.conversions import Pictures, Undeclared, Unplayable, drawn, moves, pictures
-from wm_jax.envs.importable import make_importable
+from wm_jax.own import make_importable
 from wm_jax.spaces import ActionSpace
 
 TAKEN = {

@@ -8,10 +8,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config import VaeConfig
+from wm_jax.errors import UserError
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.losses import background
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
+from wm_jax.own import make_own
 
 __all__ = ["Batch", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
@@ -20,8 +22,20 @@ VARIANTS = {"vanilla": Vanilla}
 
 
 def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
-    """The auto-encoder of `config.variant`, an NNX module with fresh weights."""
-    return VARIANTS[config.variant](config, rngs)
+    """The auto-encoder of `config.variant`, an NNX module with fresh weights.
+
+    Raises:
+      UserError: it is one of the user's own, and none.
+    """
+    if config.variant in VARIANTS:
+        return VARIANTS[config.variant](config, rngs)
+    option = f"--vae.variant {config.variant}"
+    vae = make_own(config.variant, option, config, rngs, **config.options)
+    if not isinstance(vae, Vae):
+        raise UserError(
+            f"{option}: it makes {type(vae).__name__}, no wm_jax.models.vae.Vae; let the class inherit from it"
+        )
+    return vae
 
 
 def loss_and_grad(
