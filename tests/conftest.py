@@ -6,6 +6,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,19 @@ install_import_hook(
 
 TRIMMED_ABOVE_GB = 1.0
 """Of a test process. Freed memory stays with it (`process.keep_freed_memory`), which is fast, and in a process that
-runs hundreds of tests becomes gigabytes in which nothing lies: what is in use is some 0.5 GB."""
+runs hundreds of tests becomes gigabytes in which nothing lies."""
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Give freed memory back once there is much of it."""
-    if _resident_gb() > TRIMMED_ABOVE_GB:
-        process.give_back_memory()
+    """Give freed memory back once there is much of it, and after a file's last test what was compiled for it, too."""
+    if _resident_gb() < TRIMMED_ABOVE_GB:
+        return
+    if nextitem is None or nextitem.path != item.path:
+        import jax  # late: `process.prepare` comes first
+
+        jax.clear_caches()
+        gc.collect()
+    process.give_back_memory()
 
 
 def _resident_gb() -> float:

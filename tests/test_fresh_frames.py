@@ -65,12 +65,12 @@ def test_they_begin_anywhere_if_asked_to():
 
 
 def test_the_first_frame_is_kept_and_then_every_second():
-    game, plans = CarRacingGame(), jnp.full((2, 6, 3), 0.5)
-    params = game.params_for(range(2))
-    kept = np.asarray(fresh_frames._play(game, params, plans)).reshape(3, 2, 64, 64, 3)
-    frames, states = start_all(game, params, jnp.arange(2, dtype=jnp.int32))
+    game, plans = CarRacingGame(endless=True), jnp.full((4, 20, 3), 0.5)  # as in `source`: one program for both
+    params, step = game.params_for(range(4)), jax.jit(step_all, static_argnums=0)
+    kept = np.asarray(fresh_frames._play(game, params, plans)).reshape(10, 4, 64, 64, 3)[:3]
+    frames, states = start_all(game, params, jnp.arange(4, dtype=jnp.int32))
     expected = [frames]
-    for step in range(4):
-        frames, states, _, _ = step_all(game, params, states, plans[:, step])
-        expected += [frames] if step % 2 else []
+    for i in range(4):
+        frames, states, _, _ = step(game, params, states, plans[:, i])
+        expected += [frames] if i % 2 else []
     np.testing.assert_allclose(kept.astype(int), np.asarray(expected, int), atol=1)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
 
 FLOORS = (
-    "errors spaces process streams chain vision",  # floor 0, in seven steps
+    "errors spaces sizes process streams chain vision",  # floor 0, in seven steps
     "config arguments files kernels statistics own",
     "hosts",
     "metrics devices",
@@ -58,6 +59,7 @@ NO_JAX = (
 INDIRECT = {"box2d", "pygame-ce", "pyqt5-qt5", "six"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name under wm_jax -> file."""
     found = {}

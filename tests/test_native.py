@@ -129,10 +129,11 @@ def test_without_a_compiler_models_use_plain_operations(tmp_path: Path):
 import jax
 from flax import nnx
 from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 vae = make_vae(VaeConfig(width=0.125), nnx.Rngs(0))
-memory = MDNRNN(MemoryConfig(hidden=8), 4, 2, nnx.Rngs(0))
+memory = MDNRNN(MemoryConfig(hidden=8), LatentKind(4), 2, nnx.Rngs(0))
 print(vae.encoder.fast, memory.cell.formulation, vae.encode(jax.numpy.zeros((1, 64, 64, 3))).mean.shape)
 """,
         PATH="",
@@ -157,13 +158,19 @@ assert native.available()
 frames = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), np.uint8)
 noise = np.random.default_rng(1).normal(size=(10, 5, 4)).astype(np.float32)
 flags = np.ones((9, 5), np.float32)
-batch = memory.Sequences(latents.Gaussian(noise, noise), noise[1:, :, :2], flags, flags, flags > 2, flags)
+batch = jax.tree.map(jax.numpy.asarray, memory.Sequences(
+    latents.Gaussian(noise, noise), noise[1:, :, :2], flags, flags, flags > 2, flags
+))
 for fast in (True, False):
     model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
-    metrics, gradients, _ = vae.loss_and_grad(*nnx.split(model), vae.Batch(frames), vae.Update(jax.random.key(0)))
+    graphdef, params = nnx.split(model)
+    update = vae.Update(jax.random.key(0))
+    metrics, gradients, _ = jax.jit(lambda p: vae.loss_and_grad(graphdef, p, vae.Batch(frames), update))(params)
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
     model = memory.MDNRNN(MemoryConfig(hidden=24, fast_kernels=fast), latents.LatentKind(4), 2, nnx.Rngs(0))
-    metrics, _, gradients, _ = memory.loss_and_grad(*nnx.split(model), batch, model.init_carry(5), jax.random.key(0))
+    graphdef, params = nnx.split(model)
+    given = batch, model.init_carry(5), jax.random.key(0)
+    metrics, _, gradients, _ = jax.jit(lambda p: memory.loss_and_grad(graphdef, p, *given))(params)
     print(float(metrics["loss"]), *(float(jax.numpy.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradients)))
 """,
         PATH=os.environ["PATH"],

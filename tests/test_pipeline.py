@@ -662,3 +662,33 @@ def test_the_first_generations_may_play_short_episodes(tmp_path: Path, capsys: p
     assert first <= 4 * 7 < second
     assert cli.main([*words, "--controller.short_generations", "2"]) == 1
     assert "was made with --controller.short_generations 1" in capsys.readouterr().err
+
+
+def test_models_of_other_names_stand_beside_each_other_on_the_same_replays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--preset", "smoke", "--game", "jax:grid_game:Grid", "--run", str(tmp_path / "run")]
+    run(["train_vae", *words], capsys)
+    smaller = [*words, "--name", "smaller"]
+    run(["train_vae", *smaller, "--vae.latent", "4"], capsys)
+    _, said = run(["train_memory", *smaller], capsys)
+    assert "collect" not in said and "== encode: train_memory needs it" in said
+    named = tmp_path / "run" / "named" / "smaller"
+    assert {path.name for path in named.iterdir() if not path.name.startswith(".")} == {
+        "base.json", "vae", "latents", "memory"
+    }  # fmt: skip
+    first, second = (json.loads((folder / "vae" / "stage.json").read_text()) for folder in (tmp_path / "run", named))
+    assert first["parents"] == second["parents"] and second["settings"]["vae.latent"] == 4
+    # Another folder altogether, that takes V too.
+    other = ["--preset", "smoke", "--game", "jax:grid_game:Grid", "--run", str(tmp_path / "other")]
+    _, said = run(["train_memory", *other, "--base", str(tmp_path / "run")], capsys)
+    assert "train_vae" not in said and (tmp_path / "other" / "latents").is_dir()
+    assert not (tmp_path / "run" / "latents").exists() and not (tmp_path / "other" / "vae").exists()
+    # What it trained on is compared by its content.
+    assert cli.main(["train_vae", *words, "--fresh", "--vae.latent", "6"]) == 0
+    assert cli.main(["train_controller", *other]) == 1
+    assert "was made with vae" in capsys.readouterr().err
+    assert cli.main(["train_vae", *words, "--name", "../x"]) == 2
+    assert "--name ../x: give a word of letters" in capsys.readouterr().err
+    assert cli.main(["train_vae", *words, "--name", "x", "--base", str(tmp_path / "other")]) == 2
+    assert "--name: with it, the run itself is the base" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_fresh_moves_aside_what_it_makes_anew_and_loses_nothing(tmp_path: Path) 
             stage.claim({"beta": 1.0}, {}, {})
             (stage.path / "precious").write_text(f"weights of {stage.name}")
             stage.write_summary({"steps": 3})
-    run, other = (Run.making(tmp_path, ["controller", "vae", "memory"]) for _ in range(2))
+    run, other = (Run.open(tmp_path, anew=["controller", "vae", "memory"]) for _ in range(2))
     assert run.anew == ["vae", "memory"], "of the controller, nothing is there"
     # What is to start anew counts as not there, whatever made it, and stays where it is until it is claimed.
     vae, memory = run.stage("vae"), run.stage("memory")
@@ -78,7 +78,7 @@ def test_a_stage_that_made_nothing_may_be_begun_with_other_settings(tmp_path: Pa
 
 def test_fresh_twice_in_one_second_keeps_both(tmp_path: Path) -> None:
     for _ in range(3):
-        stage = Run.making(tmp_path, ["vae"]).stage("vae")
+        stage = Run.open(tmp_path, anew=["vae"]).stage("vae")
         with stage.lock():
             stage.claim({}, {}, {})
     assert len(list((tmp_path / "discarded").iterdir())) == 2
@@ -346,3 +346,48 @@ def test_what_is_not_finite_is_null_in_every_file(tmp_path: Path) -> None:
     for written in tmp_path.rglob("*"):
         if written.is_file() and b"nan" in (content := written.read_bytes()):
             strict(content.decode())
+
+
+def finish(run: Run, *names: str) -> None:
+    """Make these artefacts, as far as their records go."""
+    for name in names:
+        with run.stage(name).lock():
+            run.stage(name).write_summary({"steps": 1})
+
+
+def test_what_a_run_does_not_make_is_taken_from_its_base(tmp_path: Path) -> None:
+    """But nothing that was made from other things than its own."""
+    base = Run(tmp_path / "base")
+    finish(base, "replays", "vae", "latents", "memory")
+    run = Run.open(tmp_path / "run", tmp_path / "base", makes=["vae"])
+    places = {name: run.stage(name).run.path.name for name in ("replays", "vae", "latents", "memory", "controller")}
+    assert places == {"replays": "base", "vae": "run", "latents": "run", "memory": "run", "controller": "run"}
+    finish(run, "vae")
+    again = Run.open(tmp_path / "run")
+    assert again.stage("replays").summary() == {"steps": 1} and again.stage("latents").summary() is None
+    assert again.stage("vae").path == tmp_path / "run" / "vae"
+    later = Run.open(tmp_path / "later", tmp_path / "run")
+    assert later.stage("replays").path.resolve() == tmp_path / "base" / "replays"
+    assert later.stage("vae").path.resolve() == tmp_path / "run" / "vae"
+    # Both may be moved, as long as they stay together.
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("base", "run"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    assert Run.open(tmp_path / "elsewhere" / "run").stage("replays").summary() == {"steps": 1}
+
+
+def test_bases_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--base .*nowhere: there is no such run"):
+        Run.open(tmp_path / "run", tmp_path / "nowhere")
+    finish(Run(tmp_path / "one"), "replays")
+    finish(Run.open(tmp_path / "two", tmp_path / "one", makes=["vae"]), "vae")
+    with pytest.raises(UserError, match=r"two was begun with .*one; leave it out"):
+        finish(Run(tmp_path / "three"), "replays")
+        Run.open(tmp_path / "two", tmp_path / "three")
+    with pytest.raises(UserError, match=r"is built on .*one itself"):
+        Run.open(tmp_path / "one", tmp_path / "two")
+    with pytest.raises(UserError, match=r"is built on .*one itself"):
+        Run.open(tmp_path / "one", tmp_path / "one")
+    (tmp_path / "two" / "base.json").write_text("{}")
+    with pytest.raises(UserError, match=r"base.json.*checksum"):
+        Run.open(tmp_path / "two")

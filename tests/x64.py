@@ -65,7 +65,7 @@ def car() -> Any:
         frames = pool.reset(SEEDS)
         steps = [pool.step(np.tile(np.array([0.3, 1, 0], np.float32), (2, 1)))[1:] for _ in range(STEPS)]
         engine: Any = pool._engine  # pyright: ignore[reportAttributeAccessIssue]
-        tracks, states = engine._params.tracks, engine._states
+        tracks, states = engine._params.params.tracks, engine._states
     here = environment.view(jax.tree.map(lambda leaf: leaf[0], states.car))
     plain = jax.jit(lambda: drawing.picture(tracks, here, drawing.FRAME, fast=False))()
     endless = endless_tracks.draw_tracks(jax.random.key(0), 2)

@@ -21,8 +21,8 @@ from wm_jax.models.controller import Controller, with_gas
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-from wm_jax.models.vae.networks import SIDE
 from wm_jax.run import Run, Stage
+from wm_jax.sizes import FRAME
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def init_vae(config: VaeConfig, seed: int) -> tuple[Any, Any]:
 
 def latent_like(vae: Trained) -> Any:
     """What V makes of one frame, as shapes: arrays [1, ...] of its kind of latent."""
-    frame = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    frame = jax.ShapeDtypeStruct((1, *FRAME), jnp.float32)
     return jax.eval_shape(lambda params, frame: nnx.merge(vae.graphdef, params).encode(frame), vae.params, frame)
 
 
@@ -105,7 +105,7 @@ def load_vae(run: Run, config: Config) -> Trained:
       UserError: there is none, or it was trained on other pictures than these settings give.
     """
     about = _weights_record(run, "vae")
-    _require_same(run.path / "vae", "was trained", about["pictures"], pictures(config))
+    _require_same(run.stage("vae").path, "was trained", about["pictures"], pictures(config))
     return _load(run, "vae", about, init_vae(VaeConfig(**about["settings"]), 0))
 
 
@@ -180,7 +180,7 @@ def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, An
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
-    _require_game(run.path / "controller", "was evolved", about["config"], config)
+    _require_game(run.stage("controller").path, "was evolved", about["config"], config)
     game = find(config.game, config.env)
     _check_actions(run, "controller", about["actions"], game)
     world = load_world(run, config, game, ControllerConfig(**about["settings"]))
@@ -203,7 +203,7 @@ def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:
 def _check_actions(run: Run, stage: str, names: list[str], game: Game) -> None:
     if names != list(game.actions.names):
         raise UserError(
-            f"{run.path / stage} was made for actions {', '.join(names)}, but --env.actions gives "
+            f"{run.stage(stage).path} was made for actions {', '.join(names)}, but --env.actions gives "
             f"{', '.join(game.actions.names)}: give the same, or another --run"
         )
 
@@ -212,13 +212,14 @@ def missing(run: Run, stage: str) -> UserError:
     """The error for an artefact that is not there (yet)."""
     half = run.stage(stage).path.exists()
     state = "is unfinished" if half else "does not exist"
-    return UserError(f"{run.path / stage} {state}: run bin/{CHAIN[stage]} with this --run first")
+    return UserError(f"{run.stage(stage).path} {state}: run bin/{CHAIN[stage]} with this --run first")
 
 
 def misfit(run: Run, stage: str, parent: str, wanted: str, found: str) -> UserError:
     """The error for an artefact whose parent has changed."""
+    child, source = run.stage(stage).path, run.stage(parent).path
     return UserError(
-        f"{run.path / stage} was made with {parent} {wanted[:12]}, but {run.path / parent} is now {found[:12]}: "
+        f"{child} was made with {parent} {wanted[:12]}, but {source} is now {found[:12]}: "
         f"run bin/{CHAIN[stage]} --fresh, or use the run it belongs to"
     )
 

@@ -12,6 +12,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -159,7 +160,9 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         word = unknown[0]
-        hint = nearest(word.lstrip("-").split("=")[0], (*field_names(), "run", "json", "fresh", "debug"))
+        hint = nearest(
+            word.lstrip("-").split("=")[0], (*field_names(), "run", "name", "base", "json", "fresh", "debug")
+        )
         raise UsageError(f"{word}: no such option{hint} (see --help)")
     overrides = {section: dict(values) for section, values in forced.items()}
     for name, value in vars(options).items():
@@ -184,6 +187,13 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--game", metavar="NAME", help=Config.model_fields["game"].description)
     parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
     parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="a name of their own for the models that are made, which then stand beside the run's; what they lack, "
+        "such as replays, is taken from it",
+    )
+    parser.add_argument("--base", metavar="DIR", help="another run's folder, to take from what this run does not make")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
     parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
     if command in ACTS:
@@ -339,8 +349,17 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
             "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
             "(bin/collect), then start the later stages anew, one by one"
         )
-    anew = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
-    return Run.making(path, anew) if options.fresh else Run(path)
+    base = None if options.base is None else _folder(options.base)
+    if options.name is not None:
+        if base is not None:
+            raise UsageError("--name: with it, the run itself is the base; leave --base out, or give another --run")
+        if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
+            raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
+        base, path = path, path / "named" / options.name
+    made = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
+    # A pipeline on a base is there for what comes after the replays.
+    makes = set(made) - ({"replays"} if command == "pipeline" and base is not None else set())
+    return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
 
 
 def _folder(name: str) -> Path:

@@ -16,13 +16,13 @@ import numpy as np
 
 from wm_jax.devices import RowSharing
 from wm_jax.envs.device import episodes_of, start_all, step_all
-from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 from wm_jax.played import Played, Rules
+from wm_jax.sizes import FRAME
 
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
@@ -184,10 +184,10 @@ def _require_observations(observations: jax.Array, game: DeviceGame) -> None:
     """See that they are of a kind that an agent acts on."""
     if observations.dtype == jnp.float32 and observations.ndim == 2:
         return
-    if observations.dtype != jnp.uint8 or observations.shape[1:] != (SIZE, SIZE, 3):
+    if observations.dtype != jnp.uint8 or observations.shape[1:] != FRAME:
         raise UserError(
             f"{game.name} shows {observations.dtype} {list(observations.shape[1:])}, but agents act on frames uint8 "
-            f"{[SIZE, SIZE, 3]} or latents float32 [Z]; mend the game"
+            f"{list(FRAME)} or latents float32 [Z]; mend the game"
         )
 
 

@@ -6,6 +6,8 @@
       latents/      what V sees in the replays      (data/latents.py)
       memory/  controller/                          like vae/
       evaluation/   scores, plots, videos
+      named/NAME/   models of a name of their own, a run whose base this is
+      base.json     another run, from which this one takes what it does not make itself
       discarded/    what --fresh moved aside
 
 `stage.json` names the settings and the parents (by content) that made a stage's artefact. Going on with other
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax import __version__, hosts
-from wm_jax.chain import CHAIN
+from wm_jax.chain import CHAIN, PARENTS
 from wm_jax.checkpoints import Checkpoints
 from wm_jax.config import default_of, shown
 from wm_jax.errors import UserError
@@ -37,6 +39,8 @@ from wm_jax.metrics import Stopwatch, say
 
 BARE = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
 """What a stage's folder holds before its first checkpoint."""
+BASE = "base.json"
+"""Where a run says which one is its base, by the way there."""
 RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
 
@@ -274,15 +278,41 @@ class Run:
     old: names of the artefacts that the command makes anew (--fresh), each with what tells its old folder from the one
       that takes its place (`_identity_of`). Where the old one lies there still, it counts as not there, and
       `Stage.claim` moves it aside.
+    base: the run that it takes from what it does not make itself, such as replays.
+    makes: names of the artefacts that the command makes, which are therefore its own.
     """
 
     path: Path
     old: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    base: "Run | None" = None
+    makes: frozenset[str] = frozenset()
 
     @staticmethod
-    def making(path: Path, names: Iterable[str]) -> "Run":
-        """A run whose artefacts of these names are to be made anew, whatever of them is there now."""
-        return Run(path, {name: _identity_of(path / name) for name in names})
+    def open(path: Path, base: Path | None = None, *, makes: Iterable[str] = (), anew: Iterable[str] = ()) -> "Run":
+        """A run, with the base that it was begun with.
+
+        Args:
+          base: folder of another run.
+          makes: see `Run`.
+          anew: artefacts that are to be made anew, whatever of them is there now.
+
+        Raises:
+          UserError: the base is none, is another one than before, or is built on this run.
+        """
+        recorded = _recorded_base(path)
+        if base is not None and recorded is not None and recorded.resolve() != base.resolve():
+            raise UserError(f"--base {base}: {path} was begun with {recorded}; leave it out, or give another --run")
+        chosen, seen = base or recorded, {path.resolve()}
+        below = chosen
+        while below is not None:
+            if below.resolve() in seen:
+                raise UserError(f"--base {chosen}: that is built on {path} itself; give another run")
+            if not below.is_dir():
+                raise UserError(f"--base {below}: there is no such run; restore it, or give a run's folder")
+            seen.add(below.resolve())
+            below = _recorded_base(below)
+        old = {name: _identity_of(path / name) for name in anew}
+        return Run(path, old, None if chosen is None else Run.open(chosen), frozenset(makes))
 
     @property
     def anew(self) -> list[str]:
@@ -301,12 +331,31 @@ class Run:
             raise UserError(f"--run {self.path}: can't be created ({error.strerror}); give another folder") from None
         if not os.access(self.path, os.W_OK):
             raise UserError(f"--run {self.path}: not writable; give another folder or change its permissions")
+        if self.base is not None and hosts.leads() and not (self.path / BASE).exists():
+            where = os.path.relpath(self.base.path.resolve(), self.path.resolve())
+            write_manifest(self.path / BASE, {"base": where}, indent=2)
 
     def stage(self, name: str) -> Stage:
-        """The folder of one of the artefacts of `chain.CHAIN`."""
+        """The folder of one of the artefacts of `chain.CHAIN`: this run's, or its base's."""
         if name not in CHAIN:
             raise KeyError(name)
-        return Stage(self, name)
+        if self.base is None or self._is_own(name):
+            return Stage(self, name)
+        return self.base.stage(name)
+
+    def _is_own(self, name: str) -> bool:
+        """Is the artefact made here? So it is once something that it is made from is, and where the base lacks it."""
+        assert self.base is not None
+        if name in self.makes or (self.path / name).exists() or any(map(self._is_own, PARENTS[name])):
+            return True
+        return self.base.stage(name).summary() is None
+
+
+def _recorded_base(path: Path) -> Path | None:
+    """The run that one was begun with as its base."""
+    if not (path / BASE).exists():
+        return None
+    return path / read_manifest(path / BASE, "restore it, or give another --run")["base"]
 
 
 def _identity_of(folder: Path) -> tuple[int, int] | None:

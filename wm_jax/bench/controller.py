@@ -26,6 +26,7 @@ from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.process import cores
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+from wm_jax.sizes import FRAME
 
 POPULATION, STEPS = 64, 125
 SIGMA = 0.1
@@ -48,7 +49,7 @@ def generation(options: Options) -> Case:
     def agreement() -> float:
         from wm_jax.bench.pytorch import controller
 
-        frames = np.resize(setting.recorded(), (COMPARED_STEPS, COMPARED, 64, 64, 3))
+        frames = np.resize(setting.recorded(), (COMPARED_STEPS, COMPARED, *FRAME))
         ids = np.arange(COMPARED, dtype=np.int32)
         candidates = ids % population
         agent, params = setting.agent(fast=True)

@@ -10,9 +10,9 @@ from wm_jax.models.vae.networks import (
     DECODER_KERNELS,
     ENCODER_CHANNELS,
     ENCODER_KERNEL,
-    SIDE,
     scaled,
 )
+from wm_jax.sizes import SIDE
 
 
 def encoding(config: VaeConfig) -> float:

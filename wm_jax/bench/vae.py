@@ -16,6 +16,7 @@ from wm_jax.config import VaeConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
+from wm_jax.sizes import FRAME
 from wm_jax.training import Task, adam
 
 FRAMES = 2000
@@ -104,7 +105,7 @@ def game_frames(count: int) -> np.ndarray:
     """uint8 [count, 64, 64, 3] that compress like a game's: a few soft shapes on a flat ground."""
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[:64, :64]
-    frames = np.empty((count, 64, 64, 3), np.uint8)
+    frames = np.empty((count, *FRAME), np.uint8)
     for frame in frames:
         frame[:] = random.integers(0, 256, 3)
         for _ in range(4):

@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from wm_jax import files
-from wm_jax.data.shards import FRAME, STEPS, FrameWriter, Steps, pack
+from wm_jax.data.shards import STEPS, FrameWriter, Steps, pack
 from wm_jax.files import Stamp
+from wm_jax.sizes import FRAME
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")

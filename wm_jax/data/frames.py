@@ -14,6 +14,7 @@ import numpy as np
 from wm_jax import streams
 from wm_jax.data.ahead import ReadAhead
 from wm_jax.data.neighbours import Neighbours
+from wm_jax.sizes import FRAME
 
 
 class Batches(Protocol):
@@ -139,6 +140,6 @@ class StreamedFrames:
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
         items = items.reshape(count, self._batch)[:, self._mine]
         chosen = items if self._neighbours is None else self._neighbours.around(items)
-        frames = np.zeros((room, self._batch, *chosen.shape[2:], 64, 64, 3), np.uint8)
-        frames[:count, self._mine] = self._read(chosen.ravel()).reshape(*chosen.shape, 64, 64, 3)
+        frames = np.zeros((room, self._batch, *chosen.shape[2:], *FRAME), np.uint8)
+        frames[:count, self._mine] = self._read(chosen.ravel()).reshape(*chosen.shape, *FRAME)
         return frames

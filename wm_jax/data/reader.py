@@ -12,8 +12,8 @@ import tensorstore as ts
 from wm_jax import files
 from wm_jax.data import shards
 from wm_jax.data.episodes import Shard
-from wm_jax.data.shards import FRAME
 from wm_jax.errors import UserError
+from wm_jax.sizes import FRAME
 
 READ_AHEAD = 8
 READ_FRAMES = 512

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 
-FRAME = (64, 64, 3)
+from wm_jax.sizes import FRAME
+
 FILE_FRAMES = 2048
 FRAMES, STEPS = "frames", "steps.npz"
 # More than any shard holds: the true length is written when the shard is finished.

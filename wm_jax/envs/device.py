@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.devices import padded, padded_size
-from wm_jax.envs.host.frames import SIZE, require
+from wm_jax.envs.host.frames import require
 from wm_jax.envs.types import DeviceGame, Step
+from wm_jax.sizes import FRAME
 
 _LEAST_ROWS = 2
 """A row that is alone in its batch may be rounded otherwise than among others."""
@@ -79,7 +80,7 @@ class DeviceEngine:
         self._states = self._params = None
 
     def _checked(self, frames: NDArray[Any], count: int) -> NDArray[np.uint8]:
-        require(frames, (count, SIZE, SIZE, 3), self.device_game.name)
+        require(frames, (count, *FRAME), self.device_game.name)
         return frames
 
 

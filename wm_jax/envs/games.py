@@ -11,6 +11,7 @@ from typing import Any
 from wm_jax.config import EnvConfig, nearest, shown
 from wm_jax.envs.types import Crop, Game
 from wm_jax.errors import UsageError
+from wm_jax.sizes import SIDE
 from wm_jax.spaces import Continuous, Discrete
 
 _PROCGEN = """
@@ -212,7 +213,7 @@ def _procgen(name: str, env: EnvConfig) -> Game:
         family="procgen",
         title=name.capitalize(),
         actions=_choose(everything, env, default=_PROCGEN_ACTIONS[: _PROCGEN_MOVES + _PROCGEN_KEYS.get(name, 0)]),
-        screen=(64, 64),
+        screen=(SIDE, SIDE),
         crop=env.crop,
         **_length(name, env, _PROCGEN_STEPS),
         fps=15.0,
@@ -249,7 +250,6 @@ def _gymnasium(name: str, env: EnvConfig) -> Game:
 
 def _jax(name: str, env: EnvConfig) -> Game:
     # Imported late: such a game imports JAX.
-    from wm_jax.envs.host.frames import SIZE
     from wm_jax.envs.load import load_device_game
 
     if env.backend != "device":
@@ -268,7 +268,7 @@ def _jax(name: str, env: EnvConfig) -> Game:
         family="jax",
         title=game.name,
         actions=actions,
-        screen=(SIZE, SIZE),
+        screen=(SIDE, SIDE),
         crop=None,
         **_length(name, env, game.episode_steps),
         fps=game.fps,

@@ -20,7 +20,7 @@ from wm_jax.models.frames import to_float
 from wm_jax.models.memory import MDNRNN, Carry, restart
 from wm_jax.models.vae import Vae
 
-Observations = UInt8[Array, "B 64 64 3"] | Float32[Array, "B Z"]
+Observations = UInt8[Array, "B side side 3"] | Float32[Array, "B Z"]
 """What B games show: frames, or latents where V has already seen them."""
 
 
@@ -153,7 +153,7 @@ class Agent:
     def see(
         self,
         params: AgentParams,
-        observations: UInt8[Array, "B 64 64 3"] | Float32[Array, "B Z"],
+        observations: UInt8[Array, "B side side 3"] | Float32[Array, "B Z"],
         keys: Key[Array, "B"],
     ) -> Float[Array, "B Z"]:
         """V alone: z of frames, drawn with one key per row if the agent samples. Latents are z already."""

@@ -4,6 +4,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, UInt8
 
 
-def to_float(frames: UInt8[Array, "*lead 64 64 3"]) -> Float32[Array, "*lead 64 64 3"]:
+def to_float(frames: UInt8[Array, "*lead side side 3"]) -> Float32[Array, "*lead side side 3"]:
     """From 0..255 to [0, 1]."""
     return frames.astype(jnp.float32) / jnp.float32(255)

@@ -22,7 +22,6 @@ from wm_jax.artefacts import load_agent
 from wm_jax.config import CollectConfig, Config
 from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
-from wm_jax.data.shards import FRAME
 from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
@@ -32,6 +31,7 @@ from wm_jax.metrics import Progress, say
 from wm_jax.recording import Recorder
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
+from wm_jax.sizes import FRAME_BYTES
 
 RECORDING_BYTES = 3 * 10**9
 """Of frames that are recorded at once, at most: fewer long episodes are played side by side."""
@@ -96,7 +96,7 @@ def describe(store: ReplayStore) -> dict[str, Any]:
         "mean_return": round(float(np.mean([episode.score for episode in episodes])), 3),
         "recorded": round(store.count().steps / sum(episode.length for episode in episodes), 3),
         "bytes": size,
-        "compressed_to": round(size / (store.count().frames * np.prod(FRAME)), 4),
+        "compressed_to": round(size / (store.count().frames * FRAME_BYTES), 4),
     }
 
 
@@ -110,7 +110,7 @@ def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplaySto
     cut = [each.number for each in store.lost if limit is not None and each.length == limit < game.episode_steps]
     if cut and not config.collect.replace_lost:
         raise UserError(
-            f"{run.path / 'replays'} has lost {len(cut)} episodes from {cut[0]} to {cut[-1]} that were cut off after "
+            f"{store.path} has lost {len(cut)} episodes from {cut[0]} to {cut[-1]} that were cut off after "
             f"{limit:,} steps, as an earlier version did: played again they would go on to their end. Give "
             "--collect.replace_lost to take them so, or start the replays anew with --fresh"
         )
@@ -138,7 +138,7 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
     settings = config.collect.model_copy(update=how)
     try:
         then = _player(config.model_copy(update={"collect": settings}), run, game)
-        reason = f"{run.path / 'controller'} is {then.about.get('weights', '')[:12]} now"
+        reason = f"{run.stage('controller').path} is {then.about.get('weights', '')[:12]} now"
     except UserError as error:
         then, reason = None, str(error)
     if then is not None and then.about == about:
@@ -146,8 +146,8 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
     if config.collect.replace_lost:
         return player
     raise UserError(
-        f"{run.path / 'replays'} has lost {len(numbers)} episodes from {numbers[0]} to {numbers[-1]}, played by the "
-        f"agent {about['weights'][:12]}, which can't play them again ({reason}): put its folders back, or give "
+        f"{run.stage('replays').path} has lost {len(numbers)} episodes from {numbers[0]} to {numbers[-1]}, played by "
+        f"the agent {about['weights'][:12]}, which can't play them again ({reason}): put its folders back, or give "
         "--collect.replace_lost to have others played in their place"
     )
 
@@ -193,7 +193,7 @@ class Collector:
         # What an `EpisodeRecorder` may hold: half as many windows again as it keeps, and the one that is being played.
         most = (settings.episode_steps or sys.maxsize) * 3 // 2 + 2 * settings.window
         frames = min(most, self._game.episode_steps) + 1
-        slots = min(settings.slots, episodes, max(1, RECORDING_BYTES // (frames * int(np.prod(FRAME)))))
+        slots = min(settings.slots, episodes, max(1, RECORDING_BYTES // (frames * FRAME_BYTES)))
         return contextlib.closing(open_pool(self._game, slots, anywhere=player.about.get("anywhere", False)))
 
     def _play(self, pool: Pool, player: Player, numbers: list[int], meter: "Meter") -> int:

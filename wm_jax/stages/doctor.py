@@ -25,6 +25,7 @@ from wm_jax.config import load
 from wm_jax.envs.games import family_of
 from wm_jax.errors import UserError
 from wm_jax.files import to_json
+from wm_jax.sizes import FRAME
 
 _GAME_SECONDS = 90
 _JAX_SECONDS = 180  # a first start on a GPU or TPU machine can be slow
@@ -277,7 +278,7 @@ def _probe_game(name: str, *, official: bool) -> str:
     with contextlib.closing(open_pool(game, 1, official=official)) as pool:
         pool.reset([0])
         step = pool.step(game.actions.nothing(1))
-    if step.frames.shape != (1, 64, 64, 3) or step.frames.min() == step.frames.max():
+    if step.frames.shape != (1, *FRAME) or step.frames.min() == step.frames.max():
         raise UserError(f"{name} opens, but its frames are empty")
     kind = "continuous actions" if isinstance(game.actions, Continuous) else "actions"
     return f"{game.title}: {game.actions.size} {kind}"
@@ -290,7 +291,7 @@ def _probe_video() -> str:
     from wm_jax.render.video import write_video
 
     with tempfile.TemporaryDirectory() as folder:
-        video = write_video(Path(folder) / "check.mp4", [np.full((64, 64, 3), 9 * i, np.uint8) for i in range(8)], 10.0)
+        video = write_video(Path(folder) / "check.mp4", [np.full(FRAME, 9 * i, np.uint8) for i in range(8)], 10.0)
     return f"MP4 by {video.encoder}"
 
 

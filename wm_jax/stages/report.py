@@ -67,7 +67,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             "One game played by the agent, each frame beside V's reconstruction of it",
         ),
         reconstructions=_media(
-            run.path / "vae" / "reconstructions.png" if "vae" in chain else None,
+            run.stage("vae").path / "reconstructions.png" if "vae" in chain else None,
             "Held-out frames above their reconstructions",
             "Real above decoded.",
         ),
@@ -101,7 +101,7 @@ def _film(run: Run, weights: str | None) -> Path | None:
     for on in ("official", "training"):
         record = run.stage("evaluation").record(f"{on}-film.json")
         if record is not None and record["made"]["weights"] == weights:
-            return run.path / "evaluation" / f"{on}.mp4"
+            return run.stage("evaluation").path / f"{on}.mp4"
     return None
 
 
@@ -112,7 +112,7 @@ def _seen(run: Run, weights: str | None) -> list[Media]:
         record = run.stage("evaluation").record(f"{on}-seen.json")
         if record is None or record["made"]["weights"] != weights:
             continue
-        games, folder = f"{record['made']['games']} games of the agent on the {on} game", run.path / "evaluation"
+        games, folder = f"{record['made']['games']} games of the agent on the {on} game", run.stage("evaluation").path
         curve = _media(folder / f"{on}-seen.png", f"V's error and M's surprise along {games}", f"Along {games}.")
         sheet = _media(folder / f"{on}-worst.png", f"Frames with V's largest errors along {games}")
         found += [media for media in (curve, sheet) if media is not None]
@@ -152,15 +152,15 @@ def _media(path: Path | None, alt: str, caption: str = "") -> Media | None:
 
 
 def _losses(run: Run, name: str) -> list[Media]:
-    rows = read_metrics(run.path / name / "metrics.jsonl")
+    rows = read_metrics(run.stage(name).path / "metrics.jsonl")
     if not rows:
         return []
-    path = loss_curves(run.path / name / "losses.png", rows, TITLES[name])
+    path = loss_curves(run.stage(name).path / "losses.png", rows, TITLES[name])
     return [Media(path, f"Losses of {name} over its updates")]
 
 
 def _history(run: Run, headline: dict[str, Any], unit: str) -> list[Media]:
-    rows = read_metrics(run.path / "controller" / "metrics.jsonl")
+    rows = read_metrics(run.stage("controller").path / "metrics.jsonl")
     if not rows:
         return []
     history = [
@@ -175,7 +175,9 @@ def _history(run: Run, headline: dict[str, Any], unit: str) -> list[Media]:
         for row in rows
     ]
     random = headline.get("random", {}).get("mean")
-    path = score_history(run.path / "controller" / "history.png", history, random, "Scores over the generations", unit)
+    path = score_history(
+        run.stage("controller").path / "history.png", history, random, "Scores over the generations", unit
+    )
     return [Media(path, "Scores of the population and of the distribution's mean over the generations")]
 
 
@@ -183,7 +185,7 @@ def _histograms(run: Run, evaluations: dict[str, Any]) -> list[Media]:
     names = {"official": "the official game", "training": "the game it was trained on"}
     found = []
     for on, result in evaluations.items():
-        path = run.path / "evaluation" / f"{on}.png"
+        path = run.stage("evaluation").path / f"{on}.png"
         if result is not None and path.exists():
             notes = ["which is not quite the one it was trained on"] if result["transfer"] else []
             notes += [f"episodes cut short at {result['episode_steps']:,} steps"] if result["cut_short"] else []

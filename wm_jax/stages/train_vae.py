@@ -25,6 +25,7 @@ from wm_jax.models.frames import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
+from wm_jax.sizes import FRAME_BYTES
 from wm_jax.training import OptimizerStep, Recipe, Report, Schedule, Task, adam, train
 
 REPORT_FRAMES = 1000
@@ -77,7 +78,7 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     if config.vae.frames == "fresh":
         return _fresh(config, seed)
     count = store.count("train").frames
-    size = count * 64 * 64 * 3
+    size = count * FRAME_BYTES
     lengths = np.array([record.frames for record in store.records if record.split == "train"])
     neighbours = Neighbours(lengths) if config.vae.moving_weight else None
     if size <= config.data.device_budget_gb * 1e9:

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.envs.host import qt
-from wm_jax.envs.host.frames import SIZE, require, shrink
+from wm_jax.envs.host.frames import require, shrink
 from wm_jax.envs.types import LARGEST_SEED, Game, Step
 from wm_jax.errors import UserError
 from wm_jax.process import cores
+from wm_jax.sizes import FRAME
 
 # Environments per EnvPool `recv`. A call costs some 20 microseconds, which matters beside Procgen's steps of 50 only;
 # a filler costs a whole step, which matters for the others.
@@ -66,7 +67,7 @@ class EnvPoolEngine:
         )
         self._flying = np.ones(total, bool)
         self._pool.async_reset()
-        frames = np.empty((count, SIZE, SIZE, 3), np.uint8)
+        frames = np.empty((count, *FRAME), np.uint8)
         while self._flying[:count].any():
             step = self._recv_raw()
             frames[step.ids] = step.frames

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from wm_jax.errors import UserError
 from wm_jax.process import cores
-
-SIZE = 64
+from wm_jax.sizes import FRAME, SIDE
 
 # Batches are spread over our threads below; OpenCV's own would only fight with them over such small pictures.
 cv2.setNumThreads(0)
@@ -35,9 +34,9 @@ def shrink(screens: NDArray[np.uint8], crop: tuple[int, int, int, int] | None) -
         screens = screens[:, top:bottom, left:right]
     if 0 in screens.shape[1:3]:
         raise ValueError(f"crop {crop} leaves nothing of the screens: {list(screens.shape)}")
-    if screens.shape[1:3] == (SIZE, SIZE):
+    if screens.shape[1:3] == (SIDE, SIDE):
         return np.ascontiguousarray(screens)
-    frames = np.empty((len(screens), SIZE, SIZE, 3), np.uint8)
+    frames = np.empty((len(screens), *FRAME), np.uint8)
     if len(screens) <= _CHUNK or cores() == 1:
         _resize(screens, frames)
         return frames
@@ -69,7 +68,7 @@ def _resize(screens: NDArray[np.uint8], frames: NDArray[np.uint8]) -> None:
         if screen.strides[-1] != 1:
             screen = cv2.merge([screen[..., channel] for channel in range(3)])
         # OpenCV writes into its `dst` only where that suits it, and says nothing where it does not.
-        frame[...] = cv2.resize(screen, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        frame[...] = cv2.resize(screen, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 @cache

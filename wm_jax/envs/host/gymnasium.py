@@ -23,11 +23,11 @@ from typing import IO, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.envs.host.frames import SIZE
 from wm_jax.envs.types import Game, Step
 from wm_jax.errors import UserError
 from wm_jax.metrics import say
 from wm_jax.process import cores
+from wm_jax.sizes import FRAME
 
 GRACE_S = 10.0
 """For closing environments; a worker that takes longer is killed."""
@@ -198,7 +198,7 @@ class GymnasiumEngine:
         for left in (*books, *(worker.waiting for worker in self._workers)):
             left.clear()
         self._reset(enumerate(seeds))
-        frames = np.empty((len(seeds), SIZE, SIZE, 3), np.uint8)
+        frames = np.empty((len(seeds), *FRAME), np.uint8)
         step = self.recv(len(seeds))
         frames[step.ids] = step.frames
         return frames

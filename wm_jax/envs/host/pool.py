@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wm_jax.envs.types import LARGEST_SEED, DeviceGame, Engine, Game, Step
 from wm_jax.errors import UserError
+from wm_jax.sizes import FRAME
 
 
 class EpisodePool:
@@ -21,7 +22,7 @@ class EpisodePool:
         self.game = game
         self.slots = slots
         self._engine = engine
-        self._started(np.zeros((0, 64, 64, 3), np.uint8))
+        self._started(np.zeros((0, *FRAME), np.uint8))
 
     def _started(self, frames: NDArray[np.uint8]) -> None:
         count = len(frames)

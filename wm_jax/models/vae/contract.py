@@ -16,8 +16,8 @@ class Batch(NamedTuple):
     still: the background of every frame, where the pixels that differ from it count more.
     """
 
-    frames: UInt8[Array, "B 64 64 3"]
-    still: UInt8[Array, "B 64 64 3"] | None = None
+    frames: UInt8[Array, "B side side 3"]
+    still: UInt8[Array, "B side side 3"] | None = None
 
 
 class Update(NamedTuple):
@@ -68,11 +68,11 @@ class Vae(nnx.Module):
         """What M and C must know of what `encode` returns."""
         return LatentKind(self.config.latent)
 
-    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Latent:
+    def encode(self, frames: Float[Array, "B side side 3"]) -> Latent:
         """What frames in [0, 1] say about z."""
         raise NotImplementedError
 
-    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
+    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         raise NotImplementedError
 

@@ -16,16 +16,16 @@ SOFT = 0.02
 
 
 def squared_error(
-    frames: Float[Array, "B 64 64 3"],
-    target: Float[Array, "B 64 64 3"],
-    weights: Float[Array, "B 64 64 1"] | None = None,
+    frames: Float[Array, "B side side 3"],
+    target: Float[Array, "B side side 3"],
+    weights: Float[Array, "B side side 1"] | None = None,
 ) -> Float[Array, "B"]:
     """Summed over pixels and colours, each pixel by its weight."""
     error = jnp.square(frames - target)
     return jnp.sum(error if weights is None else weights * error, axis=(1, 2, 3))
 
 
-def background(around: UInt8[Array, "B 5 64 64 3"]) -> UInt8[Array, "B 64 64 3"]:
+def background(around: UInt8[Array, "B 5 side side 3"]) -> UInt8[Array, "B side side 3"]:
     """The median of five frames, by minima and maxima alone: sorting takes far longer."""
     a, b, c, d, e = (around[:, i] for i in range(5))
     # The lowest and the highest of the first four are no median of five; it is that of the other two and the fifth.
@@ -35,8 +35,8 @@ def background(around: UInt8[Array, "B 5 64 64 3"]) -> UInt8[Array, "B 64 64 3"]
 
 
 def moving_weights(
-    target: Float[Array, "B 64 64 3"], still: Float[Array, "B 64 64 3"], weight: float
-) -> Float[Array, "B 64 64 1"]:
+    target: Float[Array, "B side side 3"], still: Float[Array, "B side side 3"], weight: float
+) -> Float[Array, "B side side 1"]:
     """What the error of each pixel counts: 1, and more where the pixel moves, that is, differs from its background.
 
     weight / (d^2 + SOFT), with d the largest difference of a channel: to lose a moving pixel costs about `weight`,
@@ -52,7 +52,7 @@ def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)
 
 
-def with_noise_patches(frames: Float[Array, "B 64 64 3"], key: Key[Array, ""]) -> Float[Array, "B 64 64 3"]:
+def with_noise_patches(frames: Float[Array, "B side side 3"], key: Key[Array, ""]) -> Float[Array, "B side side 3"]:
     """Frames in [0, 1] with a 6x6 grid of 5-pixel squares replaced by uniform random colours."""
     line = np.zeros(frames.shape[1], bool)
     for first, end in PATCHES:

@@ -13,8 +13,8 @@ from wm_jax.config import VaeConfig
 from wm_jax.errors import UserError
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
+from wm_jax.sizes import SIDE
 
-SIDE = 64
 ENCODER_CHANNELS = (32, 64, 128, 256)
 ENCODER_KERNEL = 4
 DECODER_CHANNELS = (128, 64, 32)
@@ -74,7 +74,7 @@ class Encoder(nnx.Module):
             side = (side - k) // 2 + 1
         self.features = side * side * channels[-1]
 
-    def __call__(self, frames: Float[Array, "B 64 64 3"]) -> Float[Array, "B F"]:
+    def __call__(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1]."""
         return convolutions(frames, _layers(self), fast=self.fast).reshape(frames.shape[0], self.features)
 
@@ -104,7 +104,7 @@ class Decoder(nnx.Module):
             self.biases.append(nnx.Param(jnp.zeros(outer, jnp.float32)))
             side = larger
 
-    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B 64 64 3"]:
+    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]
         x = self.dense(z).astype(self.dtype) @ self.first_kernel[...].astype(self.dtype)

@@ -28,12 +28,12 @@ class Vanilla(Vae):
         self.log_var = Dense(self.encoder.features, config.latent, rngs)
         self.decoder = Decoder(config.latent, config, rngs)
 
-    def encode(self, frames: Float[Array, "B 64 64 3"]) -> Gaussian:
+    def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """What frames in [0, 1] say about z."""
         features = self.encoder(frames)
         return Gaussian(self.mean(features), self.log_var(features))
 
-    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B 64 64 3"]:
+    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         return self.decoder(z)
 
