@@ -42,9 +42,9 @@ def test_what_one_thread_does_alone_changes_nothing_for_others(first_of_two: Non
     """Neither while it does so nor afterwards, whether it succeeds or fails."""
     inside, outside = [], []
 
-    @hosts.led
+    @hosts.on_main_process
     def work() -> str:
-        inside.append((hosts.count(), hosts.share(10), hosts.together(lambda: 7)))
+        inside.append((hosts.count(), hosts.share(10), hosts.all_gather_objects(lambda: 7)))
         thread = threading.Thread(target=lambda: outside.append((hosts.count(), hosts.share(10))))
         thread.start()
         thread.join()
@@ -62,8 +62,8 @@ def test_what_one_thread_does_alone_changes_nothing_for_others(first_of_two: Non
 
 
 def test_work_inside_of_work_that_is_done_alone_is_done_alone(first_of_two: None) -> None:
-    inner = hosts.led(hosts.count)
-    assert hosts.led(lambda: (inner(), hosts.count()))() == (1, 1)
+    inner = hosts.on_main_process(hosts.count)
+    assert hosts.on_main_process(lambda: (inner(), hosts.count()))() == (1, 1)
     assert hosts.count() == 2
 
 

@@ -25,7 +25,7 @@ from wm_jax.fresh_frames import FreshFrames
 
 def trainings(folder: Path) -> dict[str, Any]:
     """V and M by both processes, on all four devices; M also with a change between both and process 0 half-way."""
-    alone = hosts.led(train)
+    alone = hosts.on_main_process(train)
     before = {name: weights(make()[1]) for name, make in TASKS.items()}
     one = {name: alone(folder / "one", name, make, 1) for name, make in TASKS.items()}
     found = {f"{name}, both": train(folder / "both", name, make, 4) for name, make in TASKS.items()}
@@ -60,9 +60,9 @@ def searches(folder: Path) -> dict[str, Any]:
     status = command(folder / "both", *words)
     both = saves[:]
     saves.clear()
-    hosts.led(command)(folder / "alone", *words)
+    hosts.on_main_process(command)(folder / "alone", *words)
     Checkpoints.save = save  # type: ignore[method-assign]
-    return {"status": status, "both": both, "alone": hosts.together(lambda: saves)[0]}
+    return {"status": status, "both": both, "alone": hosts.all_gather_objects(lambda: saves)[0]}
 
 
 def fresh() -> str:
@@ -85,31 +85,35 @@ def errors() -> list[Any]:
         return "well"
 
     heard: list[Any] = []
-    for attempt in (lambda: hosts.led(fail)(0), lambda: hosts.together(lambda: fail(1)), lambda: hosts.led(fail)(1)):
+    for attempt in (
+        lambda: hosts.on_main_process(fail)(0),
+        lambda: hosts.all_gather_objects(lambda: fail(1)),
+        lambda: hosts.on_main_process(fail)(1),
+    ):
         try:
             heard.append(attempt())
         except UserError as error:
             heard.append(str(error))
     try:
-        hosts.together(lambda: fail if hosts.index() else None)  # a function in a function can't be sent
+        hosts.all_gather_objects(lambda: fail if hosts.index() else None)  # a function in a function can't be sent
     except Exception as error:
         heard.append(type(error).__name__)
-    return [*heard, hosts.together(hosts.index)]
+    return [*heard, hosts.all_gather_objects(hosts.index)]
 
 
 def main(folder: Path, port: str, index: str) -> dict[str, Any]:
     """The figures that the test looks at."""
     with hosts.joined(HostsConfig(coordinator=f"localhost:{port}", count=2, index=int(index))):
         figures: dict[str, Any] = {"devices": jax.device_count(), "own": jax.local_device_count()}
-        figures["shares"] = hosts.together(lambda: (hosts.share(7).start, hosts.share(7).stop))
-        figures["odd"] = hosts.odd_one(0), hosts.odd_one(hosts.index())
+        figures["shares"] = hosts.all_gather_objects(lambda: (hosts.share(7).start, hosts.share(7).stop))
+        figures["odd"] = hosts.first_mismatch(0), hosts.first_mismatch(hosts.index())
         figures["errors"] = errors()
         figures["training"] = trainings(folder / "training")
-        figures["fresh"] = hosts.together(fresh)
+        figures["fresh"] = hosts.all_gather_objects(fresh)
         figures["search"] = searches(folder / "search")
         small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")
         figures["chain"] = command(folder / "run", "train_vae", *small)
-        (both, status), (alone, _) = encode(folder / "run", 0), hosts.led(encode)(folder / "run", 1)
+        (both, status), (alone, _) = encode(folder / "run", 0), hosts.on_main_process(encode)(folder / "run", 1)
         figures["encode"] = {"status": status, "both": float(np.abs(both - alone).max())}
     return figures
 

@@ -57,7 +57,7 @@ class Checkpoints:
         """
         tree = jax.tree.map(np.asarray, jax.device_get(_keys_as_numbers(tree)))
         digest = digest_of(tree)
-        if not hosts.leads():
+        if not hosts.is_main_process():
             return digest
         self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         if step in self.steps():  # Orbax never overwrites: a stage was stopped just after this very save
@@ -102,7 +102,7 @@ class Checkpoints:
                 damaged.append(step)
                 say(f"checkpoint {step} in {self.folder} is damaged ({error}): passed over")
                 continue
-            for each in damaged if mend and hosts.leads() else []:
+            for each in damaged if mend and hosts.is_main_process() else []:
                 say(f"moved it to {self._set_aside(each)}")
             return step, tree, about
         if steps:

@@ -259,10 +259,10 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
             if options.pretrained:
                 from wm_jax.pretrained import install
 
-                hosts.led(install)(config.game, run)
+                hosts.on_main_process(install)(config.game, run)
             given = {name for name, value in vars(options).items() if value is not None}
             summary = _do(command, config, given, run, stop)
-            leads = hosts.leads()
+            leads = hosts.is_main_process()
     except Interrupted:
         again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
         return _fail(f"interrupted; {again} goes on from what is saved in {run.path}", 130, json=options.json)
@@ -319,7 +319,7 @@ def _computes(command: str, config: Config) -> bool:
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
     """See that all processes were started for the same."""
     given = {"command": command, "fresh": options.fresh, **config.model_dump(exclude={"hosts"})}
-    if other := hosts.odd_one(given):
+    if other := hosts.first_mismatch(given):
         raise UsageError(
             f"--hosts: process {other} was started with another command or other settings than process 0; "
             "only --hosts.index may differ"
@@ -400,7 +400,7 @@ def _require_utf8(path: Path) -> None:
 def _stage(command: str) -> Any:
     """The stage's `run`: shared by all processes, or done by the first."""
     run = importlib.import_module(f"wm_jax.stages.{command}").run
-    return run if command in SHARED else hosts.led(run)
+    return run if command in SHARED else hosts.on_main_process(run)
 
 
 def _everything(config: Config) -> list[str]:

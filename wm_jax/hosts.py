@@ -1,13 +1,14 @@
-"""Several processes that work on one run together, one per host: who they are, and the words between them.
+"""Multi-process runs: process identity, and exchange of Python objects through jax.distributed's key-value store.
 
-Every process runs the same lines of the same stages on the same run folder. What must be done once, process 0 does:
-all writing, and every decision that is read from the folder. A decision reaches the others as its answer (`led`), a
-share of the work as everybody's results (`together`). So the contract is: **all processes call `led`, `together`,
-`in_turn`, `agree` and `wait` in the same order.** A process that fails, or is interrupted, says so instead of its next
-word, and the others raise what it raised. A process by itself is a group of one: nothing travels, nothing waits.
+Every process runs the same lines of the same stages on the same run folder. What must be done once, the main process
+(number 0) does: all writing, and every decision that is read from the folder. Its answers reach the others through
+`on_main_process`, the shares of a piece of work through `all_gather_objects`. So the contract is: **all processes call
+these two, `main_process_first`, `agree` and `wait` in the same order.** A process that fails, or is interrupted, sends
+that instead of its next object, and the others raise what it raised. A process by itself is a group of one: nothing is
+sent, nothing waits.
 
-Words travel through the coordination service of `jax.distributed`, which lives in process 0: about a millisecond each,
-no device takes part, nothing is compiled. They are pickled: the service must be reachable by these processes alone.
+Objects are pickled and go through the coordination service of `jax.distributed`, which lives in process 0: about a
+millisecond each, no device takes part, nothing is compiled. The service must be reachable by these processes alone.
 Imports no JAX until processes are joined.
 """
 
@@ -189,7 +190,7 @@ def index() -> int:
     return group.index if group else 0
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Is this process 0, which alone writes and tells the user what happens?"""
     return index() == 0
 
@@ -199,7 +200,7 @@ def share(items: int) -> slice:
     return slice(items * index() // count(), items * (index() + 1) // count())
 
 
-def led(work: Callable[P, T]) -> Callable[P, T]:
+def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
     """`work` done by process 0 alone; the others wait, and get what it returned or raised."""
 
     @functools.wraps(work)
@@ -222,7 +223,7 @@ def led(work: Callable[P, T]) -> Callable[P, T]:
     return done
 
 
-def together(work: Callable[[], T]) -> list[T]:
+def all_gather_objects(work: Callable[[], T]) -> list[T]:
     """What `work` returns on every process, in their order; what it raises on one is raised on all."""
     group = _current()
     if group is None:
@@ -235,9 +236,9 @@ def together(work: Callable[[], T]) -> list[T]:
     return group.exchange(mine)
 
 
-def in_turn(work: Callable[[], T]) -> T:
+def main_process_first(work: Callable[[], T]) -> T:
     """`work` done by process 0, and then by all others, who find what it left in the run's folder."""
-    if not leads():
+    if not is_main_process():
         wait()
         return work()
     mine = work()
@@ -247,17 +248,17 @@ def in_turn(work: Callable[[], T]) -> T:
 
 def wait() -> None:
     """Until all processes are here."""
-    together(lambda: None)
+    all_gather_objects(lambda: None)
 
 
 def agree(flag: bool) -> bool:
     """Is the flag set on any process? The same answer on all."""
-    return any(together(lambda: flag))
+    return any(all_gather_objects(lambda: flag))
 
 
-def odd_one(value: Any) -> int | None:
+def first_mismatch(value: Any) -> int | None:
     """The first process whose value is not that of process 0, if there is one."""
-    values = together(lambda: value)
+    values = all_gather_objects(lambda: value)
     return next((other for other, found in enumerate(values) if found != values[0]), None)
 
 

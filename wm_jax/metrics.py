@@ -29,7 +29,7 @@ class Metrics:
 
     def __init__(self, folder: Path, resume_at: int = 0):
         self.path = folder / "metrics.jsonl"
-        self._recording = hosts.leads()
+        self._recording = hosts.is_main_process()
         if not self._recording:
             return
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_at]
@@ -94,7 +94,7 @@ class Progress:
         self.done = self._start = done
         self._began = self._last_line = time.monotonic()
         self._bar = None
-        self._shown = hosts.leads()
+        self._shown = hosts.is_main_process()
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=name, dynamic_ncols=True, leave=True)
 
@@ -152,5 +152,5 @@ def clock(seconds: float) -> str:
 
 def say(line: str, *, everywhere: bool = False) -> None:
     """Tell the user one thing, on standard error, past any progress bar; `everywhere`: by every process."""
-    if everywhere or hosts.leads():
+    if everywhere or hosts.is_main_process():
         tqdm.write(line, file=sys.stderr)

@@ -78,7 +78,7 @@ class Stage:
         """Mark the stage finished."""
         self.write_record("summary.json", summary)
 
-    @hosts.led
+    @hosts.on_main_process
     def finished(self, unit: str, enough: int, template: Any) -> dict[str, Any] | None:
         """The summary of a stage that did `enough` and whose weights are whole; else None, and there is work to do.
 
@@ -105,7 +105,7 @@ class Stage:
             say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
         return None
 
-    @hosts.led
+    @hosts.on_main_process
     def check(self, settings: Mapping[str, Any], parents: Mapping[str, Any]) -> None:
         """See that what is there, if anything, was made the same way; a stage that is to start anew may differ.
 
@@ -148,7 +148,7 @@ class Stage:
             f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
         )
 
-    @hosts.led
+    @hosts.on_main_process
     def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Start the stage's artefact, or go on with what is there; to be called after whatever else may be refused.
 
@@ -221,10 +221,10 @@ class Stage:
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file that carries a checksum of itself; process 0 does."""
-        if hosts.leads():
+        if hosts.is_main_process():
             write_manifest(self.path / name, plain(content), indent=2)
 
-    @hosts.led
+    @hosts.on_main_process
     def record(self, name: str) -> dict[str, Any] | None:
         """What `write_record` wrote, or None when there is no such file, or when the stage is to start anew.
 
@@ -258,7 +258,7 @@ class Stage:
         Raises:
           UserError: another process holds it.
         """
-        if not hosts.leads():
+        if not hosts.is_main_process():
             yield
             return
         self.run.make()
@@ -331,7 +331,7 @@ class Run:
             raise UserError(f"--run {self.path}: can't be created ({error.strerror}); give another folder") from None
         if not os.access(self.path, os.W_OK):
             raise UserError(f"--run {self.path}: not writable; give another folder or change its permissions")
-        if self.base is not None and hosts.leads() and not (self.path / BASE).exists():
+        if self.base is not None and hosts.is_main_process() and not (self.path / BASE).exists():
             where = os.path.relpath(self.base.path.resolve(), self.path.resolve())
             write_manifest(self.path / BASE, {"base": where}, indent=2)
 

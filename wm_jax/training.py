@@ -257,7 +257,11 @@ def fit(
     if (there := jax.device_count()) > 1:
         say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     state, data, dispatch = lay_out(task, begun.state, mesh)
-    checkpoints, key, look = stage.checkpoints, place(jax.random.key(seed), everywhere(mesh)), hosts.led(report)
+    checkpoints, key, look = (
+        stage.checkpoints,
+        place(jax.random.key(seed), everywhere(mesh)),
+        hosts.on_main_process(report),
+    )
     with (
         contextlib.closing(task.batches),
         Metrics(stage.path, resume_at=step) as metrics,
@@ -329,8 +333,8 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     Raises:
       UserError: the checkpoint lies beyond the limit, none is intact, or processes don't share the folder.
     """
-    found = hosts.in_turn(lambda: stage.checkpoints.restore(state, mend=True))
-    if other := hosts.odd_one(found and found[2]["digest"]):
+    found = hosts.main_process_first(lambda: stage.checkpoints.restore(state, mend=True))
+    if other := hosts.first_mismatch(found and found[2]["digest"]):
         raise UserError(
             f"--run {stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
             "give all of them one folder, on a file system that they share"

@@ -35,8 +35,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     mesh = open_local_mesh(config.devices)
     with stage.lock():
         stage.claim({}, parents, config.model_dump())
-        latents = hosts.in_turn(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds))
-        todo = hosts.led(latents.missing)(store)
+        latents = hosts.main_process_first(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds))
+        todo = hosts.on_main_process(latents.missing)(store)
         if not todo:
             say("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
@@ -49,8 +49,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         encode = _encoder(vae, config.encode.batch, mesh)
         with stage.timed() as watch, Progress("encode", until, "frame", done=done) as progress:
             files = _encode_shards(store, mine, latents, encode, progress, stop)
-            while written := [entry for entry in hosts.together(lambda: next(files, None)) if entry]:
-                hosts.led(latents.enter)(written)
+            while written := [entry for entry in hosts.all_gather_objects(lambda: next(files, None)) if entry]:
+                hosts.on_main_process(latents.enter)(written)
         summary = {
             "frames": total,
             "encoded_now": frames,

@@ -243,7 +243,7 @@ class Arena:
 
     def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> Played:
         """All episodes: this process plays its share, and gets the others' results; `how` is for `rollout.play`."""
-        if other := hosts.odd_one(digest_of(controllers)):
+        if other := hosts.first_mismatch(digest_of(controllers)):
             raise UserError(
                 f"controller: process {other} searches elsewhere than process 0: their processors compute differently; "
                 "start them on machines of one kind"
@@ -251,7 +251,7 @@ class Arena:
         mine = hosts.share(len(seeds))
         params = self.world.params(controllers)
         policy = AgentPolicy(self.world.agent, params, candidates[mine], seeds[mine], self.pool.slots)
-        shares = hosts.together(lambda: play(self.pool, seeds[mine], policy, **how))
+        shares = hosts.all_gather_objects(lambda: play(self.pool, seeds[mine], policy, **how))
         return Played.together(shares)
 
 
