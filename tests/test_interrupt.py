@@ -61,7 +61,7 @@ def test_a_handler_says_nothing_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         said.append(threading.current_thread().name)
         lock.release()
 
-    monkeypatch.setattr(interrupt, "say", say)
+    monkeypatch.setattr(interrupt, "log", say)
     with graceful_stop() as stop:
         with lock:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_after_one_signal_the_other_acts_too() -> None:
 
 def test_nobody_waits_for_words_that_cannot_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
-    monkeypatch.setattr(interrupt, "say", lambda line, **_: done.wait(30))
+    monkeypatch.setattr(interrupt, "log", lambda line, **_: done.wait(30))
     monkeypatch.setattr(interrupt, "SPEAK_S", 0.1)
     began = time.monotonic()
     with graceful_stop() as stop:

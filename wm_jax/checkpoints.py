@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from wm_jax import hosts
 from wm_jax.errors import UserError
 from wm_jax.files import identity, plain
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 
 SPARE_BYTES = 1 << 20
 """Room for what lies around the arrays."""
@@ -100,10 +100,10 @@ class Checkpoints:
                 tree, about = self._read(step, template)
             except _Damage as error:
                 damaged.append(step)
-                say(f"checkpoint {step} in {self.folder} is damaged ({error}): passed over")
+                log(f"checkpoint {step} in {self.folder} is damaged ({error}): passed over")
                 continue
             for each in damaged if mend and hosts.is_main_process() else []:
-                say(f"moved it to {self._set_aside(each)}")
+                log(f"moved it to {self._set_aside(each)}")
             return step, tree, about
         if steps:
             raise DamagedCheckpoints(f"no checkpoint in {self.folder} is intact: start its stage anew with --fresh")

@@ -280,7 +280,7 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
       given: the settings that the command line names itself.
     """
     from wm_jax.lineage import settle
-    from wm_jax.metrics import say
+    from wm_jax.metrics import log
 
     if command in MAKES:
         config = settle(config, run, MAKES[command], given)
@@ -294,7 +294,7 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
         started()  # before an hour of other work ends here
     for needed in before:
         _stop_here(stop)
-        say(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
+        log(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
         _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
         process.give_back_memory()
     _stop_here(stop)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from wm_jax import hosts
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 
 SPEAK_S = 1.0
 """How long the end waits for what is said about a signal."""
@@ -72,7 +72,7 @@ def _heard(stop: Stop) -> Iterator[None]:
 
     def speak() -> None:
         while os.read(reader, 1):
-            say("stopping at the next safe point (once more to stop at once)", everywhere=True)
+            log("stopping at the next safe point (once more to stop at once)", everywhere=True)
 
     def restore() -> None:
         for number, handler in before.items():

@@ -150,7 +150,7 @@ def clock(seconds: float) -> str:
     return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
 
 
-def say(line: str, *, everywhere: bool = False) -> None:
+def log(line: str, *, everywhere: bool = False) -> None:
     """Tell the user one thing, on standard error, past any progress bar; `everywhere`: by every process."""
     if everywhere or hosts.is_main_process():
         tqdm.write(line, file=sys.stderr)

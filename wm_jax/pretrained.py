@@ -15,7 +15,7 @@ from pathlib import Path
 from wm_jax.config import file_name
 from wm_jax.errors import UsageError, UserError
 from wm_jax.files import sync
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 from wm_jax.run import Run, Stage
 
 AGENTS = Path(__file__).with_name("agents")
@@ -57,7 +57,7 @@ def install(game: str, run: Run) -> None:
         with run.stage(name).lock():
             _copy(shipped.stage(name).path, run.stage(name).path)
     if lacking:
-        say(f"put the agent that comes with the package into {run.path}")
+        log(f"put the agent that comes with the package into {run.path}")
 
 
 def _holds(stage: Stage, shipped: Stage) -> bool:

@@ -35,7 +35,7 @@ from wm_jax.checkpoints import Checkpoints
 from wm_jax.config import default_of, shown
 from wm_jax.errors import UserError
 from wm_jax.files import lock, plain, read_manifest, write_manifest
-from wm_jax.metrics import Stopwatch, say
+from wm_jax.metrics import Stopwatch, log
 
 BARE = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
 """What a stage's folder holds before its first checkpoint."""
@@ -102,7 +102,7 @@ class Stage:
                 f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
             )
         if not whole:
-            say(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
+            log(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
         return None
 
     @hosts.on_main_process
@@ -187,7 +187,7 @@ class Stage:
                 if stage != self:
                     locks.enter_context(stage.lock())
             for stage in stages:
-                say(f"moved the old {stage.name} to {stage._move_aside()}")
+                log(f"moved the old {stage.name} to {stage._move_aside()}")
         self.path.mkdir(exist_ok=True)
 
     def _is_old(self) -> bool:
@@ -217,7 +217,7 @@ class Stage:
             target.mkdir()
             for name in there:
                 shutil.move(self.path / name, target / name)
-            say(f"moved the old {', '.join(there)} to {target}")
+            log(f"moved the old {', '.join(there)} to {target}")
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file that carries a checksum of itself; process 0 does."""

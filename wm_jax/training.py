@@ -26,7 +26,7 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import everywhere, here, open_mesh, place, split, whole
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import Metrics, Progress, Stopwatch, say
+from wm_jax.metrics import Metrics, Progress, Stopwatch, log
 from wm_jax.models.variables import combine, partition
 from wm_jax.run import Stage
 
@@ -111,7 +111,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingJob:
     """What a stage trains, and on what.
 
     Attributes:
@@ -169,42 +169,42 @@ def adam(
     return optax.chain(*([optax.clip(clip)] if clip else []), optax.adam(rate))
 
 
-def train(stage: Stage, recipe: Recipe, config: Config, stop: Stop) -> dict[str, Any]:
+def train(stage: Stage, job: TrainingJob, config: Config, stop: Stop) -> dict[str, Any]:
     """Train a stage to its end, from wherever it is; returns its summary.
 
     Raises:
       Interrupted, UserError: see `fit`; or the stage was made with other settings or from other parents.
     """
-    settings, count = recipe.settings, recipe.store.count().episodes
+    settings, count = job.settings, job.store.count().episodes
     # A decaying learning rate depends on how many steps there are.
     length = {"steps": settings.steps} if settings.final_learning_rate else {}
-    identity = {"seed": config.seed, stage.name: settings.fixed() | length, "episodes": count, **recipe.also_fixed}
+    identity = {"seed": config.seed, stage.name: settings.fixed() | length, "episodes": count, **job.also_fixed}
     with stage.lock():
-        stage.check(identity, recipe.parents)
-        if (done := stage.finished("steps", settings.steps, recipe.params)) is not None:
-            _say_finished(stage, done, recipe.store)
+        stage.check(identity, job.parents)
+        if (done := stage.finished("steps", settings.steps, job.params)) is not None:
+            _say_finished(stage, done, job.store)
             return done
         seed = streams.integer(config.seed, stage.name, "train")
-        task, report = recipe.prepare(seed)
-        stage.claim(identity, recipe.parents, config.model_dump())
+        task, report = job.prepare(seed)
+        stage.claim(identity, job.parents, config.model_dump())
         stage.note(config.model_dump())
         params, figures = fit(
             task,
-            recipe.params,
-            recipe.carry,
+            job.params,
+            job.carry,
             schedule=Schedule.of(settings),
             stage=stage,
             seed=seed,
             unit="step",
             stop=stop,
             report=report,
-            mesh=recipe.mesh,
+            mesh=job.mesh,
         )
-        digest = stage.weights.save(settings.steps, params, recipe.record)
-        warnings = recipe.warn(figures)
+        digest = stage.weights.save(settings.steps, params, job.record)
+        warnings = job.warn(figures)
         for warning in warnings:
-            say(f"warning: {warning}")
-        summary = {"steps": settings.steps, **figures, **recipe.extras, "warnings": warnings, "weights": digest}
+            log(f"warning: {warning}")
+        summary = {"steps": settings.steps, **figures, **job.extras, "warnings": warnings, "weights": digest}
         stage.write_summary(summary)
         return summary
 
@@ -215,7 +215,7 @@ def _say_finished(stage: Stage, done: dict[str, Any], store: ReplayStore) -> Non
     if store.unseen:
         seen = store.count().episodes
         line += f" on the first {seen:,} of {seen + store.unseen:,} episodes; --fresh trains on all of them"
-    say(line)
+    log(line)
 
 
 def fit(
@@ -255,7 +255,7 @@ def fit(
     step, figures, reported = begun.count, begun.figures, begun.reported
     mesh = mesh or open_mesh(1, 1, "")
     if (there := jax.device_count()) > 1:
-        say(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
+        log(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     state, data, dispatch = lay_out(task, begun.state, mesh)
     checkpoints, key, look = (
         stage.checkpoints,
@@ -347,7 +347,7 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
             f"--{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
             "give at least as many, or --fresh"
         )
-    say(f"{stage.name}: going on from {unit} {done:,}")
+    log(f"{stage.name}: going on from {unit} {done:,}")
     return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
 
 

@@ -24,7 +24,7 @@ from wm_jax.bench.case import ENVIRONMENTS, OURS, PLAIN, TUNED, WRITTEN, Case, O
 from wm_jax.bench.timing import Timing, alternate, matmul_peak
 from wm_jax.errors import UsageError, UserError
 from wm_jax.files import to_json
-from wm_jax.metrics import Progress, say
+from wm_jax.metrics import Progress, log
 from wm_jax.process import cores
 
 STAGES = ("vae", "encode", "memory", "controller")
@@ -73,9 +73,9 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
     import jax
 
     device = jax.devices()[0]
-    say(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
+    log(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
     peak = matmul_peak()
-    say(f"float32 matrix products reach {peak / 1e9:,.0f} GFLOP/s here\n")
+    log(f"float32 matrix products reach {peak / 1e9:,.0f} GFLOP/s here\n")
     results: list[dict[str, Any]] = []
     for stage in options.stage or STAGES:
         for batch in options.batch or [0]:
@@ -119,7 +119,7 @@ def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
                 f"{case.name}: ours and PyTorch's differ by {found:.1e} on the same weights and data, more than "
                 f"{case.tolerance:.0e}: nothing is timed; please report it"
             )
-        say(f"{case.name}: the same weights and data give the same {case.compared} (within {found:.0e})")
+        log(f"{case.name}: the same weights and data give the same {case.compared} (within {found:.0e})")
     with Progress(case.name, rounds + 2, "round") as progress:
         return alternate(
             {name: case.makers[name]() for name in (*names, *case.parts)}, rounds, lambda: progress.advance(1)

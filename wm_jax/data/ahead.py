@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 
 T = TypeVar("T")
 Dispatch = tuple[int, int, int]
@@ -51,4 +51,4 @@ class ReadAhead(Generic[T]):
             (step, *_), future = self._ahead
             self._ahead = None
             if not future.cancelled() and (error := future.exception()) is not None:
-                say(f"reading ahead, for step {step:,}: {error}")
+                log(f"reading ahead, for step {step:,}: {error}")

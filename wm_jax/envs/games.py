@@ -349,9 +349,9 @@ def announce(game: Game) -> None:
 
 @cache
 def _say_once(line: str) -> None:
-    from wm_jax.metrics import say
+    from wm_jax.metrics import log
 
-    say(line)
+    log(line)
 
 
 def official(game: Game) -> Game:

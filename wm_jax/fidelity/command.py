@@ -21,7 +21,7 @@ from wm_jax.fidelity.parts import Sizes
 from wm_jax.fidelity.reference import STYLES
 from wm_jax.fidelity.speed import Size
 from wm_jax.files import to_json
-from wm_jax.metrics import Stopwatch, clock, say
+from wm_jax.metrics import Stopwatch, clock, log
 from wm_jax.pretrained import AGENTS
 from wm_jax.process import cores
 from wm_jax.run import Run
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace, asked: Sequence[str], sizes: Sizes) -> int
     import jax
 
     device = jax.devices()[0]
-    say(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
+    log(f"{device.device_kind} ({device.platform}), {cores()} cores, jax {jax.__version__}, {platform.machine()}")
     path = Path(options.sheet) if options.sheet else None
     vae = _vae(options.run) if "seeing" in asked else None
     work: dict[str, tuple[str, Callable[[], list[Table]]]] = {
@@ -113,10 +113,10 @@ def _run(options: argparse.Namespace, asked: Sequence[str], sizes: Sizes) -> int
     tables: list[Table] = []
     for part in asked:
         doing, measure = work[part]
-        say(f"== {part}: {doing}")
+        log(f"== {part}: {doing}")
         watch = Stopwatch()
         found = measure()
-        say(f"{part}: {clock(watch.seconds())}\n")
+        log(f"{part}: {clock(watch.seconds())}\n")
         for table in found:
             print(f"{table}\n", flush=True)
         tables += found

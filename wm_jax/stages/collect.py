@@ -27,7 +27,7 @@ from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, say
+from wm_jax.metrics import Progress, log
 from wm_jax.recording import Recorder
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 from wm_jax.run import Run
@@ -69,7 +69,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         before, began = store.count(), time.monotonic()
         lost = _lost(config, run, game, player, store)
         if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
-            say(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
+            log(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
             return {**describe(store), "episodes_added": 0}
         stage.note(record)
         with stage.timed() as watch:

@@ -20,7 +20,7 @@ from wm_jax.data.latents import Entry, Kind, LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.devices import AXIS, everywhere, open_local_mesh, place
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, say
+from wm_jax.metrics import Progress, log
 from wm_jax.models.frames import to_float
 from wm_jax.models.latents import named
 from wm_jax.run import Run
@@ -38,7 +38,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         latents = hosts.main_process_first(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds))
         todo = hosts.on_main_process(latents.missing)(store)
         if not todo:
-            say("latents: every frame is encoded already")
+            log("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
                 return {"frames": done["frames"], "encoded_now": 0}
         began, total = time.monotonic(), store.count().frames

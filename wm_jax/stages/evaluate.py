@@ -27,7 +27,7 @@ from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, Stopwatch, say
+from wm_jax.metrics import Progress, Stopwatch, log
 from wm_jax.process import cores
 from wm_jax.recording import Recorder
 from wm_jax.render.game import record_game
@@ -65,7 +65,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
                 sitting.film()
         summary = _summary(stage, about["digest"])
         for warning in summary["warnings"]:
-            say(f"warning: {warning}")
+            log(f"warning: {warning}")
         stage.write_summary(summary)
     return summary
 
@@ -73,7 +73,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 def _asked(on: str, game: Game) -> tuple[str, ...]:
     """On which games the agent plays."""
     if on != "official" and is_official(game):
-        say(f"evaluation: {game.name} was trained on the official game itself: it is played once, as that")
+        log(f"evaluation: {game.name} was trained on the official game itself: it is played once, as that")
         return ("official",)
     return ("official", "training") if on == "both" else (on,)
 
@@ -237,7 +237,7 @@ class Sitting:
         name, plot = f"{self.on}.json", f"{self.on}.png"
         there = _read(self.stage, name)
         if {**there, "date": None} == {**result, "date": None} and (self.stage.path / plot).exists():
-            say(f"evaluation: on the {self.on} game already, {there['date']}")
+            log(f"evaluation: on the {self.on} game already, {there['date']}")
             return
         self.stage.set_aside(name, plot)
         baseline = result["random"]["scores"] if "random" in result else None
@@ -316,5 +316,5 @@ def _read(stage: Stage, name: str) -> dict[str, Any]:
     try:
         return stage.record(name) or {}
     except UserError as error:
-        say(f"evaluation: {error}; passed over")
+        log(f"evaluation: {error}; passed over")
         return {}

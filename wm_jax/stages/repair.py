@@ -5,7 +5,7 @@ from typing import Any
 from wm_jax.artefacts import open_for_upkeep
 from wm_jax.config import Config
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 from wm_jax.run import Run
 
 
@@ -18,9 +18,9 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if names:
             (stage.path / "summary.json").unlink(missing_ok=True)
         for name in names:
-            say(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
+            log(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
         store.close()
-        say(
+        log(
             "the next collect, or any command that needs replays, plays the episodes again"
             if names
             else "nothing is damaged"

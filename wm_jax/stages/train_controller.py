@@ -27,7 +27,7 @@ from wm_jax.envs.types import Game, Pool
 from wm_jax.errors import UsageError, UserError
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import Metrics, Progress, say
+from wm_jax.metrics import Metrics, Progress, log
 from wm_jax.models.controller import rounded, with_gas
 from wm_jax.played import Played
 from wm_jax.rollout import AgentPolicy, play
@@ -67,7 +67,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     with stage.lock():
         stage.check(identity, world.parents)
         if (done := stage.finished("generations", settings.generations, world.controllers())) is not None:
-            say(f"controller: evolved already ({done['generations']:,} generations)")
+            log(f"controller: evolved already ({done['generations']:,} generations)")
             return done
         evolution = _evolution(config, world)
         stage.claim(identity, world.parents, config.model_dump())
@@ -217,7 +217,7 @@ class Arena:
         score, error = round(float(played.returns.mean()), 2), _error(played.returns)
         doubtful = is_approximate(len(seeds))
         spread = "" if error is None else f" +- {error:.4g}{' (approximate)' if doubtful else ''}"
-        say(
+        log(
             f"controller: the kept mean scores {score:.4g}{spread} on {len(seeds):,} episodes that never chose it "
             f"({float(search.best_score):.4g} on those that did)"
         )

@@ -18,11 +18,11 @@ from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 from wm_jax.models.latents import from_named
 from wm_jax.models.memory import gradient_of
 from wm_jax.run import Run
-from wm_jax.training import Recipe, Report, Schedule, Task, adam, train
+from wm_jax.training import Report, Schedule, Task, TrainingJob, adam, train
 
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""
@@ -46,7 +46,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         train, test = _batches(config, seen, unseen, seed)
         return Task.single(gradient_of(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
-    recipe = Recipe(
+    job = TrainingJob(
         settings=settings,
         store=store,
         parents=parents,
@@ -57,7 +57,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},
     )
-    return train(stage, recipe, config, stop)
+    return train(stage, job, config, stop)
 
 
 def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) -> tuple[Batches, Batches]:
@@ -67,7 +67,7 @@ def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) 
     size = sum(array.nbytes for array in jax.tree.leaves((seen, unseen)))
     if size <= config.data.device_budget_gb * 1e9:
         return SequenceBatches(seen, *windows, settings.carry_state), SequenceBatches(unseen, *windows, carried=False)
-    say(f"memory: {size / 1e9:.1f} GB of latents streamed, above --data.device_budget_gb")
+    log(f"memory: {size / 1e9:.1f} GB of latents streamed, above --data.device_budget_gb")
     return (
         StreamedSequences(seen, *windows, settings.carry_state, Schedule.of(settings).next_stop),
         StreamedSequences(unseen, *windows, carried=False, following=lambda step: step),

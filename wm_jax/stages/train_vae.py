@@ -20,13 +20,13 @@ from wm_jax.envs.make import device_game
 from wm_jax.errors import UsageError
 from wm_jax.fresh_frames import FreshFrames
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
 from wm_jax.sizes import FRAME_BYTES
-from wm_jax.training import OptimizerStep, Recipe, Report, Schedule, Task, adam, train
+from wm_jax.training import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
 
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
@@ -58,7 +58,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         )
         return Task(steps, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
 
-    recipe = Recipe(
+    job = TrainingJob(
         settings=settings,
         store=store,
         parents={"replays": store.digest},
@@ -71,7 +71,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         warn=warnings,
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
     )
-    return train(stage, recipe, config, stop)
+    return train(stage, job, config, stop)
 
 
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
@@ -82,9 +82,9 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     lengths = np.array([record.frames for record in store.records if record.split == "train"])
     neighbours = Neighbours(lengths) if config.vae.moving_weight else None
     if size <= config.data.device_budget_gb * 1e9:
-        say(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
+        log(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
         return ResidentFrames(store.frames("train"), config.vae.batch, seed, neighbours)
-    say(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
+    log(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following = Schedule.of(config.vae).next_stop
     batch, mine = config.vae.batch, hosts.share(config.vae.batch)
     return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine, neighbours)
@@ -114,7 +114,7 @@ def _fresh(config: Config, seed: int) -> Batches:
     """Frames that are played while V trains."""
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
     anywhere = begin_anywhere(game, collect.anywhere, "--collect.anywhere")
-    say("vae: on frames that are played for it")
+    log("vae: on frames that are played for it")
     return FreshFrames(
         device_game(game).for_training(anywhere=anywhere, endless=True),
         game.actions,

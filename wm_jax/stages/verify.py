@@ -5,7 +5,7 @@ from typing import Any
 from wm_jax.artefacts import open_for_upkeep
 from wm_jax.config import Config
 from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, say
+from wm_jax.metrics import Progress, log
 from wm_jax.run import Run
 
 
@@ -21,7 +21,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         damages = store.verify(one_more)
     named = [f"{damage.shard}/{damage.file}: {damage.what}" for damage in damages]
     for line in named:
-        say(f"damaged: {line}")
+        log(f"damaged: {line}")
     if damages:
-        say("bin/collect repair sets these shards aside, and the next collect plays their episodes again")
+        log("bin/collect repair sets these shards aside, and the next collect plays their episodes again")
     return {"frames": store.count().frames, "damaged": len(damages), "failed": bool(damages), "damages": named}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from wm_jax.envs.types import Game, Step
 from wm_jax.errors import UserError
-from wm_jax.metrics import say
+from wm_jax.metrics import log
 from wm_jax.process import cores
 from wm_jax.sizes import FRAME
 
@@ -311,7 +311,7 @@ class GymnasiumEngine:
         stepped = {order.slot for order in pending if order.kind == "step"}
         count = len(self._workers)
         self._lost |= {slot for slot in self._shown if slot % count == index} - {order.slot for order in resets}
-        say(
+        log(
             f"{self._game.name}: environment worker {index} died with {died}; another one takes its place "
             f"({self._deaths} of at most {RESTARTS} times), and the episodes that it was playing are lost",
             everywhere=True,
