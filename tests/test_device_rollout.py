@@ -21,7 +21,7 @@ from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.latents import LatentKind
-from wm_jax.played import Rules
+from wm_jax.played import EpisodeLimits
 from wm_jax.rollout import AgentPolicy, play
 
 STEPS = 60
@@ -64,7 +64,7 @@ def actor():
     return make_agent(vae, memory, controller, params.at[:, -2].set(jnp.array([3.0, -9.0, 1.0])))
 
 
-def through_a_pool(actor, rules: Rules, count: int = len(SEEDS)):
+def through_a_pool(actor, rules: EpisodeLimits, count: int = len(SEEDS)):
     """Steps whose frames the host sees."""
     agent, params = actor
     with contextlib.closing(open_pool(game(rules.steps), count)) as pool:
@@ -84,7 +84,7 @@ def test_play_ends_episodes_after_so_many_steps(actor, steps):
     np.testing.assert_allclose(ours.returns, seen.returns, atol=1e-3)
 
 
-def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
+def directly(actor, rules: EpisodeLimits, slots: int, count: int = len(SEEDS), **more):
     agent, params = actor
     return play_on_device(
         CarRacingGame(),
@@ -101,13 +101,13 @@ def directly(actor, rules: Rules, slots: int, count: int = len(SEEDS), **more):
 
 def test_no_episodes_are_none(actor):
     """As when there are more processes than episodes."""
-    nothing = directly(actor, Rules(STEPS, 0), 8, 0)
+    nothing = directly(actor, EpisodeLimits(STEPS, 0), 8, 0)
     assert len(nothing.returns) == len(nothing.lengths) == 0
 
 
 @pytest.mark.parametrize("patience", [0, 20])
 def test_episodes_are_those_of_a_pool(actor, patience):
-    rules = Rules(STEPS, patience)
+    rules = EpisodeLimits(STEPS, patience)
     pool = through_a_pool(actor, rules)
     ours = directly(actor, rules, len(SEEDS))
     np.testing.assert_array_equal(ours.lengths, pool.lengths)
@@ -118,7 +118,7 @@ def test_episodes_are_those_of_a_pool(actor, patience):
 
 def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
     """Waiting episodes begin in the slots of those that have ended; at the end they move together."""
-    rules = Rules(STEPS, 20)
+    rules = EpisodeLimits(STEPS, 20)
     expected = directly(actor, rules, len(SEEDS))
     begun, sizes = [], set()
 
@@ -175,7 +175,7 @@ def test_it_stops_when_asked(actor):
             stop.requested = True
 
     with pytest.raises(Interrupted):
-        directly(actor, Rules(STEPS, 20), 4, stop=stop, progress=Impatient())
+        directly(actor, EpisodeLimits(STEPS, 20), 4, stop=stop, progress=Impatient())
     assert 0 < sum(ended) < len(SEEDS)
 
 
@@ -203,6 +203,6 @@ class Bankrupt(CarRacingGame):
 def test_rewards_that_are_no_numbers_are_refused_before_the_episode_ends(actor, monkeypatch):
     agent, params = actor
     monkeypatch.setattr(device_rollout, "SEGMENT", 4)
-    devices, rules, bankrupt = RowSharing(None), Rules(STEPS), Bankrupt()
+    devices, rules, bankrupt = RowSharing(None), EpisodeLimits(STEPS), Bankrupt()
     with pytest.raises(UserError, match="Bankrupt: the return of the episode of seed 1000 is inf by step 4,"):
         play_on_device(bankrupt, SEEDS[:1], agent, params, CANDIDATES[:1], rules, slots=1, devices=devices)

@@ -143,7 +143,7 @@ def test_processes_find_each_other(pair: list[dict[str, Any]]) -> None:
         assert found["odd"] == [None, 1]
 
 
-def test_processes_drive_the_same_fresh_frames(pair: list[dict[str, Any]]) -> None:
+def test_processes_drive_the_same_generated_frames(pair: list[dict[str, Any]]) -> None:
     for found in pair:
         assert len(found["fresh"]) == 2 and len(set(found["fresh"])) == 1
 

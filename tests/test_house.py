@@ -26,7 +26,7 @@ FLOORS = (
     "models envs data played",  # floor 1
     "training device_rollout evolution artefacts lineage",  # floor 2, in three steps
     "rollout",
-    "fresh_frames recording inspection",
+    "generated_frames recording inspection",
     "render",  # floor 3, in two steps
     "stages bench fidelity",
     "cli",  # floor 4

@@ -95,7 +95,7 @@ def test_error_and_surprise_are_those_of_the_models():
     import jax.numpy as jnp
     from flax import nnx
 
-    from wm_jax.artefacts import World
+    from wm_jax.artefacts import WorldModel
     from wm_jax.config import MemoryConfig, VaeConfig
     from wm_jax.models.agent import make_agent
     from wm_jax.models.controller import Controller
@@ -113,7 +113,7 @@ def test_error_and_surprise_are_those_of_the_models():
     frames, actions = rng.integers(0, 256, (24, 64, 64, 3), np.uint8), rng.integers(0, 3, 23).astype(np.int32)
     flags = np.zeros(23, bool)
     episode = Episode(frames, actions, np.zeros(23, np.float32), flags, flags, 0, Whole(100, 500, 1.0))
-    inspector = Inspector(World(agent, params, {}), sequence=10)
+    inspector = Inspector(WorldModel(agent, params, {}), sequence=10)
     found = inspector.look(episode)
     assert found.step.tolist() == list(range(100, 124)) and found.error.shape == (24,) and found.surprise.shape == (23,)
     z, _, _, decoded = seen = inspector._see(frames)

@@ -80,7 +80,7 @@ def test_training_with_the_weight(tmp_path: Path) -> None:
         assert row["train_loss"] > 1.02 * plain  # what moves counts more, and in Chaser something always does
 
 
-def test_fresh_frames_have_no_neighbours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_frames_have_no_neighbours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train_vae", "--game", "carracing", "--preset", "smoke", "--run", str(tmp_path / "run")]
     assert cli.main([*words, "--vae.frames", "fresh", "--vae.moving_weight", "0.5"]) == 2
     assert "--vae.moving_weight 0.5: what moves in fresh frames is not known" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UsageError, UserError
 from wm_jax.models.agent import AgentParams
 from wm_jax.models.controller import Controller
-from wm_jax.played import Rules
+from wm_jax.played import EpisodeLimits
 from wm_jax.spaces import Discrete
 
 GRID = "jax:grid_game:Grid"
@@ -54,7 +54,7 @@ def _returns(actions: Any, seeds: list[int]) -> list[float]:
     agent: Any = _Stubborn(Controller("z", 0, 2, 0, actions))
     params = AgentParams(None, None, jnp.zeros(agent.controller.n_params))
     candidates = np.zeros(len(seeds), np.int64)
-    rules, devices = Rules(30), RowSharing(None)
+    rules, devices = EpisodeLimits(30), RowSharing(None)
     return play_on_device(Grid(), seeds, agent, params, candidates, rules, slots=8, devices=devices).returns.tolist()
 
 
@@ -158,7 +158,9 @@ def test_frames_of_another_size_are_refused() -> None:
     agent: Any = _Stubborn(Controller("z", 0, 2, 0, Grid.actions))
     params = AgentParams(None, None, jnp.zeros(agent.controller.n_params))
     with pytest.raises(UserError, match=r"Narrow shows uint8 \[32, 64, 3\], but agents act on frames uint8 \[64, "):
-        play_on_device(Narrow(), [0], agent, params, np.zeros(1, int), Rules(3), slots=1, devices=RowSharing(None))
+        play_on_device(
+            Narrow(), [0], agent, params, np.zeros(1, int), EpisodeLimits(3), slots=1, devices=RowSharing(None)
+        )
 
 
 class Dream(DeviceGame):
@@ -187,7 +189,7 @@ def test_an_agent_plays_a_game_that_shows_latents() -> None:
     agent = Agent(vae=unused, memory=None, begin=(), controller=controller, memory_reset=0, sample_latent=False)
     back, away = jnp.array([[1.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0]])
     params = AgentParams(None, None, jnp.stack([back, away]))
-    seeds, rules, devices = [1, 2, 1, 2], Rules(20), RowSharing(None)
+    seeds, rules, devices = [1, 2, 1, 2], EpisodeLimits(20), RowSharing(None)
     played = play_on_device(Dream(), seeds, agent, params, np.array([0, 0, 1, 1]), rules, slots=4, devices=devices)
     assert played.lengths.tolist() == [20, 20, 6, 6]
     assert (played.returns[:2] > -12).all() and (played.returns[2:] < -19).all()

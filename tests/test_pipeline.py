@@ -148,7 +148,7 @@ def test_lost_weights_are_written_again_from_the_checkpoints(
     curves = (path / stage / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_record", None)  # nothing is trained again
-        patch.setattr(train_controller.Arena, "play_generation", None)
+        patch.setattr(train_controller.FitnessEvaluator, "play_generation", None)
         summary, said = run([f"train_{stage}", *words], capsys)
     assert "its weights are lost or damaged; writing them again" in said
     assert summary["weights"] == before and (path / stage / "metrics.jsonl").read_bytes() == curves

@@ -19,7 +19,7 @@ from wm_jax.models.controller import Controller
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-from wm_jax.played import Played
+from wm_jax.played import EpisodeStats
 from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
 
 PROBE = "gymnasium:probe_games:Probe-v0"
@@ -34,8 +34,8 @@ def probe(steps: int = 100) -> Game:
 
 def test_figures_of_no_episodes() -> None:
     """As when there are more processes than episodes."""
-    nothing = Played(np.zeros(0), np.zeros(0, np.int64), 0.0)
-    for played in (nothing, Played.together([nothing])):
+    nothing = EpisodeStats(np.zeros(0), np.zeros(0, np.int64), 0.0)
+    for played in (nothing, EpisodeStats.concatenate([nothing])):
         assert played.figures() == {"environment_steps": 0, "steps_per_second": 0.0}
 
 
@@ -184,7 +184,7 @@ def test_slots_and_workers_change_nothing() -> None:
     params = 0.3 * jax.random.normal(jax.random.key(0), (5, controller.n_params))
     agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
 
-    def played(slots: int, workers: int, restarts: bool = True) -> tuple[Played, list[dict[int, list]]]:
+    def played(slots: int, workers: int, restarts: bool = True) -> tuple[EpisodeStats, list[dict[int, list]]]:
         diaries = [
             Diary(AgentPolicy(agent, agent_params, np.arange(5), seeds, slots)),
             Diary(RandomPolicy("brownian", game.actions, seeds, 4)),

@@ -17,11 +17,11 @@ from wm_jax.config import Config, load
 from wm_jax.envs.games import family_of
 from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.played import Played
+from wm_jax.played import EpisodeStats
 from wm_jax.pretrained import AGENTS
 from wm_jax.run import Run
 from wm_jax.stages import report, train_controller
-from wm_jax.stages.train_controller import Arena, Search
+from wm_jax.stages.train_controller import ControllerState, FitnessEvaluator
 
 N = 12
 CHASED = ["--game", "chaser", "--preset", "smoke", "--controller.world", "random"]
@@ -31,7 +31,7 @@ def settings(game: str = "chaser", **controller: Any) -> Config:
     return load(game, family_of(game), "smoke", {"controller": controller})
 
 
-class Rehearsal(Arena):
+class Rehearsal(FitnessEvaluator):
     """An arena without a game: every episode returns what `score` says of its weights and its seed."""
 
     def __init__(self, config: Config, score: Any):
@@ -41,15 +41,15 @@ class Rehearsal(Arena):
         object.__setattr__(self, "score", score)
         object.__setattr__(self, "seen", [])
 
-    def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> Played:
+    def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> EpisodeStats:
         weights = np.atleast_2d(np.asarray(controllers))[candidates]
         self.seen.append((np.asarray(controllers), seeds))  # pyright: ignore[reportAttributeAccessIssue]
         returns = np.array([self.score(*pair) for pair in zip(weights, seeds, strict=True)])  # pyright: ignore
-        return Played(returns, np.ones(len(seeds), np.int64), 1.0)
+        return EpisodeStats(returns, np.ones(len(seeds), np.int64), 1.0)
 
 
-def begin(arena: Arena) -> Search:
-    return Search(arena.evolution.init(), jnp.zeros(N), jnp.float32(-jnp.inf))
+def begin(arena: FitnessEvaluator) -> ControllerState:
+    return ControllerState(arena.evolution.init(), jnp.zeros(N), jnp.float32(-jnp.inf))
 
 
 # Who plays what
@@ -177,21 +177,21 @@ def test_a_stopped_confirmation_is_made_as_if_it_had_not_been(
     assert straight["confirmed_episodes"] == 3 and "episodes that never chose it" in said
     assert "(approximate)" in said
     _, config = cli.parse("train_controller", words)
-    confirm = Arena.confirm
+    confirm = FitnessEvaluator.confirm
 
-    def stopped(self: Arena, search: Search, stop: Stop) -> dict[str, Any]:
+    def stopped(self: FitnessEvaluator, search: ControllerState, stop: Stop) -> dict[str, Any]:
         stop.requested = True
         return confirm(self, search, stop)
 
     broken = Run(tmp_path / "broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Arena, "confirm", stopped)
+        patch.setattr(FitnessEvaluator, "confirm", stopped)
         with pytest.raises(Interrupted):
             train_controller.run(config, broken, Stop())
     assert broken.stage("controller").summary() is None
     assert broken.stage("controller").checkpoints.steps()[-1] == config.controller.generations
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Arena, "play_generation", None)  # no generation is played again
+        patch.setattr(FitnessEvaluator, "play_generation", None)  # no generation is played again
         resumed, _ = evolve(words, broken.path, capsys)
     same = [name for name in straight if "confirmed" in name or name in ("weights", "best_score", "evaluation_mean")]
     assert len(same) == 7 and {name: resumed[name] for name in same} == {name: straight[name] for name in same}

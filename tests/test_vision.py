@@ -56,7 +56,7 @@ def test_where_nothing_moves_there_is_no_share():
     frames = np.zeros((20, 64, 64, 3), np.uint8)
     found = vision.moving(frames, frames, np.array([3]))
     assert found.pixels.tolist() == [0] and np.isnan(found.explained)
-    assert vision.Moving.together([found, vision.moving(film(), film(), PLACES)]).explained == 1.0
+    assert vision.Moving.concatenate([found, vision.moving(film(), film(), PLACES)]).explained == 1.0
 
 
 def test_places_are_spread_evenly():

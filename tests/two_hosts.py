@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from many_devices import STEPS, TASKS, encode, train, weights
 
-from wm_jax import cli, fresh_frames, hosts
+from wm_jax import cli, generated_frames, hosts
 from wm_jax.checkpoints import Checkpoints, digest_of
 from wm_jax.config import EnvConfig, HostsConfig
 from wm_jax.envs.games import find
 from wm_jax.errors import UserError
-from wm_jax.fresh_frames import FreshFrames
+from wm_jax.generated_frames import GeneratedFrames
 
 
 def trainings(folder: Path) -> dict[str, Any]:
@@ -67,13 +67,13 @@ def searches(folder: Path) -> dict[str, Any]:
 
 def fresh() -> str:
     """The frames that V would be trained on here, where all processes drive all of them."""
-    fresh_frames.EPISODES = 2
+    generated_frames.EPISODES = 2
     actions = find("carracing", EnvConfig(backend="device")).actions
     how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0}
     from wm_jax.envs.car_racing.game import CarRacingGame  # late, as it computes when it is imported
 
     game = CarRacingGame(anywhere=True, endless=True)
-    return digest_of(np.asarray(FreshFrames(game, actions, 4, 0, **how).references(0, 2, 2)))
+    return digest_of(np.asarray(GeneratedFrames(game, actions, 4, 0, **how).references(0, 2, 2)))
 
 
 def errors() -> list[Any]:

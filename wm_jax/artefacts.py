@@ -62,7 +62,7 @@ def open_replays(run: Run, config: Config, begun: Stage | None = None) -> Replay
     return store
 
 
-def open_for_upkeep(run: Run, config: Config) -> ReplayStore:
+def open_for_maintenance(run: Run, config: Config) -> ReplayStore:
     """The run's replays, however damaged they are.
 
     Raises:
@@ -124,21 +124,21 @@ def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
 
 
 @dataclass(frozen=True)
-class World:
+class WorldModel:
     """V and M as the controller sees them, with the agent they form.
 
     agent: pure functions of V + M + C.
-    without_controller: the agent's numbers, those of C left to `params`.
+    base_params: the agent's numbers, those of C left to `params`.
     parents: identities of V and M.
     """
 
     agent: Agent
-    without_controller: AgentParams
+    base_params: AgentParams
     parents: dict[str, str]
 
     def params(self, controller: jax.Array) -> AgentParams:
         """With controllers [P, n_params], or one [n_params]."""
-        return self.without_controller._replace(controller=jnp.atleast_2d(controller))
+        return self.base_params._replace(controller=jnp.atleast_2d(controller))
 
     def controllers(self) -> dict[str, jax.Array]:
         """The shape of what a controller's weights are: those with the best evaluation, and the latest."""
@@ -146,7 +146,7 @@ class World:
         return {"best": zeros, "latest": zeros}
 
 
-def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> World:
+def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> WorldModel:
     """V and M, trained or (reference mode `controller.world random`) untrained, as an agent.
 
     Raises:
@@ -170,10 +170,10 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         memory_reset=controller.memory_reset,
         sample_latent=controller.sample_latent,
     )
-    return World(agent, params, {name: part.digest for name, part in parts.items()})
+    return WorldModel(agent, params, {name: part.digest for name, part in parts.items()})
 
 
-def load_agent(run: Run, config: Config) -> tuple[World, jax.Array, dict[str, Any]]:
+def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[str, Any]]:
     """The run's trained agent: its world, the controller float32[n_params], and the record of its weights.
 
     Raises:

@@ -60,9 +60,9 @@ STANDALONE = {
 """Commands without a game, and the modules that have a `main` of their own for them."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
-MAKES = {command: artefact for artefact, command in CHAIN.items()}
+ARTIFACT_OF = {command: artefact for artefact, command in CHAIN.items()}
 """What a command makes."""
-UPKEEP = {
+MAINTENANCE = {
     "verify": "reads every stored byte and names what is damaged",
     "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
 }
@@ -76,11 +76,11 @@ SECTIONS = {
     "evaluate": ("env", "evaluate"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
-SHARED = {"train_vae", "encode", "train_memory", "train_controller"}
+COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
-ACTS = ("evaluate",)
+AGENT_COMMANDS = ("evaluate",)
 """Commands that the agent that comes with the package can be used with."""
-ACCEPT = ("train_vae", "train_controller")
+PREVALIDATED = ("train_vae", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
 
@@ -131,9 +131,9 @@ def _main(arguments: list[str]) -> int:
         process.raise_on_ctrl_c()
         return importlib.import_module(STANDALONE[command]).main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
-    if action not in (None, *UPKEEP):
-        near = nearest(action, tuple(UPKEEP))
-        raise UsageError(f"collect {action}: no such action{near}; one of {', '.join(UPKEEP)}")
+    if action not in (None, *MAINTENANCE):
+        near = nearest(action, tuple(MAINTENANCE))
+        raise UsageError(f"collect {action}: no such action{near}; one of {', '.join(MAINTENANCE)}")
     options, config = parse(command, rest[1:] if action else rest)
     return _execute(action or command, options, config)
 
@@ -174,7 +174,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
 
 
 def _parser(command: str, base: Config) -> Parser:
-    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {what}" for name, what in UPKEEP.items()) + "."
+    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {what}" for name, what in MAINTENANCE.items()) + "."
     parser = Parser(
         prog=f"bin/{command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}."
@@ -196,7 +196,7 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--base", metavar="DIR", help="another run's folder, to take from what this run does not make")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
     parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
-    if command in ACTS:
+    if command in AGENT_COMMANDS:
         text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
         parser.add_argument("--pretrained", action="store_true", help=text)
     parser.set_defaults(pretrained=False)
@@ -282,11 +282,11 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     from wm_jax.lineage import settle
     from wm_jax.metrics import log
 
-    if command in MAKES:
-        config = settle(config, run, MAKES[command], given)
+    if command in ARTIFACT_OF:
+        config = settle(config, run, ARTIFACT_OF[command], given)
     before = _before(command, config, run)
     for each in (*before, command):
-        if each in ACCEPT:
+        if each in PREVALIDATED:
             importlib.import_module(f"wm_jax.stages.{each}").accept(config)
     if any(_computes(each, config) for each in (*before, command)):
         from wm_jax.devices import started
@@ -295,7 +295,7 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     for needed in before:
         _stop_here(stop)
         log(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
-        _stage(needed)(settle(config, run, MAKES[needed]), run, stop)
+        _stage(needed)(settle(config, run, ARTIFACT_OF[needed]), run, stop)
         process.give_back_memory()
     _stop_here(stop)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
@@ -313,7 +313,7 @@ def _computes(command: str, config: Config) -> bool:
     """Does it need JAX? Looking after replays does not, nor does playing at random outside of JAX."""
     if command == "collect":
         return config.env.backend == "device" or config.collect.policy == "agent"
-    return command not in UPKEEP
+    return command not in MAINTENANCE
 
 
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
@@ -342,7 +342,7 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
     _require_utf8(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run {path}: this is a file; give a folder")
-    if options.fresh and command in UPKEEP:
+    if options.fresh and command in MAINTENANCE:
         raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
     if options.fresh and command == "pipeline" and config.collect.policy == "agent":
         raise UsageError(
@@ -356,7 +356,7 @@ def _run(command: str, options: argparse.Namespace, config: Config) -> Any:
         if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
             raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
         base, path = path, path / "named" / options.name
-    made = _everything(config) if command == "pipeline" else [MAKES[command]] if command in MAKES else []
+    made = _everything(config) if command == "pipeline" else [ARTIFACT_OF[command]] if command in ARTIFACT_OF else []
     # A pipeline on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if command == "pipeline" and base is not None else set())
     return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
@@ -400,7 +400,7 @@ def _require_utf8(path: Path) -> None:
 def _stage(command: str) -> Any:
     """The stage's `run`: shared by all processes, or done by the first."""
     run = importlib.import_module(f"wm_jax.stages.{command}").run
-    return run if command in SHARED else hosts.on_main_process(run)
+    return run if command in COLLECTIVE_STAGES else hosts.on_main_process(run)
 
 
 def _everything(config: Config) -> list[str]:
@@ -410,12 +410,12 @@ def _everything(config: Config) -> list[str]:
 
 def _before(command: str, config: Config, run: Any) -> list[str]:
     """The commands that have to run first: makers of what this one reads and that has not finished yet."""
-    if command in UPKEEP:
+    if command in MAINTENANCE:
         return []
     if command == "pipeline":
         return [CHAIN[artefact] for artefact in _everything(config)]
     inputs, world = config.controller.inputs, config.controller.world
-    needed = upstream(MAKES[command], inputs, world, lambda name: run.stage(name).summary() is not None)
+    needed = upstream(ARTIFACT_OF[command], inputs, world, lambda name: run.stage(name).summary() is not None)
     return [CHAIN[artefact] for artefact in needed]
 
 

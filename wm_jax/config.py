@@ -32,14 +32,14 @@ from wm_jax.errors import UsageError
 # Upper bounds are far above what anyone trains; beyond them is a slip of the finger that would fill the memory.
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Annotated[int, Field(gt=0, le=65_536)]
-Crowd = Annotated[int, Field(gt=0, le=10**6)]
+EpisodeCount = Annotated[int, Field(gt=0, le=10**6)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(coerce_numbers_to_str=True)]
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-FREE = "free"
+MUTABLE = "free"
 """Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
 # (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
@@ -101,7 +101,7 @@ class Section(BaseModel):
 
     def fixed(self) -> dict[str, Any]:
         """The settings that must stay the same while what they made is gone on with."""
-        free = {name for name, field in type(self).model_fields.items() if FREE in field.metadata}
+        free = {name for name, field in type(self).model_fields.items() if MUTABLE in field.metadata}
         return self.model_dump(mode="json", exclude=free)
 
 
@@ -148,10 +148,10 @@ class EnvConfig(Section):
     )
     sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
     frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
-    threads: Annotated[Threads, FREE] = Field(
+    threads: Annotated[Threads, MUTABLE] = Field(
         default=0, description="threads of the environment pool (0: one per core); the device needs none"
     )
-    timeout: Annotated[float, Field(ge=0), FREE] = Field(
+    timeout: Annotated[float, Field(ge=0), MUTABLE] = Field(
         default=300.0,
         description="seconds that a Gymnasium environment may take in a worker process to open, to reset or for a step "
         "(0: any time)",
@@ -161,19 +161,19 @@ class EnvConfig(Section):
 class CollectConfig(Section):
     """Replays: episodes of an exploring policy."""
 
-    episodes: Annotated[Crowd, FREE] = Field(
+    episodes: Annotated[EpisodeCount, MUTABLE] = Field(
         default=10_000, description="at least so many episodes in the store, train and test together"
     )
-    frames: Annotated[NonNegative, FREE] = Field(
+    frames: Annotated[NonNegative, MUTABLE] = Field(
         default=0, description="and at least so many recorded frames: where episodes are short, more are played"
     )
-    policy: Annotated[Literal["held", "brownian", "uniform", "agent"], FREE] = Field(
+    policy: Annotated[Literal["held", "brownian", "uniform", "agent"], MUTABLE] = Field(
         default="held",
         description="held: random action kept for a random while; brownian: wandering, for discrete actions as held; "
         "agent: the run's trained agent, which gets to what random play hardly sees (CarRacing's later bends, Enduro's "
         "second day, later rooms)",
     )
-    hold: Annotated[Positive, FREE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
+    hold: Annotated[Positive, MUTABLE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
     episode_steps: Count | None = Field(
         default=4000,
         description="most recorded steps of an episode: it is played to its end, and of a longer one windows are kept "
@@ -183,13 +183,13 @@ class CollectConfig(Section):
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
-    slots: Annotated[Size, FREE] = Field(default=64, description="episodes played side by side; they make one shard")
-    anywhere: Annotated[bool | None, FREE] = Field(
+    slots: Annotated[Size, MUTABLE] = Field(default=64, description="episodes played side by side; they make one shard")
+    anywhere: Annotated[bool | None, MUTABLE] = Field(
         default=None,
         description="begin episodes anywhere instead of at the beginning: on CarRacing's track, at any time of a game "
         "of Atari in which nobody acts (default: games on the device do that can, for random play hardly gets far)",
     )
-    replace_lost: Annotated[bool, FREE] = Field(
+    replace_lost: Annotated[bool, MUTABLE] = Field(
         default=False,
         description="let the policy play others in place of lost episodes whose agent is no longer there",
     )
@@ -236,18 +236,18 @@ class VaeConfig(Section):
         default="replays",
         description="what to train on; fresh: new episodes all the time, where the game is on the device",
     )
-    steps: Annotated[Count, FREE] = Field(
+    steps: Annotated[Count, MUTABLE] = Field(
         default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
     )
     learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
-    steps_per_dispatch: Annotated[Count, FREE] = Field(default=20, description="updates fused into one device call")
-    save_every: Annotated[Count, FREE] = Field(default=1000, description="updates between checkpoints")
-    report_every: Annotated[Count, FREE] = Field(
+    steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=20, description="updates fused into one device call")
+    save_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between checkpoints")
+    report_every: Annotated[Count, MUTABLE] = Field(
         default=1000, description="updates between held-out evaluations and reconstruction sheets"
     )
     bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
-    fast_kernels: Annotated[bool, FREE] = Field(
+    fast_kernels: Annotated[bool, MUTABLE] = Field(
         default=True, description="on CPU, our convolutions in C instead of XLA's"
     )
 
@@ -277,14 +277,14 @@ class MemoryConfig(Section):
         default=False, description="carry the state over consecutive windows instead of starting from zero"
     )
     batch: Size = Field(default=100, description="sequences per update")
-    steps: Annotated[Count, FREE] = Field(default=4000, description="updates")
+    steps: Annotated[Count, MUTABLE] = Field(default=4000, description="updates")
     learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
     final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
     clip: Positive = Field(default=1.0, description="gradients are clipped to this absolute value")
-    steps_per_dispatch: Annotated[Count, FREE] = Field(default=5, description="updates fused into one device call")
-    save_every: Annotated[Count, FREE] = Field(default=200, description="updates between checkpoints")
-    report_every: Annotated[Count, FREE] = Field(default=200, description="updates between held-out evaluations")
-    fast_kernels: Annotated[bool, FREE] = Field(
+    steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=5, description="updates fused into one device call")
+    save_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between checkpoints")
+    report_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between held-out evaluations")
+    fast_kernels: Annotated[bool, MUTABLE] = Field(
         default=True,
         description="our LSTM instead of a plain scan: on CPU in C, elsewhere with a hand-derived gradient",
     )
@@ -321,7 +321,7 @@ class ControllerConfig(Section):
     rounding: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="weights play, and are kept, as multiples of this (0: as they are)"
     )
-    generations: Annotated[Count, FREE] = Field(default=1800, description="generations")
+    generations: Annotated[Count, MUTABLE] = Field(default=1800, description="generations")
     episode_steps: Count | None = Field(
         default=None, description="longest episode in training, unless the game's is shorter"
     )
@@ -337,10 +337,10 @@ class ControllerConfig(Section):
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
     )
-    slots: Annotated[Size, FREE] = Field(
+    slots: Annotated[Size, MUTABLE] = Field(
         default=1024, description="most environments stepped side by side (on the device, rounded up to 16, 32, ...)"
     )
-    evaluate_every: Annotated[Count, FREE] = Field(
+    evaluate_every: Annotated[Count, MUTABLE] = Field(
         default=25, description="generations between evaluations of the distribution's mean"
     )
     evaluate_episodes: Size = Field(default=32, description="episodes of that evaluation, always the same ones")
@@ -348,13 +348,13 @@ class ControllerConfig(Section):
         default=None,
         description="other episodes, on which the kept mean is scored once, at the end (default: evaluate_episodes)",
     )
-    save_every: Annotated[Count, FREE] = Field(default=1, description="generations between checkpoints")
+    save_every: Annotated[Count, MUTABLE] = Field(default=1, description="generations between checkpoints")
 
 
 class EvaluateConfig(Section):
     """The score of the agent."""
 
-    episodes: Crowd = Field(default=100, description="episodes, with the published seeds")
+    episodes: EpisodeCount = Field(default=100, description="episodes, with the published seeds")
     on: Literal["official", "training", "both"] = Field(
         default="official", description="the official game, or the one that the agent was trained on"
     )

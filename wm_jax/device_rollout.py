@@ -21,7 +21,7 @@ from wm_jax.errors import UserError
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
-from wm_jax.played import Played, Rules
+from wm_jax.played import EpisodeLimits, EpisodeStats
 from wm_jax.sizes import FRAME
 
 SEGMENT = 25
@@ -66,13 +66,13 @@ def play_on_device(
     agent: Agent,
     params: AgentParams,
     candidates: np.ndarray,
-    rules: Rules,
+    rules: EpisodeLimits,
     *,
     slots: int,
     devices: RowSharing,
     stop: Stop | None = None,
     progress: Progress | None = None,
-) -> Played:
+) -> EpisodeStats:
     """Play one episode per seed; returns are summed in float32.
 
     Args:
@@ -88,8 +88,8 @@ def play_on_device(
     """
     began = time.monotonic()
     if not seeds:
-        return Played(np.zeros(0), np.zeros(0, np.int64), 0.0)
-    books = _Books(game, agent, seeds, candidates, slots, devices)
+        return EpisodeStats(np.zeros(0), np.zeros(0, np.int64), 0.0)
+    books = SlotScheduler(game, agent, seeds, candidates, slots, devices)
     params = devices.whole(params)
     limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
     while books.playing:
@@ -99,10 +99,10 @@ def play_on_device(
         ended = books.enter()
         if progress is not None and ended:
             progress.advance(ended)
-    return Played(books.returns, books.lengths, time.monotonic() - began)
+    return EpisodeStats(books.returns, books.lengths, time.monotonic() - began)
 
 
-class _Books:
+class SlotScheduler:
     """Which slot plays which episode, and what came of them so far."""
 
     def __init__(

@@ -16,7 +16,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from wm_jax import vision
-from wm_jax.artefacts import World
+from wm_jax.artefacts import WorldModel
 from wm_jax.data.episodes import Episode
 from wm_jax.devices import padded_size
 from wm_jax.models.frames import to_float
@@ -53,7 +53,7 @@ class Inspector:
     sequence: steps after which M begins anew, as in its training and in its held-out figure.
     """
 
-    world: World
+    world: WorldModel
     sequence: int
 
     def look(self, episode: Episode, moving_frames: int = MOVING_FRAMES) -> Looked:
@@ -77,7 +77,7 @@ class Inspector:
             piece = frames[start : start + BATCH]
             padded = np.zeros((BATCH, *frames.shape[1:]), np.uint8)
             padded[: len(piece)] = piece
-            seen = _see(self.world.agent.vae, self.world.without_controller.vae, padded, jax.random.key(start))
+            seen = _see(self.world.agent.vae, self.world.base_params.vae, padded, jax.random.key(start))
             pieces.append([np.asarray(each)[: len(piece)] for each in seen])
         return _Seen(*(np.concatenate(each) for each in zip(*pieces, strict=True)))
 
@@ -91,7 +91,7 @@ class Inspector:
         rows = padded_size(windows) if windows < BATCH else -(-windows // BATCH) * BATCH
         place = np.minimum(np.arange(rows)[:, None] * length + np.arange(length + 1), count)
         action = np.asarray(agent.controller.actions.encode(jnp.asarray(actions)))
-        memory = self.world.without_controller.memory
+        memory = self.world.base_params.memory
         pieces = []
         for first in range(0, rows, BATCH):
             here = place[first : first + BATCH].T
@@ -139,7 +139,7 @@ def figures(looked: Sequence[Looked]) -> dict[str, float | None]:
     """Means over all steps of some games: error, surprise (nats), and the explained share of what moves."""
     error = np.concatenate([each.error for each in looked])
     surprise = np.concatenate([each.surprise for each in looked])
-    explained = vision.Moving.together([each.moving for each in looked]).explained
+    explained = vision.Moving.concatenate([each.moving for each in looked]).explained
     return {
         "error": round(float(error.mean()), 3),
         "surprise": round(float(surprise.mean()), 3) if len(surprise) else None,

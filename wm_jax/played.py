@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Rules:
+class EpisodeLimits:
     """When episodes end that the game does not end before.
 
     steps: after so many (0: never).
@@ -19,7 +19,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Played:
+class EpisodeStats:
     """What came of N episodes.
 
     returns: float64[N], undiscounted sums of rewards.
@@ -36,11 +36,11 @@ class Played:
     waiting: float = 0.0
 
     @staticmethod
-    def together(shares: "Sequence[Played]") -> "Played":
+    def concatenate(shares: "Sequence[EpisodeStats]") -> "EpisodeStats":
         """Shares of the episodes, in order, that were played at the same time: as long as the longest."""
         returns, lengths = (np.concatenate([getattr(each, name) for each in shares]) for name in ("returns", "lengths"))
         times = (max(getattr(share, name) for share in shares) for name in ("seconds", "acting", "waiting"))
-        return Played(returns, lengths, *times)
+        return EpisodeStats(returns, lengths, *times)
 
     def figures(self) -> dict[str, float]:
         """How fast it went, and what it waited for: where acting takes nearly all the time, the network is the limit.

@@ -26,7 +26,7 @@ from wm_jax.envs.types import DeviceGame, Pool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress
 from wm_jax.models.agent import Agent, AgentParams
-from wm_jax.played import Played, Rules
+from wm_jax.played import EpisodeLimits, EpisodeStats
 from wm_jax.spaces import ActionSpace, Continuous
 
 CPU_BATCH = 32
@@ -58,7 +58,7 @@ def play(
     stop: Stop | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
-) -> Played:
+) -> EpisodeStats:
     """Play one episode per seed, at most `pool.slots` at a time. One that is lost with its process is played again.
 
     Args:
@@ -73,13 +73,15 @@ def play(
       UserError: an action or a reward is not finite, or the game failed.
     """
     if watch is None and pool.device_game is not None and isinstance(policy, AgentPolicy):
-        rules = Rules(min(steps or pool.episode_steps, pool.episode_steps), patience)
+        rules = EpisodeLimits(min(steps or pool.episode_steps, pool.episode_steps), patience)
         return policy.play_on_device(pool.device_game, seeds, rules, pool.slots, stop, progress)
-    match = _Match(pool, seeds, policy, Rules(steps, patience), _follow(stop, progress, watch))
+    match = _HostSchedule(pool, seeds, policy, EpisodeLimits(steps, patience), _follow(stop, progress, watch))
     began = time.monotonic()
     while match.waiting:
         match.play_wave()
-    return Played(match.returns, match.lengths, time.monotonic() - began, match.acting.seconds, match.idle.seconds)
+    return EpisodeStats(
+        match.returns, match.lengths, time.monotonic() - began, match.acting.seconds, match.idle.seconds
+    )
 
 
 def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) -> Watch:
@@ -96,10 +98,10 @@ def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) ->
     return watch
 
 
-class _Match:
+class _HostSchedule:
     """The books of one call of `play`: which slot plays which episode, and what came of them so far."""
 
-    def __init__(self, pool: Pool, seeds: Sequence[int], policy: Policy, rules: Rules, watch: Watch):
+    def __init__(self, pool: Pool, seeds: Sequence[int], policy: Policy, rules: EpisodeLimits, watch: Watch):
         self._pool, self._seeds, self._policy, self._rules, self._watch = pool, seeds, policy, rules, watch
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._rewarded_at = np.zeros(len(seeds), np.int64)
@@ -275,11 +277,11 @@ class AgentPolicy:
         self,
         game: DeviceGame,
         seeds: Sequence[int],
-        rules: Rules,
+        rules: EpisodeLimits,
         slots: int,
         stop: Stop | None,
         progress: Progress | None,
-    ) -> Played:
+    ) -> EpisodeStats:
         """Play all episodes where the network is; see `play`."""
         return play_on_device(
             game,

@@ -37,7 +37,7 @@ from wm_jax.errors import UserError
 from wm_jax.files import lock, plain, read_manifest, write_manifest
 from wm_jax.metrics import Stopwatch, log
 
-BARE = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
+EMPTY_STAGE_FILES = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
 """What a stage's folder holds before its first checkpoint."""
 BASE = "base.json"
 """Where a run says which one is its base, by the way there."""
@@ -175,7 +175,7 @@ class Stage:
 
     def _is_bare(self) -> bool:
         """Was the stage begun, and stopped before there was anything to keep? Then other settings do no harm."""
-        return (self.path / "stage.json").exists() and {path.name for path in self.path.iterdir()} <= BARE
+        return (self.path / "stage.json").exists() and {path.name for path in self.path.iterdir()} <= EMPTY_STAGE_FILES
 
     def start_anew(self) -> None:
         """If this stage is to start anew: move aside everything that the command makes anew."""

@@ -43,7 +43,7 @@ class Moving(NamedTuple):
         return 1.0 - float(self.missed.sum()) / variance if variance > 0 else float("nan")
 
     @staticmethod
-    def together(parts: "Sequence[Moving]") -> "Moving":
+    def concatenate(parts: "Sequence[Moving]") -> "Moving":
         """Those of several stretches of frames."""
         return Moving(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 

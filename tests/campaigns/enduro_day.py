@@ -66,7 +66,7 @@ def main() -> None:
         error = np.concatenate([each.error[begin:end] for each in looked]).mean()
         parts = [_moving(*each, begin, end) for each in zip(episodes, looked, strict=True)]
         picture = 1 - sum(part[0] for part in parts) / sum(part[1] for part in parts)
-        change = vision.Moving.together([part[2] for part in parts]).explained
+        change = vision.Moving.concatenate([part[2] for part in parts]).explained
         print(f"{begin:>5} -{end:>5}  {error:6.1f}  {picture:7.2f}  {change:6.2f}", flush=True)
         rows.append(np.linspace(begin, end - 1, COLUMNS + 2).astype(int)[1:-1])
         if whole:

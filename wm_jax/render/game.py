@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.artefacts import World
+from wm_jax.artefacts import WorldModel
 from wm_jax.envs.types import Pool, Step
 from wm_jax.interrupt import Stop
 from wm_jax.models.frames import to_float
@@ -19,7 +19,9 @@ SCALE = 5
 DECODE_BATCH = 64
 
 
-def record_game(pool: Pool, seed: int, world: World, controller: jax.Array, path: Path, fps: float, stop: Stop) -> None:
+def record_game(
+    pool: Pool, seed: int, world: WorldModel, controller: jax.Array, path: Path, fps: float, stop: Stop
+) -> None:
     """Play one episode and write it as MP4.
 
     Args:
@@ -47,7 +49,7 @@ def record_game(pool: Pool, seed: int, world: World, controller: jax.Array, path
     write_video(path, pictures(), fps)
 
 
-def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:
+def reconstruct(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     """uint8 [N, 64, 64, 3] encoded to the latent's mode and decoded again."""
 
     @jax.jit
@@ -57,7 +59,7 @@ def reconstruct(world: World, frames: np.ndarray) -> np.ndarray:
 
     padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
     pieces = [
-        np.asarray(look(world.without_controller.vae, padded[i : i + DECODE_BATCH]))
+        np.asarray(look(world.base_params.vae, padded[i : i + DECODE_BATCH]))
         for i in range(0, len(padded), DECODE_BATCH)
     ]
     return np.concatenate(pieces)[: len(frames)]

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from wm_jax import inspection
-from wm_jax.artefacts import World, load_agent
+from wm_jax.artefacts import WorldModel, load_agent
 from wm_jax.config import Config, EnvConfig, EvaluateConfig
 from wm_jax.envs.games import find, is_official, is_transfer, official
 from wm_jax.envs.make import open_pool
@@ -57,7 +57,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     with stage.lock():
         stage.start_anew()
         for on in _asked(config.evaluate.on, game):
-            sitting = Sitting(on, game, world, controller, about["digest"], config, run, stop)
+            sitting = GameEvaluation(on, game, world, controller, about["digest"], config, run, stop)
             sitting.score()
             if config.evaluate.looked_at:
                 sitting.look()
@@ -79,7 +79,7 @@ def _asked(on: str, game: Game) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class GameEvaluation:
     """The agent in front of one game.
 
     on: which game, "official" or "training".
@@ -90,7 +90,7 @@ class Sitting:
 
     on: str
     trained_on: Game
-    world: World
+    world: WorldModel
     controller: jax.Array
     weights: str
     config: Config

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wm_jax.artefacts import open_for_upkeep
+from wm_jax.artefacts import open_for_maintenance
 from wm_jax.config import Config
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import log
@@ -12,7 +12,7 @@ from wm_jax.run import Run
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Move every damaged shard into `replays/damaged/`; returns their names. Nothing is deleted."""
     stage = run.stage("replays")
-    store = open_for_upkeep(run, config)
+    store = open_for_maintenance(run, config)
     with stage.lock():
         names = sorted({damage.shard for damage in store.verify()})
         if names:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import hosts, streams
-from wm_jax.artefacts import World, load_world
+from wm_jax.artefacts import WorldModel, load_world
 from wm_jax.checkpoints import digest_of
 from wm_jax.config import Config
 from wm_jax.envs.games import begin_anywhere, find
@@ -29,7 +29,7 @@ from wm_jax.evolution import Evolution, EvolutionState
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import Metrics, Progress, log
 from wm_jax.models.controller import rounded, with_gas
-from wm_jax.played import Played
+from wm_jax.played import EpisodeStats
 from wm_jax.rollout import AgentPolicy, play
 from wm_jax.run import Run
 from wm_jax.statistics import half_width, is_approximate
@@ -40,7 +40,7 @@ SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environmen
 environments."""
 
 
-class Search(NamedTuple):
+class ControllerState(NamedTuple):
     """Everything that the next generation depends on.
 
     evolution: the strategy's own state.
@@ -115,18 +115,18 @@ def training_game(config: Config) -> Game:
     return find(config.game, config.env).up_to(config.controller.episode_steps)
 
 
-def _evolution(config: Config, world: World) -> Evolution:
+def _evolution(config: Config, world: WorldModel) -> Evolution:
     settings = config.controller
     key = jax.random.key(streams.integer(config.seed, "controller", "search"))
     return Evolution(settings.strategy, world.agent.controller.n_params, settings.population, settings.sigma, key)
 
 
 def _evolve(
-    config: Config, run: Run, game: Game, world: World, evolution: Evolution, stop: Stop
-) -> tuple[Search, jax.Array, dict[str, Any]]:
+    config: Config, run: Run, game: Game, world: WorldModel, evolution: Evolution, stop: Stop
+) -> tuple[ControllerState, jax.Array, dict[str, Any]]:
     """The search at its end, the mean it ended with, and the figures of the last generation and of what is kept."""
     stage, settings = run.stage("controller"), config.controller
-    start = Search(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
+    start = ControllerState(evolution.init(), jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf))
     begun = resume(stage, start, settings.generations, "generation")
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
@@ -137,7 +137,7 @@ def _evolve(
         Metrics(stage.path, resume_at=generation) as metrics,
         Progress("controller", settings.generations, "generation", done=generation) as progress,
     ):
-        arena = Arena(config, world, evolution, pool)
+        arena = FitnessEvaluator(config, world, evolution, pool)
         while generation < settings.generations:
             try:
                 search, figures = arena.play_generation(search, generation, stop)
@@ -168,15 +168,17 @@ def _evolve(
 
 
 @dataclass(frozen=True)
-class Arena:
+class FitnessEvaluator:
     """Where candidates play."""
 
     config: Config
-    world: World
+    world: WorldModel
     evolution: Evolution
     pool: Pool
 
-    def play_generation(self, search: Search, generation: int, stop: Stop) -> tuple[Search, dict[str, Any]]:
+    def play_generation(
+        self, search: ControllerState, generation: int, stop: Stop
+    ) -> tuple[ControllerState, dict[str, Any]]:
         """Ask, play, tell: candidate p plays episode e in place p * E + e.
 
         The search is told of the candidates as it asked for them; they play as they are kept, rounded. Weight decay is
@@ -195,7 +197,7 @@ class Arena:
         scores = _scores(returns.mean(1))
         return search, scores | played.figures() | {"not_finite": int(search.evolution.failed)}
 
-    def evaluate_mean(self, search: Search) -> tuple[Search, dict[str, Any]]:
+    def evaluate_mean(self, search: ControllerState) -> tuple[ControllerState, dict[str, Any]]:
         """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
         settings = self.config.controller
         mean = rounded(self.evolution.mean(search.evolution), settings.rounding)
@@ -207,7 +209,7 @@ class Arena:
             search = search._replace(best=mean, best_score=score)
         return search, {"evaluation_mean": round(float(returns.mean()), 3), "evaluation_error": _error(returns)}
 
-    def confirm(self, search: Search, stop: Stop) -> dict[str, Any]:
+    def confirm(self, search: ControllerState, stop: Stop) -> dict[str, Any]:
         """The score of the mean that is kept, on episodes that neither search nor choice has seen."""
         settings = self.config.controller
         seeds = self._seeds("confirmation", count=settings.confirm_episodes or settings.evaluate_episodes)
@@ -241,7 +243,7 @@ class Arena:
     def _seeds(self, *occasion: int | str, count: int) -> list[int]:
         return [streams.integer(self.config.seed, "controller", *occasion, episode) for episode in range(count)]
 
-    def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> Played:
+    def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> EpisodeStats:
         """All episodes: this process plays its share, and gets the others' results; `how` is for `rollout.play`."""
         if other := hosts.first_mismatch(digest_of(controllers)):
             raise UserError(
@@ -252,7 +254,7 @@ class Arena:
         params = self.world.params(controllers)
         policy = AgentPolicy(self.world.agent, params, candidates[mine], seeds[mine], self.pool.slots)
         shares = hosts.all_gather_objects(lambda: play(self.pool, seeds[mine], policy, **how))
-        return Played.together(shares)
+        return EpisodeStats.concatenate(shares)
 
 
 def _error(returns: np.ndarray) -> float | None:

@@ -18,7 +18,7 @@ from wm_jax.devices import open_mesh, without_kernels
 from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import device_game
 from wm_jax.errors import UsageError
-from wm_jax.fresh_frames import FreshFrames
+from wm_jax.generated_frames import GeneratedFrames
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import log
 from wm_jax.models.frames import to_float
@@ -56,7 +56,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             OptimizerStep(gradient_of(graphdef, objective, size), optimizer, objective.learned)
             for objective in nnx.merge(graphdef, params).objectives
         )
-        return Task(steps, _batches(config, store, seed)), Look(graphdef, store, sheet, seed)
+        return Task(steps, _batches(config, store, seed)), VaeEvaluator(graphdef, store, sheet, seed)
 
     job = TrainingJob(
         settings=settings,
@@ -115,7 +115,7 @@ def _fresh(config: Config, seed: int) -> Batches:
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
     anywhere = begin_anywhere(game, collect.anywhere, "--collect.anywhere")
     log("vae: on frames that are played for it")
-    return FreshFrames(
+    return GeneratedFrames(
         device_game(game).for_training(anywhere=anywhere, endless=True),
         game.actions,
         config.vae.batch,
@@ -126,7 +126,7 @@ def _fresh(config: Config, seed: int) -> Batches:
     )
 
 
-class Look:
+class VaeEvaluator:
     """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
 
     def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):
@@ -152,7 +152,7 @@ class Look:
             if split == "test":
                 figures["active_units"] = int(jnp.sum(jnp.var(z, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
-        moving = vision.Moving.together([self._motion(params, frames) for frames in self._stretches])
+        moving = vision.Moving.concatenate([self._motion(params, frames) for frames in self._stretches])
         return figures | {"test_moving_explained": moving.explained}
 
     def _motion(self, params: Any, frames: np.ndarray) -> vision.Moving:

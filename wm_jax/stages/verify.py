@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wm_jax.artefacts import open_for_upkeep
+from wm_jax.artefacts import open_for_maintenance
 from wm_jax.config import Config
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import Progress, log
@@ -11,7 +11,7 @@ from wm_jax.run import Run
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Read the whole store; the summary's `failed` is True when something is damaged."""
-    store = open_for_upkeep(run, config)
+    store = open_for_maintenance(run, config)
     with Progress("verify", len(store.shards), "shard") as progress:
 
         def one_more(done: int, total: int) -> None:

@@ -158,9 +158,9 @@ def open_environment(
         with contextlib.ExitStack() as unless_it_fits:
             unless_it_fits.callback(env.close)
             if anywhere:
-                from wm_jax.envs.host.anywhere import Anywhere
+                from wm_jax.envs.host.anywhere import RandomStart
 
-                env = Anywhere(env)
+                env = RandomStart(env)
             adapted = Environment(env, observation, draws=draws, screen=screen)
             unless_it_fits.pop_all()
     return adapted

@@ -18,7 +18,7 @@ _banks: dict[str, list[Any]] = {}
 """The states of a game with these arguments: they are made once in a process, in some seconds."""
 
 
-class Anywhere(gymnasium.Wrapper[Any, Any, Any, Any]):
+class RandomStart(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Each reset begins at a state that its seed chooses; the emulator's random numbers are the seed's own."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

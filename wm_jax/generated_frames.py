@@ -25,7 +25,7 @@ EVERY = 2
 """Of its frames every so many are kept: neighbours show nearly the same."""
 
 
-class FreshFrames:
+class GeneratedFrames:
     """A source of batches (`data.frames.Batches`) that never repeats itself.
 
     Args:

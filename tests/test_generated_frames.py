@@ -5,25 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax import fresh_frames
+from wm_jax import generated_frames
 from wm_jax.config import EnvConfig
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.errors import UsageError
-from wm_jax.fresh_frames import FreshFrames
+from wm_jax.generated_frames import GeneratedFrames
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(fresh_frames, "EPISODES", 4)
+    monkeypatch.setattr(generated_frames, "EPISODES", 4)
 
 
-def source(seed: int = 0, batch: int = 8, steps: int = 20, anywhere: bool = False) -> FreshFrames:
+def source(seed: int = 0, batch: int = 8, steps: int = 20, anywhere: bool = False) -> GeneratedFrames:
     """Blocks of 40 frames: 5 updates of 8."""
     actions = find("carracing", EnvConfig(backend="device")).actions
     game = CarRacingGame(anywhere, endless=True)
-    return FreshFrames(game, actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
+    return GeneratedFrames(game, actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
 
 
 def test_a_step_sees_the_same_wherever_training_was_resumed():
@@ -67,7 +67,7 @@ def test_they_begin_anywhere_if_asked_to():
 def test_the_first_frame_is_kept_and_then_every_second():
     game, plans = CarRacingGame(endless=True), jnp.full((4, 20, 3), 0.5)  # as in `source`: one program for both
     params, step = game.params_for(range(4)), jax.jit(step_all, static_argnums=0)
-    kept = np.asarray(fresh_frames._play(game, params, plans)).reshape(10, 4, 64, 64, 3)[:3]
+    kept = np.asarray(generated_frames._play(game, params, plans)).reshape(10, 4, 64, 64, 3)[:3]
     frames, states = start_all(game, params, jnp.arange(4, dtype=jnp.int32))
     expected = [frames]
     for i in range(4):
