@@ -1,4 +1,7 @@
-"""bin/test: ruff, pyright and pytest, each with its time. Arguments go to pytest."""
+"""bin/test: ruff, pyright and pytest, each with its time. Arguments go to pytest.
+
+`bin/test --quick` is for work on the code: without types, and without the tests that tests/slow.txt names.
+"""
 
 import importlib.util
 import os
@@ -14,6 +17,8 @@ PYTHON = [sys.executable, "-P", "-m"]
 
 def main(arguments: list[str]) -> int:
     """Run every part, also after one has failed; 1 if any has."""
+    quick = "--quick" in arguments
+    arguments = [word for word in arguments if word != "--quick"] + (["-m", "not slow"] if quick else [])
     parts = {
         "ruff check": [*PYTHON, "ruff", "check"],
         "ruff format": [*PYTHON, "ruff", "format", "--check"],
@@ -21,6 +26,8 @@ def main(arguments: list[str]) -> int:
         "pytest": [*PYTHON, "pytest", *workers(arguments), *arguments],
     }
     results = []
+    if quick:
+        del parts["pyright"]
     for name, command in parts.items():
         print(f"== {name}", flush=True)
         began = time.monotonic()

@@ -36,6 +36,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     process.give_back_memory()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `bin/test --quick` leaves out."""
+    slow = set((Path(__file__).parent / "slow.txt").read_text().split())
+    for item in items:
+        if f"{item.path.name}::{item.originalname if isinstance(item, pytest.Function) else item.name}" in slow:
+            item.add_marker("slow")
+
+
 def _resident_gb() -> float:
     """Memory of this process; 0 where the system does not say, and malloc is another one."""
     statm = Path("/proc/self/statm")

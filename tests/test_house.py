@@ -260,3 +260,14 @@ def test_documents_have_no_gaps_and_no_dead_links(document: Path):
         assert (ROOT / "bin" / command).exists(), command
     # A word in capitals that stands where a figure or a paragraph is to come.
     assert re.findall(r"^[A-Z]{4,}$|\b[A-Z]*(?:ALONE|PERFECT|SLOWER|TODO|FIXME|XXX)\b", text, re.MULTILINE) == []
+
+
+def test_the_slow_tests_exist():
+    """`bin/test --quick` leaves them out by their names."""
+    there = {
+        f"{path.name}::{node.name}"
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert set((Path(__file__).parent / "slow.txt").read_text().split()) <= there

@@ -544,7 +544,9 @@ def test_episodes_that_an_earlier_version_cut_off_are_not_played_on_in_silence(t
     config = load("chaser", "procgen", "smoke", {"collect": {"episode_steps": 40}})
     game = find("chaser", config.env)
     player = collect.Player({"policy": "held"}, lambda *_: pytest.fail("nobody plays yet"))
-    store = cast(ReplayStore, SimpleNamespace(lost=[Lost(3, player.about, 40), Lost(4, player.about, 39)]))
+    store = cast(
+        ReplayStore, SimpleNamespace(path=tmp_path, lost=[Lost(3, player.about, 40), Lost(4, player.about, 39)])
+    )
     with pytest.raises(UserError, match=r"lost 1 episodes from 3 to 3 that were cut off after 40 steps.*replace_lost"):
         collect._lost(config, Run(tmp_path), game, player, store)
     for change in ({"replace_lost": True}, {"episode_steps": 38}, {"episode_steps": None}):
