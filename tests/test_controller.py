@@ -6,7 +6,7 @@ import pytest
 
 from wm_jax.errors import UsageError, UserError
 from wm_jax.models.controller import Controller, rounded, with_gas
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
+from wm_jax.spaces import ActionSpace, Continuous, Discrete, Thresholds
 
 CAR = Continuous(("steer", "gas", "brake"), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("tanh", "sigmoid", "positive_tanh"))
 MOVES = Discrete(("noop", "fire", "left"), (0, 1, 4))
@@ -97,3 +97,14 @@ def test_encoded_actions() -> None:
     np.testing.assert_array_equal(MOVES.encode(jnp.asarray([[2], [0]])), [[[0, 0, 1]], [[1, 0, 0]]])
     vector = jnp.asarray([[0.1, 0.2, 0.3]])
     np.testing.assert_array_equal(CAR.encode(vector), vector)
+
+
+def test_one_output_chooses_between_three_actions() -> None:
+    """As in the paper's DoomTakeCover: beyond a third of tanh's range it moves, else it stays."""
+    doom = Thresholds(("left", "stay", "right"), (0, 1, 2))
+    raw = jnp.asarray([[-2.0], [-0.35], [-0.34], [0.0], [0.34], [0.35], [2.0]])
+    np.testing.assert_array_equal(doom.choose(raw), [0, 0, 1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(doom.encode(doom.choose(raw[:1])), [[1, 0, 0]])
+    assert Controller("zhc", 0, 64, 512, doom).n_params == 1_089 and doom.size == 3
+    with pytest.raises(ValueError, match="two thresholds part three actions"):
+        Thresholds(("left", "right"), (0, 1))
