@@ -9,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from test_training import StopAt, stage
 
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.metrics import read_metrics
 from wm_jax.models.frames import to_float
 from wm_jax.models.vae import Batch, Objective, Update, Vae, gradient_of
-from wm_jax.run import Run, Stage
+from wm_jax.run import Stage
 from wm_jax.training import OptimizerStep, Schedule, Task, fit
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
@@ -49,11 +50,6 @@ class Adversarial(Vae):
         true = self.judge(jax.random.normal(update.key, code.shape))
         loss = -jnp.mean(jax.nn.log_sigmoid(true) + jax.nn.log_sigmoid(-self.judge(code)))
         return loss, {"judge": loss}
-
-
-def stage(path: Path) -> Stage:
-    (path / "vae").mkdir(parents=True)
-    return Run(path).stage("vae")
 
 
 def task(graphdef: Any, objectives: tuple[Objective, ...], optimizers: list[Any], data_size: int = 0) -> Task:
@@ -105,15 +101,6 @@ def test_each_loss_changes_its_own_parameters_and_sees_what_the_one_before_left(
 
 
 def test_a_model_and_its_judge_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    class StopAt(Stop):
-        def __init__(self, looks: int):
-            self.looks = looks
-
-        @property
-        def requested(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-            self.looks -= 1
-            return self.looks <= 0
-
     def run(folder: Stage, stop: Stop) -> Any:
         return train(Adversarial(nnx.Rngs(0)), folder, stop, [optax.adam(1e-2), optax.adam(3e-2)])
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from own_models import GROUPS, Attention, TinyVq
+from test_memory import learn
 
 from wm_jax import cli
 from wm_jax.artefacts import init_memory, init_vae
@@ -49,31 +50,12 @@ def test_the_head_follows_the_latents() -> None:
 
 def test_m_learns_which_code_comes_next() -> None:
     """Codes that count up: their number is known for certain once M has seen one."""
-    import optax
-
-    from wm_jax.models.memory import loss_and_grad
-
     model = MDNRNN(MemoryConfig(hidden=16), LatentKind(8, (GROUPS, 4)), 2, nnx.Rngs(0))
     indices = (jnp.arange(21)[:, None, None] + jnp.arange(16)[None, :, None] + jnp.zeros((1, 1, GROUPS), jnp.int32)) % 4
     vectors = jnp.repeat(jax.nn.one_hot(indices, 4)[..., :2], 1, -1).reshape(21, 16, 8)
     blank = jnp.zeros((20, 16))
     batch = Sequences(Codes(indices, vectors), jnp.zeros((20, 16, 2)), blank, blank, blank > 0, blank.at[2:].set(1.0))
-    graphdef, params = nnx.split(model)
-    optimizer = optax.adam(0.03)
-
-    @jax.jit
-    def train(params: Any) -> jax.Array:
-        def update(loop: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            params, state = loop
-            metrics, _, gradients, _ = loss_and_grad(graphdef, params, batch, model.init_carry(16), key)
-            updates, state = optimizer.update(gradients, state)
-            return (optax.apply_updates(params, updates), state), metrics["nll"]
-
-        keys = jax.random.split(jax.random.key(1), 150)
-        return jax.lax.scan(update, (params, optimizer.init(params)), keys)[1]
-
-    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam relies on it.
-        losses = train(params)
+    losses = learn(model, batch, 0.03)
     assert losses[0] == pytest.approx(GROUPS * np.log(4), rel=0.2) and losses[-1] < 0.2
     assert LOG_SQRT_TWO_PI > 0.9, "a density of numbers would have had this much per dimension"
 

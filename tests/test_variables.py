@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from test_training import StopAt, stage
 
 from wm_jax.artefacts import Trained, init_vae
 from wm_jax.config import EnvConfig, VaeConfig
@@ -22,7 +23,7 @@ from wm_jax.models.controller import Controller
 from wm_jax.models.frames import to_float
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae import Batch, Update, Vae, gradient_of
-from wm_jax.run import Run, Stage
+from wm_jax.run import Stage
 from wm_jax.stages.encode import _encoder
 from wm_jax.training import Schedule, Task, fit
 
@@ -66,23 +67,6 @@ class Toy(Vae):
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(vae.VARIANTS, "vanilla", lambda config, rngs: Toy(config, rngs, request.param))
     return request.param
-
-
-class StopAt(Stop):
-    """Asks to stop when it is looked at for the n-th time, which training does once per dispatch."""
-
-    def __init__(self, looks: int):
-        self.looks = looks
-
-    @property
-    def requested(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.looks -= 1
-        return self.looks <= 0
-
-
-def stage(path: Path) -> Stage:
-    (path / "vae").mkdir(parents=True)
-    return Run(path).stage("vae")
 
 
 def train(folder: Stage, stop: Stop) -> tuple[Any, Any]:

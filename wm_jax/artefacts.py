@@ -157,10 +157,11 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
     else:
         vae = load_vae(run, config)
         memory = load_memory(run, vae, game) if controller.inputs != "z" else None
-    parts = {"vae": vae} if memory is None or controller.inputs == "z" else {"vae": vae, "memory": memory}
+    if controller.inputs == "z":
+        memory = None
     v, m = vae.model(), memory.model() if memory is not None else None
     actions = with_gas(game.actions, controller.gas)
-    hidden = m.cell.hidden if "memory" in parts and m is not None else 0
+    hidden = m.cell.hidden if m is not None else 0
     spec = Controller(controller.inputs, controller.hidden, v.latent_kind.size, hidden, actions)
     agent, params = make_agent(
         v,
@@ -170,7 +171,8 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         memory_reset=controller.memory_reset,
         sample_latent=controller.sample_latent,
     )
-    return WorldModel(agent, params, {name: part.digest for name, part in parts.items()})
+    parts = {"vae": vae, "memory": memory}
+    return WorldModel(agent, params, {name: part.digest for name, part in parts.items() if part is not None})
 
 
 def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[str, Any]]:

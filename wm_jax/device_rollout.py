@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax.devices import RowSharing
+from wm_jax.devices import RowSharing, choose_rows
 from wm_jax.envs.device import episodes_of, start_all, step_all
 from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UserError
@@ -215,14 +215,10 @@ def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
 @partial(jax.jit, donate_argnums=1)
 def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
     """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `fresh`."""
-
-    def choose(begun: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(new.reshape(-1, *[1] * (begun.ndim - 1)), begun, old)
-
     observations, states = jax.tree.map(lambda leaf: leaf[places], starts)
     number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)
     begun = Slots(states, observations, slots.carry, seeds, candidates, new, new, zero, number, number)
-    return jax.tree.map(choose, begun, slots)
+    return choose_rows(new, begun, slots)
 
 
 @jax.jit

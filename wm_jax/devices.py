@@ -12,6 +12,7 @@ import os
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -176,6 +177,15 @@ class RowSharing:
         if self._mesh is None or jax.tree.leaves(tree)[0].shape[0] % self._mesh.size:
             return self.whole(tree)
         return place(tree, split(self._mesh))
+
+
+def choose_rows(which: jax.Array, these: Any, others: Any) -> Any:
+    """Pytrees of arrays [B, ...]: the rows of `these` where `which` (bool[B]) is true, else those of `others`."""
+
+    def choose(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(which.reshape(-1, *[1] * (other.ndim - 1)), one, other)
+
+    return jax.tree.map(choose, these, others)
 
 
 def padded(rows: np.ndarray, size: int, filling: int = 0) -> np.ndarray:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax import streams
+from wm_jax.devices import choose_rows
 from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.types import DeviceGame
 from wm_jax.errors import UsageError
@@ -100,14 +101,9 @@ def _play(game: DeviceGame, params: Any, plans: jax.Array) -> jax.Array:
         now = before
         for action in actions:
             frames, states, _, ended = step_all(game, params, now[1], action)
-            now = jax.tree.map(partial(_choose, ended), begun, (frames, states))
+            now = choose_rows(ended, begun, (frames, states))
         return now, before[0]
 
     pieces = jnp.moveaxis(plans, 1, 0).reshape(steps // EVERY, EVERY, count, *size)
     frames = jax.lax.scan(step, begun, pieces)[1]
     return frames.reshape(-1, *frames.shape[2:])
-
-
-def _choose(which: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """By rows bool[N]."""
-    return jnp.where(which.reshape(-1, *[1] * (one.ndim - 1)), one, other)

@@ -19,7 +19,7 @@ from wm_jax import vision
 from wm_jax.artefacts import WorldModel
 from wm_jax.data.episodes import Episode
 from wm_jax.devices import padded_size
-from wm_jax.models.frames import to_float
+from wm_jax.models.frames import to_float, to_uint8
 from wm_jax.models.vae.losses import squared_error
 
 BATCH = 64
@@ -120,7 +120,7 @@ def _see(graphdef: Any, params: Any, frames: jax.Array, key: jax.Array) -> _Seen
     vae, real = nnx.merge(graphdef, params), to_float(frames)
     latent = vae.encode(real)
     z = latent.sample(key)
-    decoded = jnp.round(vae.decode(latent.mode()) * 255).astype(jnp.uint8)
+    decoded = to_uint8(vae.decode(latent.mode()))
     return _Seen(z, latent.target(key), squared_error(vae.decode(z), real), decoded)
 
 

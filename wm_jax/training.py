@@ -90,7 +90,7 @@ class Task:
     def start(self, params: Any, carry: Any) -> TrainState:
         """The state before the first update."""
         states = [step.optimizer.init(partition(params, step.learned)[0]) for step in self.steps]
-        return TrainState(params, tuple(states) if len(states) > 1 else states[0], carry)
+        return TrainState(params, _one_or_all(states), carry)
 
     def update(self, state: TrainState, batch: Any, key: jax.Array, step: jax.Array) -> tuple[TrainState, Scalars]:
         """One update; to be called inside `jax.jit`."""
@@ -107,7 +107,12 @@ class Task:
             params = combine(optax.apply_updates(learned, changes), others)
             metrics |= figures
             after.append(optimizer)
-        return TrainState(params, tuple(after) if len(after) > 1 else after[0], carry), metrics
+        return TrainState(params, _one_or_all(after), carry), metrics
+
+
+def _one_or_all(states: list[Any]) -> Any:
+    """The optimisers' states; of a single one itself, as checkpoints have always held it."""
+    return tuple(states) if len(states) > 1 else states[0]
 
 
 @dataclass(frozen=True)
@@ -257,11 +262,8 @@ def fit(
     if (there := jax.device_count()) > 1:
         log(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     state, data, dispatch = lay_out(task, begun.state, mesh)
-    checkpoints, key, look = (
-        stage.checkpoints,
-        place(jax.random.key(seed), everywhere(mesh)),
-        hosts.on_main_process(report),
-    )
+    checkpoints, look = stage.checkpoints, hosts.on_main_process(report)
+    key = place(jax.random.key(seed), everywhere(mesh))
     with (
         contextlib.closing(task.batches),
         Metrics(stage.path, resume_at=step) as metrics,

@@ -153,7 +153,7 @@ class Agent:
     def see(
         self,
         params: AgentParams,
-        observations: UInt8[Array, "B side side 3"] | Float32[Array, "B Z"],
+        observations: Observations,
         keys: Key[Array, "B"],
     ) -> Float[Array, "B Z"]:
         """V alone: z of frames, drawn with one key per row if the agent samples. Latents are z already."""

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from wm_jax.config import MemoryConfig
+from wm_jax.devices import choose_rows
 from wm_jax.errors import UserError
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
@@ -38,7 +39,7 @@ class Sequences(NamedTuple):
     action: encoded (`ActionSpace.encode`), the one taken at frame t.
     reward: received for that action.
     done: 1 where frame t+1 is terminal.
-    first: frame t begins an episode: the state is zeroed before it.
+    first: frame t begins an episode: the state begins anew before it.
     mask: 1 where the step is real: frame t+1 belongs to the same episode as frame t.
     """
 
@@ -194,11 +195,7 @@ def restart(carry: Carry, fresh: Bool[Array, "B"], begin: Carry) -> Carry:
     Args:
       begin: the state of one episode at its start, [1, ...].
     """
-
-    def begun(state: Array, start: Array) -> Array:
-        return jnp.where(fresh.reshape(-1, *[1] * (state.ndim - 1)), start, state)
-
-    return jax.tree.map(begun, carry, begin)
+    return choose_rows(fresh, begin, carry)
 
 
 class MDNRNN(nnx.Module):

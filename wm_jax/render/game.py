@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from wm_jax.artefacts import WorldModel
 from wm_jax.envs.types import Pool, Step
 from wm_jax.interrupt import Stop
-from wm_jax.models.frames import to_float
+from wm_jax.models.frames import to_float, to_uint8
 from wm_jax.render.video import side_by_side, write_video
 from wm_jax.rollout import AgentPolicy, play
 
@@ -55,7 +54,7 @@ def reconstruct(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     @jax.jit
     def look(params: object, frames: jax.Array) -> jax.Array:
         vae = nnx.merge(world.agent.vae, params)
-        return jnp.round(vae.decode(vae.encode(to_float(frames)).mode()) * 255).astype(jnp.uint8)
+        return to_uint8(vae.decode(vae.encode(to_float(frames)).mode()))
 
     padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
     pieces = [

@@ -21,7 +21,7 @@ from wm_jax.errors import UsageError
 from wm_jax.generated_frames import GeneratedFrames
 from wm_jax.interrupt import Stop
 from wm_jax.metrics import log
-from wm_jax.models.frames import to_float
+from wm_jax.models.frames import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run import Run
@@ -138,8 +138,7 @@ class VaeEvaluator:
         def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
             vae = nnx.merge(graphdef, params)
             z = vae.encode(to_float(frames)).mode()
-            decoded = jnp.round(vae.decode(z) * 255).astype(jnp.uint8)
-            return vae.loss(Batch(frames), Update(key, training=False))[1], z, decoded
+            return vae.loss(Batch(frames), Update(key, training=False))[1], z, to_uint8(vae.decode(z))
 
         self._look = look
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int8, Int32, Key
 
+from wm_jax.devices import choose_rows
 from wm_jax.envs.car_racing.track import (
     BEND,
     CHECKPOINTS,
@@ -60,11 +61,7 @@ def _draw_layouts(key: Array, count: int) -> Layout:
         key, before = state
         key, own = jax.random.split(key)
         drawn = jax.vmap(lambda key: lay_out(draw_checkpoints(key)))(jax.random.split(own, count))
-
-        def keep(old: Array, new: Array) -> Array:
-            return jnp.where((before.count > 0).reshape(-1, *[1] * (new.ndim - 1)), old, new)
-
-        return key, jax.tree.map(keep, before, drawn)
+        return key, choose_rows(before.count > 0, before, drawn)
 
     zeros = jnp.zeros((count, SECTIONS), jnp.float32)
     none = Layout(jnp.zeros(count, jnp.int32), jnp.zeros((count, SECTIONS, 2), jnp.float32), zeros)
