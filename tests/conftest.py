@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-from wm_jax import process
+from wm_jax.utils import process
 
 process.prepare()
 install_import_hook(

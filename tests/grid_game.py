@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from wm_jax.envs.spaces import Discrete
 from wm_jax.envs.types import DeviceGame
-from wm_jax.spaces import Discrete
 
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 

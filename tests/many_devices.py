@@ -17,19 +17,20 @@ import optax
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.artefacts import init_memory, init_vae, load_world
-from wm_jax.config import MemoryConfig, VaeConfig, load
+from wm_jax.config.layers import load
+from wm_jax.config.schema import MemoryConfig, VaeConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
-from wm_jax.devices import RowSharing, open_local_mesh, open_mesh
+from wm_jax.distributed.mesh import RowSharing, open_local_mesh, open_mesh
 from wm_jax.envs.games import family_of, find
-from wm_jax.errors import UserError
-from wm_jax.interrupt import Stop
 from wm_jax.models import memory, vae
 from wm_jax.models.latents import Gaussian, LatentKind
-from wm_jax.rollout import AgentPolicy
-from wm_jax.run import Run
-from wm_jax.training import Schedule, Task, fit
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.run.artifacts import init_memory, init_vae, load_world
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.utils.errors import UserError
 
 STEPS = 6
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from wm_jax.config import VaeConfig
-from wm_jax.models.frames import to_float
+from wm_jax.config.schema import VaeConfig
 from wm_jax.models.latents import Codes, LatentKind
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, Vae
 
 PIXELS, GROUPS = 8 * 8 * 3, 4

@@ -12,16 +12,17 @@ import pytest
 from odd_games import GREY, RGB
 
 from wm_jax import cli
-from wm_jax.config import EnvConfig
+from wm_jax.cli.options import parse
+from wm_jax.config.schema import EnvConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs import games
 from wm_jax.envs.host.adapt import Environment, open_environment
 from wm_jax.envs.host.conversions import Undeclared
-from wm_jax.envs.host.frames import shrink
+from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
-from wm_jax.errors import UserError
-from wm_jax.run import Run
-from wm_jax.spaces import Continuous, Discrete
+from wm_jax.envs.spaces import Continuous, Discrete
+from wm_jax.run.folder import Run
+from wm_jax.utils.errors import UserError
 
 GREYS = np.stack([GREY] * 3, -1)
 
@@ -161,7 +162,7 @@ def test_choices_are_the_environments_own(name: str, space: Discrete, rewards: l
 def test_actions_bear_the_environments_own_numbers_on_the_command_line():
     words = ["collect", "--game", "gymnasium:odd_games:Centered3-v0"]
     for given in (["--env.actions=-1,0"], ["--env.actions", "-1", "0"], ["--env.actions=-1", "--seed", "3"]):
-        _, config = cli.parse("collect", [*words[1:], *given])
+        _, config = parse("collect", [*words[1:], *given])
         chosen = games.find(config.game, config.env).actions
         assert chosen == (Discrete(("-1",), (-1,)) if "--seed" in given else Discrete(("-1", "0"), (-1, 0)))
     with pytest.raises(UserError, match=r"--env.actions 2: no such action; choose all, or -1, 0, 1"):
@@ -361,7 +362,7 @@ def test_a_module_that_is_nowhere_is_named_with_the_folder(tmp_path: Path, monke
 
 def test_old_names_of_atari_games_need_no_module() -> None:
     code = (
-        "from wm_jax.envs import games; from wm_jax.config import EnvConfig;"
+        "from wm_jax.envs import games; from wm_jax.config.schema import EnvConfig;"
         "game = games.find('gymnasium:BreakoutNoFrameskip-v4', EnvConfig()); print(game.screen, game.actions.names)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

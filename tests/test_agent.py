@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config import MemoryConfig, VaeConfig
-from wm_jax.errors import UserError
+from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams, make_agent
 from wm_jax.models.controller import Controller
-from wm_jax.models.frames import to_float
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Vae
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
+from wm_jax.utils.errors import UserError
 
 T, N, Z, H, P = 6, 4, 3, 5, 7
 SEEDS = np.arange(N, dtype=np.int32) + 100
@@ -221,9 +221,9 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
     """The real V and M, in batches of any size and order up to what a rollout uses on CPU."""
     from flax import nnx
 
-    from wm_jax.config import MemoryConfig, VaeConfig
+    from wm_jax.config.schema import MemoryConfig, VaeConfig
     from wm_jax.models.vae import make_vae
-    from wm_jax.rollout import AgentPolicy
+    from wm_jax.rollout.agent_policy import AgentPolicy
 
     n = 70
     controller = Controller("zh", 0, 32, 64, CAR)

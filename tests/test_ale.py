@@ -8,9 +8,10 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 
 from wm_jax import cli
-from wm_jax.config import EnvConfig, load
+from wm_jax.config.layers import load
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs import games
-from wm_jax.envs.host.frames import shrink
+from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
 
 Answer = tuple[np.ndarray, float, bool]

@@ -11,12 +11,12 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.bench import controller, flops, memory, vae
-from wm_jax.bench.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
-from wm_jax.bench.timing import Timing, alternate
-from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VaeConfig
 from wm_jax.models.latents import LatentKind
+from wm_jax.run.artifacts import init_memory, init_vae
+from wm_jax.tools.benchmark import controller, flops, memory, vae
+from wm_jax.tools.benchmark.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
+from wm_jax.tools.benchmark.timing import Timing, alternate
 
 
 def test_ratios_are_taken_within_rounds() -> None:

@@ -10,8 +10,8 @@ import pytest
 from wm_jax.envs.car_racing import bodies, dynamics
 from wm_jax.envs.car_racing.contacts import HALF_TYRE, RADIUS, SKIN, touch
 from wm_jax.envs.car_racing.track import HALF_WIDTH, bank
-from wm_jax.fidelity.motion import drift, gather, one_step
-from wm_jax.fidelity.reference import UndrawnCarRacing, record, snapshot
+from wm_jax.tools.fidelity.motion import drift, gather, one_step
+from wm_jax.tools.fidelity.reference import UndrawnCarRacing, record, snapshot
 
 SEEDS = tuple(range(1000, 1006))
 ODD = (20869, 20003)

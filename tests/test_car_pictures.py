@@ -11,9 +11,9 @@ from wm_jax.envs.car_racing.drawing import picture, shot
 from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
 from wm_jax.envs.car_racing.track import bank
-from wm_jax.fidelity.motion import synchronised
-from wm_jax.fidelity.pictures import Album, compare, observations_differ, photograph
 from wm_jax.kernels import native
+from wm_jax.tools.fidelity.motion import synchronised
+from wm_jax.tools.fidelity.pictures import Album, compare, observations_differ, photograph
 
 ZOOMING, NEAR = (0, 1, 3, 9, 20, 45), (60, 120, 180)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from wm_jax import cli
-from wm_jax.run import Run
+from wm_jax.cli.commands import COMMANDS, SECTIONS, STANDALONE
+from wm_jax.cli.options import parse
+from wm_jax.run.folder import Run
 
 WRONG = [
     ([], 0, None),
@@ -132,12 +134,12 @@ def test_an_unexpected_error_has_no_traceback_unless_asked_for(
     }
 
 
-@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in cli.STANDALONE])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in STANDALONE])
 def test_help_shows_the_values_in_force(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--game", "enduro", "--preset", "smoke", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for section in cli.SECTIONS.get(command, ("vae",)):
+    for section in SECTIONS.get(command, ("vae",)):
         assert f"--{section}." in shown
     if command == "collect":
         assert "one of held, brownian, uniform, agent [held]" in shown and "bin/collect verify reads" in shown
@@ -164,7 +166,7 @@ def test_a_file_where_a_folder_should_be(name: str, tmp_path: Path, capsys: pyte
 def test_ctrl_c_at_any_moment_leaves_no_traceback(seconds: float, tmp_path: Path) -> None:
     # As `python -m wm_jax` does, but that it says when its first line has run: before, Python itself is starting.
     code = (
-        "from wm_jax.process import die_on_ctrl_c; die_on_ctrl_c(); print(flush=True); "
+        "from wm_jax.utils.process import die_on_ctrl_c; die_on_ctrl_c(); print(flush=True); "
         "import runpy; runpy.run_module('wm_jax', run_name='__main__', alter_sys=True)"
     )
     words = ["-P", "-c", code, "collect", "--game", "carracing", "--run", str(tmp_path)]
@@ -191,7 +193,7 @@ def test_help_imports_no_jax() -> None:
 
 
 def test_words_become_settings() -> None:
-    _, config = cli.parse(
+    _, config = parse(
         "train_vae",
         [
             "--game",

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from wm_jax import config
-from wm_jax.config import Config, VaeConfig, config_folder, field_names, load, presets, validate
+from wm_jax.config import layers as layers_module
+from wm_jax.config.layers import config_folder, load, presets, validate
+from wm_jax.config.schema import Config, ControllerConfig, VaeConfig, field_names
+from wm_jax.config.text import arguments_of, shown
 from wm_jax.envs.games import PROCGEN, family_of
-from wm_jax.errors import UsageError
+from wm_jax.utils.errors import UsageError
 
 GAMES = ("carracing", "enduro", "breakout", "gymnasium:Some/Id-v0", *PROCGEN)
 
@@ -95,7 +97,7 @@ def test_the_gpu_preset_has_the_papers_networks() -> None:
 
 def test_what_the_paper_preset_adds_is_off_by_default() -> None:
     """Agents that were made before there were these settings play as they did."""
-    default = config.ControllerConfig()
+    default = ControllerConfig()
     assert (default.sample_latent, default.gas, default.seeds) == (False, "sigmoid", "shared")
     assert (default.rounding, default.weight_decay) == (0, 0)
 
@@ -105,8 +107,8 @@ def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of settings of our own, with the preset quick alone."""
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "quick.yaml").write_text("{}")
-    monkeypatch.setattr(config, "config_folder", lambda: tmp_path)
-    monkeypatch.setattr(config, "presets", lambda: ("quick",))
+    monkeypatch.setattr(layers_module, "config_folder", lambda: tmp_path)
+    monkeypatch.setattr(layers_module, "presets", lambda: ("quick",))
     return tmp_path
 
 
@@ -227,7 +229,7 @@ def test_mistakes_are_named(settings: dict, sentence: str) -> None:
 def test_arguments_of_an_environment_are_yaml_and_lie_over_each_other(layers: Path) -> None:
     (layers / "gymnasium.yaml").write_text("env: {kwargs: {size: 3, name: x}}")
     words = ["size=4", "lap=1e-3", "wind=false", "sides=[1, 2]", "map={a: b=c}", "name=null"]
-    found = load("gymnasium:X-v0", "gymnasium", overrides={"env": {"kwargs": config.arguments_of("--x", words)}})
+    found = load("gymnasium:X-v0", "gymnasium", overrides={"env": {"kwargs": arguments_of("--x", words)}})
     expected = {"size": 4, "name": None, "lap": 0.001, "wind": False, "sides": [1, 2], "map": {"a": "b=c"}}
     assert found.env.kwargs == expected and [type(each) for each in found.env.kwargs.values()] == [
         type(expected[name]) for name in found.env.kwargs
@@ -237,9 +239,9 @@ def test_arguments_of_an_environment_are_yaml_and_lie_over_each_other(layers: Pa
 
 
 def test_values_are_shown_as_they_are_given() -> None:
-    shown = {"a=1 b=false": {"a": 1, "b": False}, "none": {}, "0 84 0 96": (0, 84, 0, 96), "3": 3, "None": None}
-    for text, value in shown.items():
-        assert config.shown(value) == text
+    given = {"a=1 b=false": {"a": 1, "b": False}, "none": {}, "0 84 0 96": (0, 84, 0, 96), "3": 3, "None": None}
+    for text, value in given.items():
+        assert shown(value) == text
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.errors import UsageError, UserError
+from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete, Thresholds
 from wm_jax.models.controller import Controller, rounded, with_gas
-from wm_jax.spaces import ActionSpace, Continuous, Discrete, Thresholds
+from wm_jax.utils.errors import UsageError, UserError
 
 CAR = Continuous(("steer", "gas", "brake"), (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("tanh", "sigmoid", "positive_tanh"))
 MOVES = Discrete(("noop", "fire", "left"), (0, 1, 4))

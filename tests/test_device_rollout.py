@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax import device_rollout
-from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
-from wm_jax.device_rollout import play_on_device
-from wm_jax.devices import RowSharing
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.distributed.mesh import RowSharing
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
-from wm_jax.errors import UserError
-from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.latents import LatentKind
-from wm_jax.played import EpisodeLimits
-from wm_jax.rollout import AgentPolicy, play
+from wm_jax.rollout import device
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.device import play_on_device
+from wm_jax.rollout.play import play
+from wm_jax.rollout.types import EpisodeLimits
+from wm_jax.run.artifacts import init_memory, init_vae
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.utils.errors import UserError
 
 STEPS = 60
 SEEDS = [
@@ -130,11 +131,11 @@ def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
         sizes.add(len(words[-1].running))
         return real_segment(*words)
 
-    real_begin, real_segment = device_rollout._begin, device_rollout._segment
-    monkeypatch.setattr(device_rollout, "_begin", begin)
-    monkeypatch.setattr(device_rollout, "_segment", segment)
-    monkeypatch.setattr(device_rollout, "LEAST_SLOTS", 8)
-    monkeypatch.setattr(device_rollout, "SHRINK", 2)
+    real_begin, real_segment = device._begin, device._segment
+    monkeypatch.setattr(device, "_begin", begin)
+    monkeypatch.setattr(device, "_segment", segment)
+    monkeypatch.setattr(device, "LEAST_SLOTS", 8)
+    monkeypatch.setattr(device, "SHRINK", 2)
     for slots, seen in ((8, {8}), (16, {16, 8})):
         found = directly(actor, rules, slots)
         np.testing.assert_array_equal(found.lengths, expected.lengths)
@@ -202,7 +203,7 @@ class Bankrupt(CarRacingGame):
 
 def test_rewards_that_are_no_numbers_are_refused_before_the_episode_ends(actor, monkeypatch):
     agent, params = actor
-    monkeypatch.setattr(device_rollout, "SEGMENT", 4)
+    monkeypatch.setattr(device, "SEGMENT", 4)
     devices, rules, bankrupt = RowSharing(None), EpisodeLimits(STEPS), Bankrupt()
     with pytest.raises(UserError, match="Bankrupt: the return of the episode of seed 1000 is inf by step 4,"):
         play_on_device(bankrupt, SEEDS[:1], agent, params, CANDIDATES[:1], rules, slots=1, devices=devices)

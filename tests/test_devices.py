@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import pytest
 
-from wm_jax import files
-from wm_jax.config import HostsConfig
-from wm_jax.devices import open_mesh
-from wm_jax.errors import UsageError, UserError
-from wm_jax.hosts import check
-from wm_jax.metrics import read_metrics
-from wm_jax.run import Run
+from wm_jax.config.schema import HostsConfig
+from wm_jax.distributed.mesh import open_mesh
+from wm_jax.distributed.processes import check
+from wm_jax.run.folder import Run
+from wm_jax.run.metrics import read_metrics
+from wm_jax.utils import files
+from wm_jax.utils.errors import UsageError, UserError
 
 TESTS = Path(__file__).resolve().parent
 PATIENCE_S = 300

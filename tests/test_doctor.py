@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from wm_jax.stages import doctor
+from wm_jax.tools import doctor
 
 
 def probes(*tasks: tuple[str, float, bool]):

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax import evolution
-from wm_jax.config import Strategy
-from wm_jax.errors import UserError
-from wm_jax.evolution import Evolution, EvolutionState, decomposition_period, distinct_ranks, to_costs
+from wm_jax.config.schema import Strategy
+from wm_jax.training import evolution
+from wm_jax.training.evolution import Evolution, EvolutionState, decomposition_period, distinct_ranks, to_costs
+from wm_jax.utils.errors import UserError
 
 N, P, SIGMA = 6, 16, 0.3
 Cost = Callable[[np.ndarray], np.ndarray]

@@ -12,10 +12,10 @@ from PIL import Image
 
 from wm_jax import cli
 from wm_jax.envs.car_racing.track import bank
-from wm_jax.fidelity import parts, pictures, returns
-from wm_jax.fidelity.figures import Figure, Table, judged
-from wm_jax.fidelity.returns import POLICIES, Agreement, Comparison, Outcome
-from wm_jax.fidelity.seeing import Eyesight, Seen
+from wm_jax.tools.fidelity import parts, pictures, returns
+from wm_jax.tools.fidelity.figures import Figure, Table, judged
+from wm_jax.tools.fidelity.returns import POLICIES, Agreement, Comparison, Outcome
+from wm_jax.tools.fidelity.seeing import Eyesight, Seen
 
 SMALL = ("check_car_racing", "--small", "--json", "--debug")
 SEEDS, STEPS = (7000, 7001, 7002), 300

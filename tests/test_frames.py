@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs import device, games
 from wm_jax.envs.car_racing.game import CarRacingGame
-from wm_jax.envs.host.frames import shrink
+from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
-from wm_jax.errors import UserError
+from wm_jax.utils.errors import UserError
 
 
 def area_weights(size: int) -> np.ndarray:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs import games
-from wm_jax.errors import UsageError
-from wm_jax.spaces import Continuous, Discrete
+from wm_jax.envs.spaces import Continuous, Discrete
+from wm_jax.utils.errors import UsageError
 
 DEFAULT = EnvConfig.model_validate({})
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax import generated_frames
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
-from wm_jax.errors import UsageError
-from wm_jax.generated_frames import GeneratedFrames
+from wm_jax.training import generated_frames
+from wm_jax.training.generated_frames import GeneratedFrames
+from wm_jax.utils.errors import UsageError
 
 
 @pytest.fixture(autouse=True)

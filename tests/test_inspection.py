@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_jax import cli, inspection
+from wm_jax import cli
 from wm_jax.data.episodes import Episode, Whole
-from wm_jax.inspection import Inspector, Looked
+from wm_jax.evaluation import inspection
+from wm_jax.evaluation.inspection import Inspector, Looked
 from wm_jax.stages import evaluate
-from wm_jax.vision import Moving
+from wm_jax.utils.moving_pixels import Moving
 
 GAME = ["--game", "gymnasium:probe_games:TwoHalves-v0", "--preset", "smoke", "--env.episode_steps"]
 SIZES = ["--vae.width", "0.25", "--vae.steps", "300", "--vae.learning_rate", "2e-3", "--vae.beta", "0.1"]
@@ -95,14 +96,14 @@ def test_error_and_surprise_are_those_of_the_models():
     import jax.numpy as jnp
     from flax import nnx
 
-    from wm_jax.artefacts import WorldModel
-    from wm_jax.config import MemoryConfig, VaeConfig
+    from wm_jax.config.schema import MemoryConfig, VaeConfig
+    from wm_jax.envs.spaces import Discrete
     from wm_jax.models.agent import make_agent
     from wm_jax.models.controller import Controller
     from wm_jax.models.latents import Gaussian, LatentKind
     from wm_jax.models.memory import MDNRNN, Sequences
     from wm_jax.models.vae import make_vae
-    from wm_jax.spaces import Discrete
+    from wm_jax.run.artifacts import WorldModel
 
     space = Discrete(("a", "b", "c"), (0, 1, 2))
     vae = make_vae(VaeConfig(latent=4, width=0.125), nnx.Rngs(0))

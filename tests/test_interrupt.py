@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from wm_jax import cli, interrupt
-from wm_jax.interrupt import Interrupted, graceful_stop
+from wm_jax import cli
+from wm_jax.run import interrupt
+from wm_jax.run.interrupt import Interrupted, graceful_stop
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from test_replay import ABOUT, fill, make_episode, split_of
 
-from wm_jax import files
 from wm_jax.data.episodes import Shard, Split
 from wm_jax.data.latents import Kind, LatentStore
 from wm_jax.data.replay import ReplayStore
-from wm_jax.errors import UserError
+from wm_jax.utils import files
+from wm_jax.utils.errors import UserError
 
 LATENT = 4
 SEEDS = range(11)

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from wm_jax.config import MemoryConfig
+from wm_jax.config.schema import MemoryConfig
 from wm_jax.models import memory
 from wm_jax.models.heads import LOG_SQRT_TWO_PI
 from wm_jax.models.latents import Gaussian, LatentKind

@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.config import VaeConfig
+from wm_jax.config.schema import VaeConfig
 from wm_jax.data.frames import ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import MIDDLE, OFFSETS, Neighbours
-from wm_jax.metrics import read_metrics
 from wm_jax.models.vae import Batch, Update, make_vae
 from wm_jax.models.vae.losses import SOFT, background, moving_weights, squared_error
+from wm_jax.run.metrics import read_metrics
 
 
 def test_neighbours_stay_in_their_row():

@@ -128,7 +128,7 @@ def test_without_a_compiler_models_use_plain_operations(tmp_path: Path):
         """
 import jax
 from flax import nnx
-from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VaeConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
@@ -151,7 +151,7 @@ def test_narrower_vectors_compute_the_same(tmp_path: Path, processor: str):
         """
 import jax, numpy as np
 from flax import nnx
-from wm_jax.config import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VaeConfig
 from wm_jax.kernels import native
 from wm_jax.models import latents, memory, vae
 assert native.available()

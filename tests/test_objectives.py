@@ -12,12 +12,12 @@ from flax import nnx
 from test_training import StopAt, stage
 
 from wm_jax.data.frames import ResidentFrames
-from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import read_metrics
-from wm_jax.models.frames import to_float
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Objective, Update, Vae, gradient_of
-from wm_jax.run import Stage
-from wm_jax.training import OptimizerStep, Schedule, Task, fit
+from wm_jax.run.folder import Stage
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.metrics import read_metrics
+from wm_jax.training.loop import OptimizerStep, Schedule, Task, fit
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 PIXELS, LATENT = 4 * 4 * 3, 3

@@ -10,18 +10,18 @@ import pytest
 from flax import nnx
 from grid_game import Grid
 
-from wm_jax import streams
-from wm_jax.config import EnvConfig
-from wm_jax.device_rollout import play_on_device
-from wm_jax.devices import RowSharing
+from wm_jax.config.schema import EnvConfig
+from wm_jax.distributed.mesh import RowSharing
 from wm_jax.envs.games import find, is_official, is_transfer, official
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.spaces import Discrete
 from wm_jax.envs.types import DeviceGame
-from wm_jax.errors import UsageError, UserError
 from wm_jax.models.agent import AgentParams
 from wm_jax.models.controller import Controller
-from wm_jax.played import EpisodeLimits
-from wm_jax.spaces import Discrete
+from wm_jax.rollout.device import play_on_device
+from wm_jax.rollout.types import EpisodeLimits
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UsageError, UserError
 
 GRID = "jax:grid_game:Grid"
 DEVICE = EnvConfig(backend="device")

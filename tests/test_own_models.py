@@ -13,13 +13,14 @@ from own_models import GROUPS, Attention, TinyVq
 from test_memory import learn
 
 from wm_jax import cli
-from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.config import MemoryConfig, VaeConfig, validate
-from wm_jax.errors import UsageError, UserError
+from wm_jax.config.layers import validate
+from wm_jax.config.schema import MemoryConfig, VaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart
 from wm_jax.models.vae import make_vae
+from wm_jax.run.artifacts import init_memory, init_vae
+from wm_jax.utils.errors import UsageError, UserError
 
 WORDS = ["--game", "jax:grid_game:Grid", "--preset", "smoke", "--vae.frames", "fresh", "--vae.batch", "16"]
 VQ = ["--vae.variant", "own_models:TinyVq", "--vae.options", "codes=8", "--vae.latent", "8"]

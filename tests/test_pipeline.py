@@ -17,17 +17,21 @@ import numpy as np
 import pytest
 from test_training import StopAt
 
-from wm_jax import cli, interrupt, lineage, training
-from wm_jax.config import Config, load
+from wm_jax import cli
+from wm_jax.cli.options import parse
+from wm_jax.config.layers import load
+from wm_jax.config.schema import Config
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
-from wm_jax.errors import UserError
-from wm_jax.evolution import Evolution, EvolutionState
-from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.render.video import extract_frames
-from wm_jax.run import Run
+from wm_jax.run import interrupt, provenance
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.stages import collect, evaluate, report, train_controller, train_vae
 from wm_jax.stages.collect import episode_seeds, split_of
+from wm_jax.training import loop
+from wm_jax.training.evolution import Evolution, EvolutionState
+from wm_jax.utils.errors import UserError
 
 CHASED = ["--game", "chaser", "--preset", "smoke"]
 STAGES = ("replays", "vae", "latents", "memory", "controller", "evaluation")
@@ -147,7 +151,7 @@ def test_lost_weights_are_written_again_from_the_checkpoints(
     before = json.loads((path / stage / "summary.json").read_text())["weights"]
     curves = (path / stage / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_record", None)  # nothing is trained again
+        patch.setattr(loop, "_record", None)  # nothing is trained again
         patch.setattr(train_controller.FitnessEvaluator, "play_generation", None)
         summary, said = run([f"train_{stage}", *words], capsys)
     assert "its weights are lost or damaged; writing them again" in said
@@ -255,7 +259,7 @@ def test_the_report_shows_this_runs_chain_and_no_more(
     words = [*CHASED, "--run", str(path), "--controller.inputs", "z"]
     run(["train_controller", *words, "--fresh"], capsys)
     run(["evaluate", *words], capsys)  # of the agent before, there is a score on the game of training, and a film
-    _, config = cli.parse("pipeline", words)
+    _, config = parse("pipeline", words)
     summary = report.run(config, Run(path), Stop())
     shown = (path / "report.html").read_text()
     assert report.TITLES["memory"] not in shown and report.TITLES["latents"] not in shown
@@ -280,7 +284,7 @@ def test_damaged_scores_are_played_again(chased: Path, tmp_path: Path, capsys: p
 def test_an_evaluation_that_was_stopped_goes_on(chased: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
-    _, config = cli.parse("evaluate", [*CHASED, "--evaluate.episodes", "5", "--evaluate.workers", "1"])
+    _, config = parse("evaluate", [*CHASED, "--evaluate.episodes", "5", "--evaluate.workers", "1"])
     stop, finished = Stop(), []
     play = evaluate.play
 
@@ -323,14 +327,14 @@ def test_episodes_of_the_official_game_are_as_long_as_it_lets_them(
 
 def test_the_controllers_episodes_are_never_longer_than_the_games() -> None:
     for steps, longest in (("500", 60), ("20", 20), ("none", 60)):
-        _, config = cli.parse("train_controller", [*CHASED, "--controller.episode_steps", steps])
+        _, config = parse("train_controller", [*CHASED, "--controller.episode_steps", steps])
         assert train_controller.training_game(config).episode_steps == longest
 
 
 def test_a_film_can_be_stopped_and_the_score_stays(chased: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(chased, path, ignore=shutil.ignore_patterns("evaluation"))
-    _, config = cli.parse("evaluate", [*CHASED, "--evaluate.video"])
+    _, config = parse("evaluate", [*CHASED, "--evaluate.video"])
     stop = Stop()
     film = evaluate.record_game
 
@@ -398,8 +402,8 @@ def test_settings_of_what_is_there_are_recorded_as_they_are(tmp_path: Path, caps
     # What is repeated, or agrees with what is there, is welcome.
     agreeing = ["--vae.latent", "8", "--vae.steps", "25", "--collect.episodes", "8", "--collect.policy", "brownian"]
     run(["evaluate", *words, *agreeing], capsys)
-    _, config = cli.parse("evaluate", words)
-    settled = lineage.settle(config, Run(tmp_path), "evaluation")
+    _, config = parse("evaluate", words)
+    settled = provenance.settle(config, Run(tmp_path), "evaluation")
     assert (settled.controller.inputs, settled.vae.latent, settled.collect.episodes) == ("z", 8, 8)
 
 
@@ -440,7 +444,7 @@ def test_a_search_that_was_stopped_at_its_new_end_keeps_an_evaluated_mean(
     path = tmp_path / "run"
     shutil.copytree(chased, path, ignore=shutil.ignore_patterns("controller", "evaluation"))
     words = ["train_controller", *CHASED, "--run", str(path), "--controller.evaluate_every", "9"]
-    _, config = cli.parse(words[0], [*words[1:], "--controller.generations", "3"])
+    _, config = parse(words[0], [*words[1:], "--controller.generations", "3"])
     search_one_generation(config, Run(path))
     summary, said = run([*words, "--controller.generations", "1"], capsys)
     assert "going on from generation 1" in said
@@ -455,7 +459,7 @@ def test_a_search_that_was_stopped_ends_as_if_it_had_not_been(
     words = ["train_controller", *CHASED, "--controller.generations", "4"]
     straight = shutil.copytree(chased, tmp_path / "straight", ignore=shutil.ignore_patterns("controller"))
     broken = shutil.copytree(straight, tmp_path / "broken")
-    _, config = cli.parse(words[0], words[1:])
+    _, config = parse(words[0], words[1:])
     for done in (1, 2):
         search_one_generation(config, Run(broken))
         assert Run(broken).stage("controller").checkpoints.steps()[-1] == done
@@ -504,7 +508,7 @@ def test_training_goes_on_over_repaired_replays_as_if_nothing_had_been(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     straight, _ = run([f"train_{stage}", *words, "--run", str(whole)], capsys)
     shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(stage))
-    _, config = cli.parse(f"train_{stage}", words)
+    _, config = parse(f"train_{stage}", words)
     with pytest.raises(Interrupted):
         importlib.import_module(f"wm_jax.stages.train_{stage}").run(config, Run(broken), StopAt(1))
     assert Run(broken).stage(stage).checkpoints.steps() == [5]

@@ -5,15 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs import games
 from wm_jax.envs.host import qt
-from wm_jax.envs.host.frames import shrink
 from wm_jax.envs.host.pool import EpisodePool
+from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.spaces import Continuous
 from wm_jax.envs.types import Step
-from wm_jax.errors import UserError
-from wm_jax.spaces import Continuous
+from wm_jax.utils.errors import UserError
 
 LIMIT = 5
 SEEDS = (7, 8, 7)

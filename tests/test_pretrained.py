@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from wm_jax import cli, pretrained
-from wm_jax.errors import UsageError, UserError
-from wm_jax.run import Run
+from wm_jax import cli
+from wm_jax.run import pretrained
+from wm_jax.run.folder import Run
+from wm_jax.utils.errors import UsageError, UserError
 
 GAMES = pretrained.games()
 WORDS = ["evaluate", "--game", "carracing", "--pretrained", "--preset", "smoke", "--json"]

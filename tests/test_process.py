@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from wm_jax import process
+from wm_jax.utils import process
 
 ROOT = Path(__file__).resolve().parent.parent
 
 COMPILE = """
-from wm_jax import process
+from wm_jax.utils import process
 process.prepare()
 import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -91,7 +91,9 @@ def test_streams_that_are_closed_are_no_trouble(closed: str):
     assert done.returncode == 2 and done.stdout == b""
     assert done.stderr.startswith(b"error: --game nowhere: no such game") != ("2>" in closed)
     # The next file that is opened must not take the number of a stream, into which libraries in C write.
-    opened = "from wm_jax.process import mend_streams; mend_streams(); print(open('/dev/null').fileno() > 2, file=f)"
+    opened = (
+        "from wm_jax.utils.process import mend_streams; mend_streams(); print(open('/dev/null').fileno() > 2, file=f)"
+    )
     numbers = shell(f"exec \"$0\" -c \"f = open('/dev/fd/9', 'w'); {opened}\" 9>&1 {closed}")
     assert numbers.stdout == b"True\n", numbers
 
@@ -111,7 +113,7 @@ def test_letters_that_a_stream_cannot_hold_are_written_as_numbers():
     done = shell(WRONG_WORDS.replace("nowhere", "\u00e9"), "x", PYTHONIOENCODING="ascii:strict")
     assert done.returncode == 2 and done.stderr.startswith(b"error: --game \\xe9: no such game"), done
     said = shell(
-        'exec "$0" -P -c "from wm_jax.process import mend_streams; mend_streams(); print(chr(233))"',
+        'exec "$0" -P -c "from wm_jax.utils.process import mend_streams; mend_streams(); print(chr(233))"',
         PYTHONIOENCODING="ascii",
     )
     assert (said.returncode, said.stdout) == (0, b"\\xe9\n")

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_jax import hosts, streams
 from wm_jax.data.frames import Shuffle
 from wm_jax.data.reader import READ_FRAMES, _pieces
 from wm_jax.data.sequences import Lanes, random_windows
-from wm_jax.devices import padded_size
+from wm_jax.distributed import processes
 from wm_jax.stages.collect import split_of
-from wm_jax.training import Schedule
+from wm_jax.training.loop import Schedule
+from wm_jax.utils import streams
+from wm_jax.utils.arrays import padded_size
 
 # The same examples everywhere, nothing on disk, and no clock: these machines are busy.
 settings.register_profile("here", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -87,13 +88,13 @@ def test_epochs_are_permutations_wherever_they_are_looked_at(count: int, start: 
 
 
 @given(st.integers(0, 10**6), st.integers(1, 64))
-def test_shares_are_neighbours_of_nearly_one_size(items: int, processes: int) -> None:
+def test_shares_are_neighbours_of_nearly_one_size(items: int, count: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosts, "count", lambda: processes)
+        patch.setattr(processes, "count", lambda: count)
         shares = []
-        for index in range(processes):
-            patch.setattr(hosts, "index", lambda index=index: index)
-            shares.append(hosts.share(items))
+        for index in range(count):
+            patch.setattr(processes, "index", lambda index=index: index)
+            shares.append(processes.share(items))
     assert shares[0].start == 0 and shares[-1].stop == items
     assert all(before.stop == after.start for before, after in itertools.pairwise(shares))
     sizes = {each.stop - each.start for each in shares}

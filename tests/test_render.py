@@ -14,8 +14,8 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from wm_jax.errors import UserError
 from wm_jax.render import plots, report, sheets, video, whole_file
+from wm_jax.utils.errors import UserError
 
 
 def pictures(count: int, seed: int, size: int = 64) -> np.ndarray:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_jax import files
 from wm_jax.data import episodes, shards
 from wm_jax.data.replay import Episode, ReplayStore
-from wm_jax.errors import UserError
+from wm_jax.utils import files
+from wm_jax.utils.errors import UserError
 
 ABOUT = {"game": "test", "crop": [0, 12, 0, 0], "hold": 8.0}
 FILE_FRAMES = 16  # small, so that a few episodes fill several files
@@ -155,7 +155,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_replay as t
-from wm_jax import files
+from wm_jax.utils import files
 from wm_jax.data import episodes, shards
 from wm_jax.data.replay import ReplayStore
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Pool, Step
@@ -19,8 +19,10 @@ from wm_jax.models.controller import Controller
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-from wm_jax.played import EpisodeStats
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.exploration import RandomPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.types import EpisodeStats, Policy
 
 PROBE = "gymnasium:probe_games:Probe-v0"
 SEEDS = list(range(20, 31))

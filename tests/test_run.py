@@ -13,12 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from wm_jax import streams
-from wm_jax.checkpoints import Checkpoints, DamagedCheckpoints, digest_of
-from wm_jax.errors import UserError
-from wm_jax.files import plain, to_json
-from wm_jax.metrics import Metrics, clock, read_metrics
-from wm_jax.run import Run
+from wm_jax.distributed.progress import clock
+from wm_jax.run.checkpoints import Checkpoints, DamagedCheckpoints, digest_of
+from wm_jax.run.folder import Run
+from wm_jax.run.metrics import Metrics, read_metrics
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.files import plain, to_json
 
 
 def test_going_on_with_other_settings_names_both(tmp_path: Path) -> None:

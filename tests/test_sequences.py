@@ -9,17 +9,17 @@ import optax
 import pytest
 from flax import nnx
 
-from wm_jax import streams
-from wm_jax.artefacts import init_memory
-from wm_jax.config import Config, DataConfig, MemoryConfig
+from wm_jax.config.schema import Config, DataConfig, MemoryConfig
 from wm_jax.data.sequences import FlatLatents, Lanes, SequenceBatches, StreamedSequences, random_windows
-from wm_jax.errors import UserError
-from wm_jax.interrupt import Stop
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import gradient_of
-from wm_jax.run import Run
+from wm_jax.run.artifacts import init_memory
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
 from wm_jax.stages import train_memory
-from wm_jax.training import Schedule, Task, fit
+from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UserError
 
 STEPS = np.array([7, 1, 20, 12])
 OFFSETS = np.concatenate([[0], np.cumsum(STEPS + 1)])

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wm_jax import cli, streams
-from wm_jax.artefacts import load_agent
-from wm_jax.config import Config, load
+from wm_jax import cli
+from wm_jax.cli.options import parse
+from wm_jax.config.layers import load
+from wm_jax.config.schema import Config
 from wm_jax.envs.games import family_of
-from wm_jax.evolution import Evolution, EvolutionState
-from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.played import EpisodeStats
-from wm_jax.pretrained import AGENTS
-from wm_jax.run import Run
+from wm_jax.rollout.types import EpisodeStats
+from wm_jax.run.artifacts import load_agent
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.pretrained import AGENTS
 from wm_jax.stages import report, train_controller
 from wm_jax.stages.train_controller import ControllerState, FitnessEvaluator
+from wm_jax.training.evolution import Evolution, EvolutionState
+from wm_jax.utils import streams
 
 N = 12
 CHASED = ["--game", "chaser", "--preset", "smoke", "--controller.world", "random"]
@@ -176,7 +179,7 @@ def test_a_stopped_confirmation_is_made_as_if_it_had_not_been(
     straight, said = evolve(words, tmp_path / "straight", capsys)
     assert straight["confirmed_episodes"] == 3 and "episodes that never chose it" in said
     assert "(approximate)" in said
-    _, config = cli.parse("train_controller", words)
+    _, config = parse("train_controller", words)
     confirm = FitnessEvaluator.confirm
 
     def stopped(self: FitnessEvaluator, search: ControllerState, stop: Stop) -> dict[str, Any]:
@@ -206,7 +209,7 @@ def test_an_agent_keeps_its_gas(tmp_path: Path, capsys: pytest.CaptureFixture[st
     words = ["--game", "carracing", "--preset", "smoke", "--controller.world", "random", "--env.backend", "envpool"]
     words += ["--controller.episode_steps", "5"]
     evolve([*words, "--controller.gas", "tanh"], tmp_path / "run", capsys)
-    _, config = cli.parse("evaluate", words)
+    _, config = parse("evaluate", words)
     space = load_agent(Run(tmp_path / "run"), config)[0].agent.controller.actions
     assert getattr(space, "squash", None) == ("tanh", "tanh", "positive_tanh")
     assert cli.main(["train_controller", *words, "--run", str(tmp_path / "run")]) == 1
@@ -215,7 +218,7 @@ def test_an_agent_keeps_its_gas(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_an_agent_from_before_plays_as_it_did(tmp_path: Path) -> None:
     shutil.copytree(AGENTS / "carracing", tmp_path / "run")
-    _, config = cli.parse("evaluate", ["--game", "carracing"])
+    _, config = parse("evaluate", ["--game", "carracing"])
     world, _, about = load_agent(Run(tmp_path / "run"), config)
     assert "gas" not in about["settings"]
     assert getattr(world.agent.controller.actions, "squash", None) == ("tanh", "sigmoid", "positive_tanh")

@@ -11,11 +11,11 @@ import optax
 import pytest
 
 from wm_jax.data.frames import ResidentFrames, Shuffle, StreamedFrames
-from wm_jax.errors import UserError
-from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import read_metrics
-from wm_jax.run import Run, Stage
-from wm_jax.training import Schedule, Task, fit
+from wm_jax.run.folder import Run, Stage
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.metrics import read_metrics
+from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.utils.errors import UserError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jaxtyping import TypeCheckError
 
-from wm_jax.config import VaeConfig
+from wm_jax.config.schema import VaeConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
 from wm_jax.models.heads import Mixture, MixtureHead
 from wm_jax.models.latents import Gaussian

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config import VaeConfig
-from wm_jax.errors import UserError
-from wm_jax.models.frames import to_float
+from wm_jax.config.schema import VaeConfig
 from wm_jax.models.latents import Gaussian
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae, networks
 from wm_jax.models.vae.losses import PATCHES, kl_to_standard_normal, squared_error, with_noise_patches
 from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.utils.errors import UserError
 
 
 def frames(count, seed=0):

@@ -11,21 +11,21 @@ import pytest
 from flax import nnx
 from test_training import StopAt, stage
 
-from wm_jax.artefacts import Trained, init_vae
-from wm_jax.config import EnvConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, VaeConfig
 from wm_jax.data.frames import ResidentFrames
-from wm_jax.devices import open_mesh
+from wm_jax.distributed.mesh import open_mesh
 from wm_jax.envs.games import find
-from wm_jax.interrupt import Interrupted, Stop
 from wm_jax.models import vae
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
-from wm_jax.models.frames import to_float
 from wm_jax.models.latents import Gaussian
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, Vae, gradient_of
-from wm_jax.run import Stage
+from wm_jax.run.artifacts import Trained, init_vae
+from wm_jax.run.folder import Stage
+from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.stages.encode import _encoder
-from wm_jax.training import Schedule, Task, fit
+from wm_jax.training.loop import Schedule, Task, fit
 
 PIXELS, LATENT, STEPS = 8 * 8 * 3, 4, 7
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
@@ -144,8 +144,8 @@ def test_what_they_have_seen_is_kept_with_the_weights_and_used_in_play(kind: str
 
 def test_a_model_of_parameters_alone_keeps_its_layout() -> None:
     """So that its weights on disk stay readable."""
-    from wm_jax.checkpoints import layout_of
     from wm_jax.models.variables import combine, partition
+    from wm_jax.run.checkpoints import layout_of
 
     _, params = init_vae(VaeConfig(width=0.125), 0)
     learned, others = partition(params)

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 from wm_jax import cli
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs.games import find
 from wm_jax.envs.host import gymnasium
 from wm_jax.envs.host.pool import EpisodePool
 from wm_jax.envs.make import open_pool
-from wm_jax.errors import UsageError, UserError
-from wm_jax.recording import Recorder
-from wm_jax.rollout import RandomPolicy, plan, play
+from wm_jax.rollout.exploration import RandomPolicy, plan
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
+from wm_jax.utils.errors import UsageError, UserError
 
 TESTS = Path(__file__).resolve().parent
 PATIENCE_S = 30
@@ -138,7 +139,7 @@ def test_workers_are_closed_when_one_cannot_be_started(diary: Diary, monkeypatch
 
 PARENT = """
 import contextlib, sys, time
-from wm_jax.config import EnvConfig
+from wm_jax.config.schema import EnvConfig
 from wm_jax.envs.games import find
 from wm_jax.envs.host import gymnasium
 from wm_jax.envs.make import open_pool

@@ -15,17 +15,19 @@ import jax
 import numpy as np
 from many_devices import STEPS, TASKS, encode, train, weights
 
-from wm_jax import cli, generated_frames, hosts
-from wm_jax.checkpoints import Checkpoints, digest_of
-from wm_jax.config import EnvConfig, HostsConfig
+from wm_jax import cli
+from wm_jax.config.schema import EnvConfig, HostsConfig
+from wm_jax.distributed import processes
 from wm_jax.envs.games import find
-from wm_jax.errors import UserError
-from wm_jax.generated_frames import GeneratedFrames
+from wm_jax.run.checkpoints import Checkpoints, digest_of
+from wm_jax.training import generated_frames
+from wm_jax.training.generated_frames import GeneratedFrames
+from wm_jax.utils.errors import UserError
 
 
 def trainings(folder: Path) -> dict[str, Any]:
     """V and M by both processes, on all four devices; M also with a change between both and process 0 half-way."""
-    alone = hosts.on_main_process(train)
+    alone = processes.on_main_process(train)
     before = {name: weights(make()[1]) for name, make in TASKS.items()}
     one = {name: alone(folder / "one", name, make, 1) for name, make in TASKS.items()}
     found = {f"{name}, both": train(folder / "both", name, make, 4) for name, make in TASKS.items()}
@@ -60,9 +62,9 @@ def searches(folder: Path) -> dict[str, Any]:
     status = command(folder / "both", *words)
     both = saves[:]
     saves.clear()
-    hosts.on_main_process(command)(folder / "alone", *words)
+    processes.on_main_process(command)(folder / "alone", *words)
     Checkpoints.save = save  # type: ignore[method-assign]
-    return {"status": status, "both": both, "alone": hosts.all_gather_objects(lambda: saves)[0]}
+    return {"status": status, "both": both, "alone": processes.all_gather_objects(lambda: saves)[0]}
 
 
 def fresh() -> str:
@@ -80,40 +82,42 @@ def errors() -> list[Any]:
     """What both make of errors that somebody catches, and that they still understand each other afterwards."""
 
     def fail(whose: int) -> str:
-        if hosts.index() == whose:
+        if processes.index() == whose:
             raise UserError(f"of process {whose}")
         return "well"
 
     heard: list[Any] = []
     for attempt in (
-        lambda: hosts.on_main_process(fail)(0),
-        lambda: hosts.all_gather_objects(lambda: fail(1)),
-        lambda: hosts.on_main_process(fail)(1),
+        lambda: processes.on_main_process(fail)(0),
+        lambda: processes.all_gather_objects(lambda: fail(1)),
+        lambda: processes.on_main_process(fail)(1),
     ):
         try:
             heard.append(attempt())
         except UserError as error:
             heard.append(str(error))
     try:
-        hosts.all_gather_objects(lambda: fail if hosts.index() else None)  # a function in a function can't be sent
+        processes.all_gather_objects(
+            lambda: fail if processes.index() else None
+        )  # a function in a function can't be sent
     except Exception as error:
         heard.append(type(error).__name__)
-    return [*heard, hosts.all_gather_objects(hosts.index)]
+    return [*heard, processes.all_gather_objects(processes.index)]
 
 
 def main(folder: Path, port: str, index: str) -> dict[str, Any]:
     """The figures that the test looks at."""
-    with hosts.joined(HostsConfig(coordinator=f"localhost:{port}", count=2, index=int(index))):
+    with processes.joined(HostsConfig(coordinator=f"localhost:{port}", count=2, index=int(index))):
         figures: dict[str, Any] = {"devices": jax.device_count(), "own": jax.local_device_count()}
-        figures["shares"] = hosts.all_gather_objects(lambda: (hosts.share(7).start, hosts.share(7).stop))
-        figures["odd"] = hosts.first_mismatch(0), hosts.first_mismatch(hosts.index())
+        figures["shares"] = processes.all_gather_objects(lambda: (processes.share(7).start, processes.share(7).stop))
+        figures["odd"] = processes.first_mismatch(0), processes.first_mismatch(processes.index())
         figures["errors"] = errors()
         figures["training"] = trainings(folder / "training")
-        figures["fresh"] = hosts.all_gather_objects(fresh)
+        figures["fresh"] = processes.all_gather_objects(fresh)
         figures["search"] = searches(folder / "search")
         small = ("--collect.slots", "2", "--vae.width", "0.125", "--vae.steps", "5")
         figures["chain"] = command(folder / "run", "train_vae", *small)
-        (both, status), (alone, _) = encode(folder / "run", 0), hosts.on_main_process(encode)(folder / "run", 1)
+        (both, status), (alone, _) = encode(folder / "run", 0), processes.on_main_process(encode)(folder / "run", 1)
         figures["encode"] = {"status": status, "both": float(np.abs(both - alone).max())}
     return figures
 

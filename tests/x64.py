@@ -14,19 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.artefacts import init_memory, init_vae
-from wm_jax.config import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
 from wm_jax.envs.car_racing import drawing, environment
 from wm_jax.envs.car_racing import endless as endless_tracks
 from wm_jax.envs.car_racing.track import nearest_sections
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
-from wm_jax.evolution import Evolution
 from wm_jax.models import memory, vae
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.latents import Gaussian, LatentKind
-from wm_jax.rollout import AgentPolicy, play
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.play import play
+from wm_jax.run.artifacts import init_memory, init_vae
+from wm_jax.training.evolution import Evolution
 
 STEPS, SEEDS = 4, [5, 6]
 GAME = find("carracing", EnvConfig(backend="device", episode_steps=STEPS))

@@ -1,6 +1,6 @@
 """`python -m wm_jax COMMAND`: what `bin/COMMAND` runs."""
 
-from wm_jax.process import die_on_ctrl_c
+from wm_jax.utils.process import die_on_ctrl_c
 
 die_on_ctrl_c()  # before the imports below
 

@@ -4,9 +4,9 @@
 
 A day is some 3,300 agent steps: daylight, snow, daylight again, dusk, night, fog, dawn, each with other colours. The
 run's agent, or a random action that is held for a while, plays whole official games with the seeds of bin/evaluate. For
-each stretch of 300 steps: V's squared error, and the share of the moving pixels' variance (`wm_jax/vision.py`) that the
-reconstructions explain, as pictures and as changes. On the sheet, a row holds eight frames of one stretch above their
-reconstructions.
+each stretch of 300 steps: V's squared error, and the share of the moving pixels' variance that the reconstructions
+explain, as pictures and as changes (`wm_jax/utils/moving_pixels.py`). On the sheet, a row holds eight frames of one
+stretch above their reconstructions.
 """
 
 import argparse
@@ -16,18 +16,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax import inspection, vision
-from wm_jax.artefacts import load_agent, load_world
-from wm_jax.config import ControllerConfig, load
+from wm_jax.config.layers import load
+from wm_jax.config.schema import ControllerConfig
 from wm_jax.data.episodes import Episode
 from wm_jax.envs.games import find, official
 from wm_jax.envs.make import open_pool
-from wm_jax.interrupt import graceful_stop
-from wm_jax.recording import Recorder
+from wm_jax.evaluation import inspection
 from wm_jax.render.sheets import reconstruction_sheet
-from wm_jax.rollout import AgentPolicy, RandomPolicy, play
-from wm_jax.run import Run
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.exploration import RandomPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
+from wm_jax.run.artifacts import load_agent, load_world
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import graceful_stop
 from wm_jax.stages.evaluate import FIRST_SEED
+from wm_jax.utils import moving_pixels
 
 STRETCH = 300
 COLUMNS = 8
@@ -66,7 +70,7 @@ def main() -> None:
         error = np.concatenate([each.error[begin:end] for each in looked]).mean()
         parts = [_moving(*each, begin, end) for each in zip(episodes, looked, strict=True)]
         picture = 1 - sum(part[0] for part in parts) / sum(part[1] for part in parts)
-        change = vision.Moving.concatenate([part[2] for part in parts]).explained
+        change = moving_pixels.Moving.concatenate([part[2] for part in parts]).explained
         print(f"{begin:>5} -{end:>5}  {error:6.1f}  {picture:7.2f}  {change:6.2f}", flush=True)
         rows.append(np.linspace(begin, end - 1, COLUMNS + 2).astype(int)[1:-1])
         if whole:
@@ -83,18 +87,20 @@ def main() -> None:
     )
 
 
-def _moving(episode: Episode, looked: inspection.Looked, begin: int, end: int) -> tuple[float, float, vision.Moving]:
+def _moving(
+    episode: Episode, looked: inspection.Looked, begin: int, end: int
+) -> tuple[float, float, moving_pixels.Moving]:
     """In part of a game: what the pictures miss of what moves, its variance, and how it changes."""
     frames, decoded = episode.frames, looked.decoded
     places = np.arange(begin, min(end, len(frames)), 3)
     missed = variance = 0.0
     for place in places.tolist():
-        still = vision.background(frames, place)
+        still = moving_pixels.background(frames, place)
         real, drawn, around = (_levels(each) for each in (frames[place], decoded[place], still))
-        moves = (np.abs(real - around) > vision.MOVED).any(axis=-1)
+        moves = (np.abs(real - around) > moving_pixels.MOVED).any(axis=-1)
         missed += float(np.square(real - drawn)[moves].sum())
         variance += float(np.square(real - around)[moves].sum())
-    return missed, variance, vision.moving(frames, decoded, places)
+    return missed, variance, moving_pixels.moving(frames, decoded, places)
 
 
 def _levels(frame: NDArray[np.uint8]) -> NDArray[np.float32]:

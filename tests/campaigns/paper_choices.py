@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.statistics import half_width, statistics
+from wm_jax.evaluation.statistics import half_width, statistics
 
 DEFAULT = "default"
 CHOICES = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from wm_jax.metrics import log
+from wm_jax.distributed.progress import log
 
 T = TypeVar("T")
 Dispatch = tuple[int, int, int]

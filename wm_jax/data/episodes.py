@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from wm_jax import files
 from wm_jax.data.shards import STEPS, FrameWriter, Steps, pack
-from wm_jax.files import Stamp
-from wm_jax.sizes import FRAME
+from wm_jax.utils import files
+from wm_jax.utils.files import Stamp
+from wm_jax.utils.sizes import FRAME
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")

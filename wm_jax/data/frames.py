@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import streams
 from wm_jax.data.ahead import ReadAhead
 from wm_jax.data.neighbours import Neighbours
-from wm_jax.sizes import FRAME
+from wm_jax.utils import streams
+from wm_jax.utils.sizes import FRAME
 
 
 class Batches(Protocol):

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wm_jax import files
 from wm_jax.data.episodes import Shard, Split
 from wm_jax.data.replay import ReplayStore
-from wm_jax.errors import UserError
-from wm_jax.files import Stamp
+from wm_jax.utils import files
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.files import Stamp
 
 FORMAT = "wm_jax latents 2"
 GAUSSIAN_FORMAT = "wm_jax latents 1"

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorstore as ts
 
-from wm_jax import files
 from wm_jax.data import shards
 from wm_jax.data.episodes import Shard
-from wm_jax.errors import UserError
-from wm_jax.sizes import FRAME
+from wm_jax.utils import files
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import FRAME
 
 READ_AHEAD = 8
 READ_FRAMES = 512

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wm_jax import files
 from wm_jax.data import shards
 from wm_jax.data.episodes import Episode, Shard, ShardWriter, Split
 from wm_jax.data.reader import Damage, FrameReader, damaged, damages_of, read_file
 from wm_jax.data.shards import Steps
-from wm_jax.errors import UserError
-from wm_jax.sizes import FRAME
+from wm_jax.utils import files
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import FRAME
 
 FORMAT = "wm_jax replays 3"
 READABLE = (FORMAT, "wm_jax replays 2")

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
-from wm_jax import streams
 from wm_jax.data.ahead import ReadAhead
-from wm_jax.errors import UserError
 from wm_jax.models.memory import Sequences
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UserError
 
 Either = Array | np.ndarray
 """On the device, or on the host."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 
-from wm_jax.sizes import FRAME
+from wm_jax.utils.sizes import FRAME
 
 FILE_FRAMES = 2048
 FRAMES, STEPS = "frames", "steps.npz"

@@ -1,7 +1,7 @@
 """Games that are functions of JAX: many episodes at once, and a pool of them whose frames come to the host.
 
 The pool is for whatever wants to look at every frame there: recording, films, tests. An agent that only plays does so
-without it (`device_rollout.py`).
+without it (`rollout/device.py`).
 """
 
 from collections import deque
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.devices import padded, padded_size
-from wm_jax.envs.host.frames import require
+from wm_jax.envs.host.resize import require
 from wm_jax.envs.types import DeviceGame, Step
-from wm_jax.sizes import FRAME
+from wm_jax.utils.arrays import padded, padded_size
+from wm_jax.utils.sizes import FRAME
 
 _LEAST_ROWS = 2
 """A row that is alone in its batch may be rounded otherwise than among others."""

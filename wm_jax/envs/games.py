@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from wm_jax.config import EnvConfig, nearest, shown
+from wm_jax.config.schema import EnvConfig
+from wm_jax.config.text import nearest, shown
+from wm_jax.envs.spaces import Continuous, Discrete
 from wm_jax.envs.types import Crop, Game
-from wm_jax.errors import UsageError
-from wm_jax.sizes import SIDE
-from wm_jax.spaces import Continuous, Discrete
+from wm_jax.utils.errors import UsageError
+from wm_jax.utils.sizes import SIDE
 
 _PROCGEN = """
 bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot
@@ -349,7 +350,7 @@ def announce(game: Game) -> None:
 
 @cache
 def _say_once(line: str) -> None:
-    from wm_jax.metrics import log
+    from wm_jax.distributed.progress import log
 
     log(line)
 

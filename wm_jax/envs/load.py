@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from wm_jax.envs.spaces import ActionSpace
 from wm_jax.envs.types import DeviceGame
-from wm_jax.errors import UserError
-from wm_jax.own import make_own
-from wm_jax.spaces import ActionSpace
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.user_classes import make_own
 
 
 def load_device_game(entry: str, arguments: dict[str, Any], option: str) -> DeviceGame:
@@ -25,6 +25,6 @@ def load_device_game(entry: str, arguments: dict[str, Any], option: str) -> Devi
     if not isinstance(game, DeviceGame) or not given:
         raise UserError(
             f"{option}: it makes {type(game).__name__}, no wm_jax.envs.types.DeviceGame with a name and actions of "
-            "wm_jax.spaces; let the class inherit from it and give these (docs/architecture.md)"
+            "wm_jax.envs.spaces; let the class inherit from it and give these (docs/architecture.md)"
         )
     return game

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wm_jax.config import EnvConfig
-from wm_jax.spaces import ActionSpace
+from wm_jax.config.schema import EnvConfig
+from wm_jax.envs.spaces import ActionSpace
 
 if TYPE_CHECKING:
     import jax

@@ -14,11 +14,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
-from wm_jax.errors import UserError
 from wm_jax.models.controller import Controller
-from wm_jax.models.frames import to_float
 from wm_jax.models.memory import MDNRNN, Carry, restart
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Vae
+from wm_jax.utils.errors import UserError
 
 Observations = UInt8[Array, "B side side 3"] | Float32[Array, "B Z"]
 """What B games show: frames, or latents where V has already seen them."""

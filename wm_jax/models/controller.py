@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from wm_jax.errors import UsageError, UserError
-from wm_jax.spaces import ActionSpace, Continuous
+from wm_jax.envs.spaces import ActionSpace, Continuous
+from wm_jax.utils.errors import UsageError, UserError
 
 Inputs = Literal["z", "zh", "zhc"]
 Gas = Literal["sigmoid", "tanh"]

@@ -14,16 +14,16 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from wm_jax.config import MemoryConfig
-from wm_jax.devices import choose_rows
-from wm_jax.errors import UserError
+from wm_jax.config.schema import MemoryConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
 from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.variables import value_and_grad
-from wm_jax.own import make_own
+from wm_jax.utils.arrays import choose_rows
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.user_classes import make_own
 
 Carry = Any
 """The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
@@ -341,7 +341,7 @@ def loss_and_grad(
 
 
 def gradient_of(graphdef: nnx.GraphDef, carried: bool) -> Callable[..., Any]:
-    """The gradient of M's loss as the training loop takes it (`training.Gradient`).
+    """The gradient of M's loss as the training loop takes it (`loop.Gradient`).
 
     Args:
       carried: the state after a batch is handed on to the next one.

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from wm_jax.artefacts import WorldModel
 from wm_jax.envs.types import Pool, Step
-from wm_jax.interrupt import Stop
-from wm_jax.models.frames import to_float, to_uint8
+from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.render.video import side_by_side, write_video
-from wm_jax.rollout import AgentPolicy, play
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.play import play
+from wm_jax.run.artifacts import WorldModel
+from wm_jax.run.interrupt import Stop
 
 SCALE = 5
 DECODE_BATCH = 64

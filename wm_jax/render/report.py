@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from wm_jax.evaluation.statistics import is_approximate
 from wm_jax.render import whole_file
-from wm_jax.statistics import is_approximate
 
 EMBED_LIMIT_BYTES = 25_000_000
 """A video above this is linked rather than embedded, for base64 adds a third and browsers slow down."""

@@ -15,9 +15,9 @@ from av.codec.codec import UnknownCodecError
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw
 
-from wm_jax.errors import UserError
 from wm_jax.render import caption_font, whole_file
 from wm_jax.render.sheets import enlarged
+from wm_jax.utils.errors import UserError
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
 """In order of preference. Browsers play the first two (H.264); `mpeg4` needs a media player."""

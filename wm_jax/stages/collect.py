@@ -17,21 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax import streams
-from wm_jax.artefacts import load_agent
-from wm_jax.config import CollectConfig, Config
+from wm_jax.config.schema import CollectConfig, Config
 from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
+from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
-from wm_jax.errors import UsageError, UserError
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, log
-from wm_jax.recording import Recorder
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
-from wm_jax.run import Run
-from wm_jax.sizes import FRAME_BYTES
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.exploration import RandomPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
+from wm_jax.rollout.types import Policy
+from wm_jax.run.artifacts import load_agent
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UsageError, UserError
+from wm_jax.utils.sizes import FRAME_BYTES
 
 RECORDING_BYTES = 3 * 10**9
 """Of frames that are recorded at once, at most: fewer long episodes are played side by side."""

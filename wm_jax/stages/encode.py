@@ -1,6 +1,6 @@
 """encode: the latents of every frame of the replays, shard by shard.
 
-Several processes (`hosts.py`) encode different shards at the same time, each on its own devices.
+Several processes (`distributed/processes.py`) encode different shards at the same time, each on its own devices.
 """
 
 import time
@@ -12,18 +12,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from wm_jax import hosts
-from wm_jax.artefacts import Trained, latent_like, load_vae, open_replays
-from wm_jax.config import Config
+from wm_jax.config.schema import Config
 from wm_jax.data.episodes import Shard
 from wm_jax.data.latents import Entry, Kind, LatentStore
 from wm_jax.data.replay import ReplayStore
-from wm_jax.devices import AXIS, everywhere, open_local_mesh, place
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, log
-from wm_jax.models.frames import to_float
+from wm_jax.distributed import processes
+from wm_jax.distributed.mesh import AXIS, everywhere, open_local_mesh, place
+from wm_jax.distributed.progress import Progress, log
 from wm_jax.models.latents import named
-from wm_jax.run import Run
+from wm_jax.models.preprocess import to_float
+from wm_jax.run.artifacts import Trained, latent_like, load_vae, open_replays
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -35,8 +35,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     mesh = open_local_mesh(config.devices)
     with stage.lock():
         stage.claim({}, parents, config.model_dump())
-        latents = hosts.main_process_first(lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds))
-        todo = hosts.on_main_process(latents.missing)(store)
+        latents = processes.main_process_first(
+            lambda: LatentStore.open_or_create(stage.path, vae.digest, store.id, kinds)
+        )
+        todo = processes.on_main_process(latents.missing)(store)
         if not todo:
             log("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
@@ -44,13 +46,13 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
         # Every process encodes every so many-th shard, and shows its own progress.
-        mine = todo[hosts.index() :: hosts.count()]
+        mine = todo[processes.index() :: processes.count()]
         done, until = total - frames, total - frames + sum(shard.frames for shard in mine)
         encode = _encoder(vae, config.encode.batch, mesh)
         with stage.timed() as watch, Progress("encode", until, "frame", done=done) as progress:
             files = _encode_shards(store, mine, latents, encode, progress, stop)
-            while written := [entry for entry in hosts.all_gather_objects(lambda: next(files, None)) if entry]:
-                hosts.on_main_process(latents.enter)(written)
+            while written := [entry for entry in processes.all_gather_objects(lambda: next(files, None)) if entry]:
+                processes.on_main_process(latents.enter)(written)
         summary = {
             "frames": total,
             "encoded_now": frames,

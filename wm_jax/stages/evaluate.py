@@ -19,24 +19,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax import inspection
-from wm_jax.artefacts import WorldModel, load_agent
-from wm_jax.config import Config, EnvConfig, EvaluateConfig
+from wm_jax.config.schema import Config, EnvConfig, EvaluateConfig
+from wm_jax.distributed.progress import Progress, Stopwatch, log
 from wm_jax.envs.games import find, is_official, is_transfer, official
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
-from wm_jax.errors import UserError
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, Stopwatch, log
-from wm_jax.process import cores
-from wm_jax.recording import Recorder
+from wm_jax.evaluation import inspection
+from wm_jax.evaluation.statistics import STATISTICS, is_approximate, statistics
 from wm_jax.render.game import record_game
 from wm_jax.render.plots import score_histogram, seen_curve
 from wm_jax.render.sheets import reconstruction_sheet
-from wm_jax.rollout import AgentPolicy, Policy, RandomPolicy, play
-from wm_jax.run import Run, Stage, now
-from wm_jax.statistics import STATISTICS, is_approximate, statistics
-from wm_jax.vision import FAR_ERROR, LITTLE_MOVING
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.exploration import RandomPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
+from wm_jax.rollout.types import Policy
+from wm_jax.run.artifacts import WorldModel, load_agent
+from wm_jax.run.folder import Run, Stage, now
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.moving_pixels import FAR_ERROR, LITTLE_MOVING
+from wm_jax.utils.process import cores
 
 FIRST_SEED = 1_000_000_000
 """Training draws its seeds from all of [0, 2^31): meeting one of these there is next to impossible."""
@@ -142,7 +145,7 @@ class GameEvaluation:
         self._write(result)
 
     def look(self) -> None:
-        """Look through V and M at the agent's first games; see `inspection.py`."""
+        """Look through V and M at the agent's first games; see `evaluation/inspection.py`."""
         name, curve, sheet = f"{self.on}-seen.json", f"{self.on}-seen.png", f"{self.on}-worst.png"
         made = {"weights": self.weights, "games": self.settings.looked_at, **self._rules()}
         if _kept(self.stage, name, made) and all((self.stage.path / each).exists() for each in (curve, sheet)):

@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 
-from wm_jax.chain import upstream
-from wm_jax.config import Config
+from wm_jax.config.schema import Config
 from wm_jax.envs.games import find
-from wm_jax.interrupt import Stop
-from wm_jax.lineage import settle
-from wm_jax.metrics import read_metrics
+from wm_jax.evaluation.statistics import is_approximate
 from wm_jax.render.plots import loss_curves, score_history
 from wm_jax.render.report import Media, Score, StageRow, number, write_report
-from wm_jax.run import Run, made_with, now
-from wm_jax.statistics import is_approximate
+from wm_jax.run.folder import Run, made_with, now
+from wm_jax.run.interrupt import Stop
+from wm_jax.run.metrics import read_metrics
+from wm_jax.run.provenance import settle
+from wm_jax.run.stage_graph import upstream
 
 TITLES = {
     "replays": "Collect",

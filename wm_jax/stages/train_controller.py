@@ -5,8 +5,9 @@ search distribution's *mean*, by its score on separate episodes: the best sample
 one. That score is the largest of many on the same episodes, so it flatters what was kept: at the end, the kept mean is
 scored once more, on episodes that never chose anything.
 
-Several processes (`hosts.py`) play a share of the episodes each, on host environments and devices of their own. All
-get all returns and tell them to their own copies of the search, which therefore stay the same, bit for bit.
+Several processes (`distributed/processes.py`) play a share of the episodes each, on host environments and devices of
+their own. All get all returns and tell them to their own copies of the search, which therefore stay the same, bit for
+bit.
 """
 
 import contextlib
@@ -17,23 +18,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import hosts, streams
-from wm_jax.artefacts import WorldModel, load_world
-from wm_jax.checkpoints import digest_of
-from wm_jax.config import Config
+from wm_jax.config.schema import Config
+from wm_jax.distributed import processes
+from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
-from wm_jax.errors import UsageError, UserError
-from wm_jax.evolution import Evolution, EvolutionState
-from wm_jax.interrupt import Interrupted, Stop
-from wm_jax.metrics import Metrics, Progress, log
+from wm_jax.evaluation.statistics import half_width, is_approximate
 from wm_jax.models.controller import rounded, with_gas
-from wm_jax.played import EpisodeStats
-from wm_jax.rollout import AgentPolicy, play
-from wm_jax.run import Run
-from wm_jax.statistics import half_width, is_approximate
-from wm_jax.training import resume
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.types import EpisodeStats
+from wm_jax.run.artifacts import WorldModel, load_world
+from wm_jax.run.checkpoints import digest_of
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.metrics import Metrics
+from wm_jax.training.evolution import Evolution, EvolutionState
+from wm_jax.training.loop import resume
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UsageError, UserError
 
 SHOWN = {"mean": "mean", "best": "best", "network": "network_share", "environments": "environments_share"}
 """The figures of a generation in the progress line, by the names that they bear there; the last two are those of host
@@ -130,7 +134,7 @@ def _evolve(
     begun = resume(stage, start, settings.generations, "generation")
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
-    checkpoints, mine = stage.checkpoints, hosts.share(settings.population * settings.episodes)
+    checkpoints, mine = stage.checkpoints, processes.share(settings.population * settings.episodes)
     slots = min(settings.slots, max(1, mine.stop - mine.start))
     with (
         contextlib.closing(open_pool(game, slots, anywhere=settings.anywhere)) as pool,
@@ -213,7 +217,7 @@ class FitnessEvaluator:
         """The score of the mean that is kept, on episodes that neither search nor choice has seen."""
         settings = self.config.controller
         seeds = self._seeds("confirmation", count=settings.confirm_episodes or settings.evaluate_episodes)
-        mine = hosts.share(len(seeds))
+        mine = processes.share(len(seeds))
         with Progress("confirmation", mine.stop - mine.start, "episode") as progress:
             played = self._play(search.best, np.zeros(len(seeds), np.int32), seeds, stop=stop, progress=progress)
         score, error = round(float(played.returns.mean()), 2), _error(played.returns)
@@ -244,16 +248,16 @@ class FitnessEvaluator:
         return [streams.integer(self.config.seed, "controller", *occasion, episode) for episode in range(count)]
 
     def _play(self, controllers: jax.Array, candidates: np.ndarray, seeds: list[int], **how: Any) -> EpisodeStats:
-        """All episodes: this process plays its share, and gets the others' results; `how` is for `rollout.play`."""
-        if other := hosts.first_mismatch(digest_of(controllers)):
+        """All episodes: this process plays its share, and gets the others' results; `how` is for `play`."""
+        if other := processes.first_mismatch(digest_of(controllers)):
             raise UserError(
                 f"controller: process {other} searches elsewhere than process 0: their processors compute differently; "
                 "start them on machines of one kind"
             )
-        mine = hosts.share(len(seeds))
+        mine = processes.share(len(seeds))
         params = self.world.params(controllers)
         policy = AgentPolicy(self.world.agent, params, candidates[mine], seeds[mine], self.pool.slots)
-        shares = hosts.all_gather_objects(lambda: play(self.pool, seeds[mine], policy, **how))
+        shares = processes.all_gather_objects(lambda: play(self.pool, seeds[mine], policy, **how))
         return EpisodeStats.concatenate(shares)
 
 

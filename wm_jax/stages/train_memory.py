@@ -7,22 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.artefacts import init_memory, latent_like, load_vae, misfit, missing, open_replays
-from wm_jax.config import Config
+from wm_jax.config.schema import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches
 from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences
-from wm_jax.devices import open_mesh, without_kernels
+from wm_jax.distributed.mesh import open_mesh, without_kernels
+from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import log
 from wm_jax.models.latents import from_named
 from wm_jax.models.memory import gradient_of
-from wm_jax.run import Run
-from wm_jax.training import Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.run.artifacts import init_memory, latent_like, load_vae, misfit, missing, open_replays
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
 
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""

@@ -7,26 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax import hosts, streams, vision
-from wm_jax.artefacts import init_vae, open_replays, pictures
-from wm_jax.config import Config
+from wm_jax.config.schema import Config
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import Neighbours
 from wm_jax.data.replay import ReplayStore
-from wm_jax.devices import open_mesh, without_kernels
+from wm_jax.distributed import processes
+from wm_jax.distributed.mesh import open_mesh, without_kernels
+from wm_jax.distributed.progress import log
 from wm_jax.envs.games import begin_anywhere, find
 from wm_jax.envs.make import device_game
-from wm_jax.errors import UsageError
-from wm_jax.generated_frames import GeneratedFrames
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import log
-from wm_jax.models.frames import to_float, to_uint8
+from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
-from wm_jax.run import Run
-from wm_jax.sizes import FRAME_BYTES
-from wm_jax.training import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.run.artifacts import init_vae, open_replays, pictures
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.training.generated_frames import GeneratedFrames
+from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.utils import moving_pixels, streams
+from wm_jax.utils.errors import UsageError
+from wm_jax.utils.sizes import FRAME_BYTES
 
 REPORT_FRAMES = 1000
 """Frames of each split that a report looks at."""
@@ -86,7 +87,7 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
         return ResidentFrames(store.frames("train"), config.vae.batch, seed, neighbours)
     log(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following = Schedule.of(config.vae).next_stop
-    batch, mine = config.vae.batch, hosts.share(config.vae.batch)
+    batch, mine = config.vae.batch, processes.share(config.vae.batch)
     return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine, neighbours)
 
 
@@ -151,22 +152,22 @@ class VaeEvaluator:
             if split == "test":
                 figures["active_units"] = int(jnp.sum(jnp.var(z, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
-        moving = vision.Moving.concatenate([self._motion(params, frames) for frames in self._stretches])
+        moving = moving_pixels.Moving.concatenate([self._motion(params, frames) for frames in self._stretches])
         return figures | {"test_moving_explained": moving.explained}
 
-    def _motion(self, params: Any, frames: np.ndarray) -> vision.Moving:
+    def _motion(self, params: Any, frames: np.ndarray) -> moving_pixels.Moving:
         """How V draws what moves in consecutive frames."""
         padded = np.zeros((STRETCH, *frames.shape[1:]), np.uint8)
         padded[: len(frames)] = frames
         decoded = np.asarray(self._look(params, padded, jax.random.key(0))[2])[: len(frames)]
-        return vision.moving(frames, decoded, np.arange(0, len(frames), EVERY))
+        return moving_pixels.moving(frames, decoded, np.arange(0, len(frames), EVERY))
 
 
 def _stretches(store: ReplayStore) -> list[np.ndarray]:
     """Consecutive held-out frames uint8 [F, 64, 64, 3] each, out of the middle of episodes all over the split."""
     lengths = np.array([record.frames for record in store.records if record.split == "test"])
     found = []
-    for i in vision.spread(len(lengths), STRETCHES).tolist():
+    for i in moving_pixels.spread(len(lengths), STRETCHES).tolist():
         count = min(int(lengths[i]), STRETCH)
         first = int(lengths[:i].sum()) + (int(lengths[i]) - count) // 2
         found.append(store.read("test", np.arange(first, first + count)))
@@ -177,7 +178,7 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     """What somebody who uses this V must know, with the remedy."""
     found = []
     train, test = figures["train_reconstruction"], figures["test_reconstruction"]
-    if test > vision.FAR_ERROR * train:
+    if test > moving_pixels.FAR_ERROR * train:
         found.append(
             f"V's error is {test:,.4g} on held-out frames, {test / train:.1f} times that on training frames "
             f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
@@ -185,7 +186,7 @@ def warnings(figures: dict[str, Any]) -> list[str]:
         )
     # NaN where nothing moves, null once that was saved; no figure at all where an earlier version trained V.
     moving = figures.get("test_moving_explained")
-    if moving is not None and moving < vision.LITTLE_MOVING:
+    if moving is not None and moving < moving_pixels.LITTLE_MOVING:
         found.append(
             f"V draws {max(moving, 0):.0%} of what moves in held-out frames (of its variance "
             "around the background): small things are missing, see reconstructions.png. Train it longer, on more "

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from wm_jax.artefacts import open_for_maintenance
-from wm_jax.config import Config
-from wm_jax.interrupt import Stop
-from wm_jax.metrics import Progress, log
-from wm_jax.run import Run
+from wm_jax.config.schema import Config
+from wm_jax.distributed.progress import Progress, log
+from wm_jax.run.artifacts import open_for_maintenance
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:

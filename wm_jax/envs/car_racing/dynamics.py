@@ -1,7 +1,7 @@
 """CarRacing-v3 on the device, without its pictures: the car, the tiles that it touches, and what that earns.
 
 The same game as Gymnasium's (1.3; `car_racing.CarRacing`, `car_dynamics.Car`) up to rounding, as pure functions of one
-car in float32; `wm_jax.fidelity.motion` measures how far the two are apart. Play many cars with `jax.vmap(step,
+car in float32; `wm_jax.tools.fidelity.motion` measures how far the two are apart. Play many cars with `jax.vmap(step,
 in_axes=(None, 0, 0))`: each reads its own track out of the common bank.
 """
 

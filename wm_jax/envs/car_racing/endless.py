@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int8, Int32, Key
 
-from wm_jax.devices import choose_rows
 from wm_jax.envs.car_racing.track import (
     BEND,
     CHECKPOINTS,
@@ -30,6 +29,7 @@ from wm_jax.envs.car_racing.track import (
     Tracks,
     prepare,
 )
+from wm_jax.utils.arrays import choose_rows
 
 _FULL_TURN = 2 * math.pi
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import streams
 from wm_jax.envs.car_racing.endless import draw_tracks
 from wm_jax.envs.car_racing.environment import CarRacing, Params, State
 from wm_jax.envs.games import CAR_ACTIONS
 from wm_jax.envs.types import DeviceGame
+from wm_jax.utils import streams
 
 _ENV = CarRacing()
 _NO_KEY = np.zeros(2, np.uint32)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.envs.host.conversions import Pictures, Undeclared, Unplayable, drawn, moves, pictures
-from wm_jax.own import make_importable
-from wm_jax.spaces import ActionSpace
+from wm_jax.envs.spaces import ActionSpace
+from wm_jax.utils.user_classes import make_importable
 
 TAKEN = {
     "max_episode_steps": "give --env.episode_steps",
@@ -27,7 +27,7 @@ TAKEN = {
 
 
 class Environment:
-    """A Gymnasium environment that shows RGB screens and takes the actions of `spaces.py`.
+    """A Gymnasium environment that shows RGB screens and takes the actions of `envs/spaces.py`.
 
     Args:
       env: of `gymnasium.make`.

@@ -1,4 +1,4 @@
-"""From what a Gymnasium environment declares to what we play: RGB screens, and actions of `spaces.py`.
+"""From what a Gymnasium environment declares to what we play: RGB screens, and actions of `envs/spaces.py`.
 
 Whatever an environment shows is held against what it declared before it is converted: a game that is not what it says
 it is would otherwise be recorded, and learned from, without a word.
@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import DTypeLike, NDArray
 
-from wm_jax.spaces import ActionSpace, Continuous, Discrete
+from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete
 
 MOST_COMBINATIONS = 64
 """Of a MultiDiscrete or MultiBinary action: each becomes an output of the controller."""

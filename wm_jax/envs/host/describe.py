@@ -6,11 +6,11 @@ import traceback
 import warnings
 from typing import Any, Literal, NamedTuple
 
-from wm_jax.config import shown
+from wm_jax.config.text import shown
 from wm_jax.envs.host.adapt import Environment, open_environment
 from wm_jax.envs.host.conversions import Unplayable
-from wm_jax.errors import UsageError, UserError
-from wm_jax.spaces import ActionSpace
+from wm_jax.envs.spaces import ActionSpace
+from wm_jax.utils.errors import UsageError, UserError
 
 _DEFAULT_FPS = 30.0
 _NEAR = 0.7

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_jax.envs.host import qt
-from wm_jax.envs.host.frames import require, shrink
+from wm_jax.envs.host.resize import require, shrink
 from wm_jax.envs.types import LARGEST_SEED, Game, Step
-from wm_jax.errors import UserError
-from wm_jax.process import cores
-from wm_jax.sizes import FRAME
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.process import cores
+from wm_jax.utils.sizes import FRAME
 
 # Environments per EnvPool `recv`. A call costs some 20 microseconds, which matters beside Procgen's steps of 50 only;
 # a filler costs a whole step, which matters for the others.

@@ -23,11 +23,11 @@ from typing import IO, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_jax.distributed.progress import log
 from wm_jax.envs.types import Game, Step
-from wm_jax.errors import UserError
-from wm_jax.metrics import log
-from wm_jax.process import cores
-from wm_jax.sizes import FRAME
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.process import cores
+from wm_jax.utils.sizes import FRAME
 
 GRACE_S = 10.0
 """For closing environments; a worker that takes longer is killed."""

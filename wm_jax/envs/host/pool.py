@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wm_jax.envs.types import LARGEST_SEED, DeviceGame, Engine, Game, Step
-from wm_jax.errors import UserError
-from wm_jax.sizes import FRAME
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import FRAME
 
 
 class EpisodePool:

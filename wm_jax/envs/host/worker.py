@@ -61,7 +61,7 @@ def _open(identifier: str, options: dict[str, Any]) -> Any:
 
 def _play(environment: Any, kind: str, value: Any, crop: tuple[int, int, int, int] | None) -> tuple[Any, ...]:
     """Frame, reward, terminated and truncated."""
-    from wm_jax.envs.host.frames import shrink
+    from wm_jax.envs.host.resize import shrink
 
     if kind == "reset":
         screen, _ = environment.reset(seed=value)

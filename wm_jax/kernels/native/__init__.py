@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wm_jax.process import cache_folder, processor
+from wm_jax.utils.process import cache_folder, processor
 
 FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene", "nearest")
 FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -40,7 +40,7 @@ def available() -> bool:
     """Are the kernels there? Compiles them if they aren't yet, and says on standard error if that fails.
 
     A program that XLA splits between several devices can use them, but every device then computes everything: XLA can't
-    tell how a foreign function could be shared (`devices.without_kernels`).
+    tell how a foreign function could be shared (`mesh.without_kernels`).
     """
     if jax.default_backend() != "cpu":
         return False

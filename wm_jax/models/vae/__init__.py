@@ -7,13 +7,13 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config import VaeConfig
-from wm_jax.errors import UserError
+from wm_jax.config.schema import VaeConfig
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.losses import background
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
-from wm_jax.own import make_own
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.user_classes import make_own
 
 __all__ = ["Batch", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
@@ -62,7 +62,7 @@ def loss_and_grad(
 
 
 def gradient_of(graphdef: nnx.GraphDef, objective: Objective = THE_LOSS, data_size: int = 0) -> Callable[..., Any]:
-    """The gradient of one of the losses as the training loop takes it (`training.Gradient`).
+    """The gradient of one of the losses as the training loop takes it (`loop.Gradient`).
 
     Its batches are frames uint8 [B, 64, 64, 3], or [B, 5, 64, 64, 3] with those around each of them, whose median is
     its background (`data.neighbours`).

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Key, UInt8
 
-from wm_jax.config import VaeConfig
+from wm_jax.config.schema import VaeConfig
 from wm_jax.models.latents import Latent, LatentKind
 
 

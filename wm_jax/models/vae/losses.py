@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from wm_jax.models.latents import Gaussian
-from wm_jax.vision import MOVED
+from wm_jax.utils.moving_pixels import MOVED
 
 PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
 """Rows, and columns, of the noise patches: first and one past the last."""

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config import VaeConfig
-from wm_jax.errors import UserError
+from wm_jax.config.schema import VaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
-from wm_jax.sizes import SIDE
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import SIDE
 
 ENCODER_CHANNELS = (32, 64, 128, 256)
 ENCODER_KERNEL = 4

@@ -5,16 +5,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config import VaeConfig
-from wm_jax.models.frames import to_float
+from wm_jax.config.schema import VaeConfig
 from wm_jax.models.latents import Gaussian
+from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.losses import (
-    kl_to_standard_normal,
-    moving_weights,
-    squared_error,
-    with_noise_patches,
-)
+from wm_jax.models.vae.losses import kl_to_standard_normal, moving_weights, squared_error, with_noise_patches
 from wm_jax.models.vae.networks import Decoder, Dense, Encoder
 
 

@@ -1,0 +1,38 @@
+"""What has to be made before what."""
+
+from typing import Any
+
+import pytest
+
+from wm_jax.run.stage_graph import CHAIN, PARENTS, upstream
+
+
+def test_the_chain_is_in_the_order_of_the_data() -> None:
+    names = list(CHAIN)
+    assert list(PARENTS) == names
+    for artefact, parents in PARENTS.items():
+        assert all(names.index(parent) < names.index(artefact) for parent in parents)
+
+
+@pytest.mark.parametrize(
+    ("artefact", "settings", "done", "needed"),
+    [
+        ("replays", {}, [], []),
+        ("memory", {}, [], ["replays", "vae", "latents"]),
+        ("memory", {}, ["replays", "vae"], ["latents"]),
+        ("controller", {}, [], ["replays", "vae", "latents", "memory"]),
+        # Replays and latents that are gone are not needed by what is made from V and M alone.
+        ("controller", {}, ["vae", "memory"], []),
+        ("controller", {}, ["vae"], ["replays", "latents", "memory"]),
+        ("controller", {"inputs": "z"}, [], ["replays", "vae"]),
+        ("controller", {"world": "random"}, [], []),
+        ("evaluation", {}, [], ["replays", "vae", "latents", "memory", "controller"]),
+        ("evaluation", {}, ["controller"], []),
+        ("evaluation", {"world": "random"}, [], ["controller"]),
+    ],
+)
+def test_only_what_is_missing_and_needed_comes_before(
+    artefact: str, settings: dict[str, Any], done: list[str], needed: list[str]
+) -> None:
+    found = upstream(artefact, **{"inputs": "zh", "world": "trained", **settings}, done=lambda name: name in done)
+    assert found == needed

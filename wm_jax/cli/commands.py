@@ -1,0 +1,70 @@
+"""The commands: what each is for, what it makes, and which settings its help shows."""
+
+from typing import Any
+
+from wm_jax.config.schema import Config
+from wm_jax.run.stage_graph import CHAIN, upstream
+
+COMMANDS = {
+    "collect": "play with an exploring policy and store the episodes",
+    "train_vae": "train V, the auto-encoder, on the stored frames",
+    "encode": "encode every stored frame with V",
+    "train_memory": "train M, the recurrent network, on the encoded episodes",
+    "train_controller": "evolve C, the controller, on the game",
+    "evaluate": "score the agent over many episodes, beside the random policy",
+    "pipeline": "all of the above, then a report in one HTML file",
+    "benchmark": "measure the throughput of the stages beside PyTorch's",
+    "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
+    "doctor": "say what works on this machine, and the remedy for what does not",
+}
+
+
+STANDALONE = {
+    "benchmark": "wm_jax.tools.benchmark.command",
+    "check_car_racing": "wm_jax.tools.fidelity.command",
+    "doctor": "wm_jax.tools.doctor",
+}
+"""Commands without a game, and the modules that have a `main` of their own for them."""
+
+
+PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
+"""Settings of the pipeline, over those of the preset."""
+
+
+ARTIFACT_OF = {command: artefact for artefact, command in CHAIN.items()}
+"""What a command makes."""
+
+
+MAINTENANCE = {
+    "verify": "reads every stored byte and names what is damaged",
+    "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
+}
+"""What `collect` does to a store that is there."""
+
+
+SECTIONS = {
+    "collect": ("env", "collect"),
+    "train_vae": ("env", "collect", "data", "vae", "hosts"),
+    "encode": ("encode", "hosts"),
+    "train_memory": ("memory", "hosts"),
+    "train_controller": ("env", "controller", "hosts"),
+    "evaluate": ("env", "evaluate"),
+}
+"""The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
+
+
+COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
+"""Stages that several processes do together. The others are done by the first, while the rest wait."""
+
+
+AGENT_COMMANDS = ("evaluate",)
+"""Commands that the agent that comes with the package can be used with."""
+
+
+PREVALIDATED = ("train_vae", "train_controller")
+"""Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
+
+
+def pipeline_artifacts(config: Config) -> list[str]:
+    """Every artefact that the pipeline makes under these settings."""
+    return [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]

@@ -1,0 +1,89 @@
+"""The run's folder, as the command line names it."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, pipeline_artifacts
+from wm_jax.config.layers import file_name
+from wm_jax.config.schema import Config
+from wm_jax.utils.errors import UsageError, UserError
+
+
+def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
+    """The run's folder, with what --fresh makes anew."""
+    from wm_jax.run.folder import Run
+
+    if options.pretrained:
+        from wm_jax.run.pretrained import require
+
+        require(config.game)
+    path = Path("runs") / f"{file_name(config.game)}-{'pretrained' if options.pretrained else config.preset}"
+    if options.run is not None:
+        if not options.run.strip():
+            raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")
+        path = _folder(options.run)
+    _require_utf8(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--run {path}: this is a file; give a folder")
+    if options.fresh and command in MAINTENANCE:
+        raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
+    if options.fresh and command == "pipeline" and config.collect.policy == "agent":
+        raise UsageError(
+            "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
+            "(bin/collect), then start the later stages anew, one by one"
+        )
+    base = None if options.base is None else _folder(options.base)
+    if options.name is not None:
+        if base is not None:
+            raise UsageError("--name: with it, the run itself is the base; leave --base out, or give another --run")
+        if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
+            raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
+        base, path = path, path / "named" / options.name
+    made = (
+        pipeline_artifacts(config)
+        if command == "pipeline"
+        else [ARTIFACT_OF[command]]
+        if command in ARTIFACT_OF
+        else []
+    )
+    # A pipeline on a base is there for what comes after the replays.
+    makes = set(made) - ({"replays"} if command == "pipeline" and base is not None else set())
+    return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
+
+
+def _folder(name: str) -> Path:
+    """A folder as it is named; `~` is home, also where the shell leaves it as it is, as in `--run=~/x`.
+
+    Raises:
+      UsageError: no folder can have this name.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except RuntimeError:
+        raise UsageError(f"--run {name}: nobody knows that home; give the folder's whole name") from None
+    except OSError as error:
+        short = name if len(name) <= 80 else f"{name[:77]}..."
+        raise UsageError(f"--run {short}: {os.strerror(error.errno or 0)}; give another folder") from None
+    return path
+
+
+def _require_utf8(path: Path) -> None:
+    """See that libraries in C++, which are given names as UTF-8, will find the same folder as Python.
+
+    Raises:
+      UsageError: they won't.
+    """
+    whole = os.path.abspath(path)
+    try:
+        if whole.encode() == os.fsencode(whole):
+            return
+    except UnicodeEncodeError:
+        pass  # bytes that Python could not read as letters
+    raise UsageError(
+        f"--run {whole}: such a name needs a UTF-8 locale, as with LC_ALL=C.UTF-8 or PYTHONUTF8=1; "
+        "set that, or give a name in plain ASCII"
+    )

@@ -1,0 +1,121 @@
+"""Parsing a command line: the options that are not settings, and the settings in force."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS
+from wm_jax.config.layers import load, presets
+from wm_jax.config.schema import Config, Section, choices, field_names, is_section, takes_several
+from wm_jax.config.text import arguments_of, nearest, shown
+from wm_jax.envs.games import canonical_name, family_of
+from wm_jax.utils.arguments import Parser
+from wm_jax.utils.errors import UsageError
+
+
+def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """The options that are not settings, and the resolved settings.
+
+    Raises:
+      UsageError: anything that does not fit, in one sentence.
+    """
+    arguments = [_with_underscores(argument) for argument in arguments]
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--game")
+    first.add_argument("--preset", default="quick")
+    known, _ = first.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
+    wants_help = any(word in ("-h", "--help") for word in arguments)
+    game = known.game or ("carracing" if wants_help else None)
+    if game is None:
+        raise UsageError("--game: say which game, for example --game enduro, carracing or chaser")
+    game = canonical_name(game)
+    forced = PIPELINE if command == "pipeline" else {}
+    base = load(game, family_of(game), known.preset, forced)
+    parser = _parser(command, base)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        word = unknown[0]
+        hint = nearest(
+            word.lstrip("-").split("=")[0], (*field_names(), "run", "name", "base", "json", "fresh", "debug")
+        )
+        raise UsageError(f"{word}: no such option{hint} (see --help)")
+    overrides = {section: dict(values) for section, values in forced.items()}
+    for name, value in vars(options).items():
+        if "." in name and value is not None:
+            section, key = name.split(".")
+            overrides.setdefault(section, {})[key] = _value(f"--{name}", value)
+    overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
+    return options, load(game, family_of(game), known.preset, overrides)
+
+
+def _parser(command: str, base: Config) -> Parser:
+    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {what}" for name, what in MAINTENANCE.items()) + "."
+    parser = Parser(
+        prog=f"bin/{command}",
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}."
+        + (upkeep if command == "collect" else ""),
+        epilog="The values shown are those in force for this game and preset."
+        + ("" if command == "pipeline" else " Settings of the other stages: bin/pipeline --help."),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--game", metavar="NAME", help=Config.model_fields["game"].description)
+    parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
+    parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="a name of their own for the models that are made, which then stand beside the run's; what they lack, "
+        "such as replays, is taken from it",
+    )
+    parser.add_argument("--base", metavar="DIR", help="another run's folder, to take from what this run does not make")
+    parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
+    parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
+    if command in AGENT_COMMANDS:
+        text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
+        parser.add_argument("--pretrained", action="store_true", help=text)
+    parser.set_defaults(pretrained=False)
+    parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    shown = SECTIONS.get(command, tuple(Config.model_fields))
+    for section, field in Config.model_fields.items():
+        if is_section(field.annotation):
+            _add_section(parser, section, getattr(base, section), visible=section in shown)
+    return parser
+
+
+def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -> None:
+    group = parser.add_argument_group(name, (values.__doc__ or "").strip()) if visible else parser
+    for key, field in type(values).model_fields.items():
+        value = getattr(values, key)
+        extra: dict[str, Any] = {}
+        if takes_several(field.annotation):
+            extra["nargs"] = "+"
+        elif bool in (field.annotation, *get_args(field.annotation)):
+            extra |= {"nargs": "?", "const": "true"}
+        known = choices(field)
+        one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
+        text = f"{field.description}{one_of} [{shown(value)}]".replace("%", "%%")
+        group.add_argument(
+            f"--{name}.{key}", dest=f"{name}.{key}", metavar="X", help=text if visible else argparse.SUPPRESS, **extra
+        )
+
+
+def _with_underscores(argument: str) -> str:
+    """`--vae.free-nats` is `--vae.free_nats`."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _value(option: str, text: str | list[str]) -> Any:
+    if isinstance(text, list):
+        if any("=" in word for word in text):
+            return arguments_of(option, text)
+        words = [word for part in text for word in part.split(",") if word]
+        return None if words == ["none"] else words
+    return None if text.lower() in ("none", "null") else text

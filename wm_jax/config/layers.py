@@ -1,0 +1,188 @@
+"""The layers that settings come from: the defaults of `schema.py` < configs/<family>.yaml < configs/<game>.yaml <
+configs/presets/<preset>.yaml < the game's own `presets:` block < the command line.
+
+Every unknown key is an error that names its nearest match.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from wm_jax.config.schema import Config, choices, field_names, is_section
+from wm_jax.config.text import nearest, shown
+from wm_jax.utils.errors import UsageError
+
+
+def config_folder() -> Path:
+    """Where the YAML files lie: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def file_name(game: str) -> str:
+    """The game's name as files and folders bear it."""
+    return game.replace(":", "_").replace("/", "_")
+
+
+@cache
+def presets() -> tuple[str, ...]:
+    """The names of the presets that exist."""
+    return tuple(sorted(path.stem for path in (config_folder() / "presets").glob("*.yaml")))
+
+
+def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Resolve the layers into one `Config`.
+
+    Args:
+      game: name in the catalogue (`envs/games.py`); its own YAML is optional.
+      family: the catalogue's family of the game, whose YAML comes first.
+      preset: name of a file in `configs/presets`.
+      overrides: nested mapping, from the command line; the topmost layer.
+
+    Raises:
+      UsageError: an unknown preset, key or value.
+    """
+    if preset not in presets():
+        raise UsageError(f"--preset {preset}: no such preset; choose one of {', '.join(presets())}")
+    settings: dict[str, Any] = {"game": game, "preset": preset}
+    folder = config_folder()
+    general = f"presets/{preset}.yaml"
+    early, late = [], []
+    for name in dict.fromkeys((family, file_name(game))):
+        layer = _read_yaml(folder / f"{name}.yaml")
+        late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
+        early.append((f"{name}.yaml", layer))
+    layers = [*early, (general, _read_yaml(folder / general)), *late]
+    for source, layer in layers:
+        _require_known(layer, source)
+        settings = _merge(settings, layer, source)
+    return validate(_merge(settings, overrides or {}, "command line"), (*layers, ("", overrides or {})))
+
+
+def validate(settings: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> Config:
+    """Check a nested mapping against the types above.
+
+    Args:
+      layers: that it was merged from, the topmost last, each with the file that it comes from, if it does.
+
+    Raises:
+      UsageError: the first thing that does not fit, as `[file: ]--section.key value: reason`.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        source = next((source for source, layer in reversed(layers) if _holds(layer, _place(error))), "")
+        raise UsageError((f"{source}: " if source else "") + _first_complaint(error)) from None
+
+
+def _place(error: ValidationError) -> list[str]:
+    """The section and the name of the setting that an error is first about."""
+    return [str(part) for part in error.errors()[0]["loc"]][:2]  # deeper parts are places in a tuple
+
+
+def _holds(layer: Any, path: Sequence[str]) -> bool:
+    """Does a layer say something of the setting at this place?"""
+    for part in path:
+        if not isinstance(layer, Mapping) or part not in layer:
+            return False
+        layer = layer[part]
+    return True
+
+
+def _first_complaint(error: ValidationError) -> str:
+    complaint, path = error.errors()[0], _place(error)
+    name = "--" + ".".join(path)
+    if complaint["type"] == "missing":
+        return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
+    if complaint["type"] == "extra_forbidden":
+        return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
+    message = complaint["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = complaint["input"]
+    if complaint["type"] in ("int_parsing", "float_parsing") and re.fullmatch(r"[0-9]+,[0-9]+", str(given)):
+        message += "; fractions have a point, thousands nothing"
+    section = Config.model_fields[path[0]].annotation
+    known = choices(section.model_fields[path[1]]) if len(path) == 2 and is_section(section) else ()
+    return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose keys are words as they are written (`on` is a setting, not true), each given once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the base class."""
+        given = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
+            if key.value in given:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            given.add(key.value)
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader) or {}
+    except yaml.YAMLError as error:
+        said = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise UsageError(f"{path.name}: not valid YAML ({said}); mend or restore it") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path.name}: not UTF-8 (byte {error.start}); save it as that") from None
+    return _mapping(content, path.name)
+
+
+def _require_known(layer: Mapping[str, Any], source: str) -> None:
+    """See that a file's keys are settings, and that it leaves alone what the command line alone says."""
+    for section, values in layer.items():
+        if section in ("game", "preset"):
+            raise UsageError(f"{source}: {section}: the command line says that (--{section}); remove the line")
+        field = Config.model_fields.get(section)
+        if field is not None and is_section(field.annotation) and not isinstance(values, Mapping):
+            raise UsageError(f"{source}: {section}: these are settings; give a mapping, {section}: {{NAME: VALUE}}")
+        names = [f"{section}.{key}" for key in values] if isinstance(values, Mapping) else [section]
+        for name in names:
+            if name not in field_names():
+                inside = [known for known in field_names() if known.rpartition(".")[2] == name]
+                hint = f"; did you mean {' or '.join(inside)}?" if inside else nearest(name, field_names())
+                raise UsageError(f"{source}: {name}: no such setting{hint}")
+
+
+def _own_preset(block: Any, preset: str, source: str) -> dict[str, Any]:
+    """What a game's `presets:` block says of a preset."""
+    block = _mapping(block, f"{source}: presets")
+    for name in block:
+        if name not in presets():
+            raise UsageError(f"{source}: presets.{name}: no such preset{nearest(str(name), presets())}")
+    return _mapping(block.get(preset, {}), f"{source}: presets.{preset}")
+
+
+def _mapping(content: Any, source: str) -> dict[str, Any]:
+    """A YAML mapping without the keys that nothing follows, which YAML reads as null."""
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any], source: str) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            under = merged.get(key, {})
+            if not isinstance(under, Mapping):
+                raise UsageError(f"{source}: {key} holds one value, not a section")
+            merged[key] = _merge(under, value, source)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,398 @@
+"""Multi-process runs: process identity, and exchange of Python objects through jax.distributed's key-value store.
+
+Every process runs the same lines of the same stages on the same run folder. What must be done once, the main process
+(number 0) does: all writing, and every decision that is read from the folder. Its answers reach the others through
+`on_main_process`, the shares of a piece of work through `all_gather_objects`. So the contract is: **all processes call
+these two, `main_process_first`, `agree` and `wait` in the same order.** A process that fails, or is interrupted, sends
+that instead of its next object, and the others raise what it raised. A process by itself is a group of one: nothing is
+sent, nothing waits.
+
+Objects are pickled and go through the coordination service of `jax.distributed`, which lives in process 0: about a
+millisecond each, no device takes part, nothing is compiled. The service must be reachable by these processes alone.
+Imports no JAX until processes are joined.
+"""
+
+import contextlib
+import functools
+import logging
+import pickle
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from wm_jax.config.schema import HostsConfig
+from wm_jax.utils.errors import UsageError, UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SLICE_MS = 1000
+"""Waiting is cut into slices of this length, so that a second Ctrl-C is heard."""
+GLANCE_S = 0.5
+"""How often a process looks whether another one was asked to stop."""
+JOIN_S = 300
+HEARTBEAT_S = 60
+"""A process that is silent for so long is dead: JAX then ends the others, with a message."""
+LEAVE_S = 120
+"""How long a process that is done, or has failed, waits for the others to leave too."""
+ASKED_TO_STOP = "wm_jax/stop"
+TRIED_WITH = ("0.10.0", "0.10.1", "0.10.2")
+"""Versions of JAX in which `_store_of_words` finds what it looks for."""
+
+
+class Stoppable(Protocol):
+    """What `spread_stop` watches and sets: see `interrupt.Stop`."""
+
+    requested: bool
+
+
+@dataclass
+class _Group:
+    """The processes, as one of them sees them.
+
+    client: of the coordination service: a store of named byte strings that all processes share.
+    words: said so far; everybody's word n lies at `wm_jax/n/<index>`.
+    shared: the last error that all processes raised at the same word.
+    """
+
+    index: int
+    count: int
+    client: Any
+    words: int = 0
+    shared: BaseException | None = None
+
+    def exchange(self, word: Any) -> list[Any]:
+        """Everybody's word, in the order of the processes; waits for all of them.
+
+        Raises:
+          Exception: what one of them raised instead.
+        """
+        try:
+            self._say(word)
+        except Exception as error:  # it can't be sent
+            self.fail(error)
+            raise
+        while True:
+            heard = self._heard()
+            if failed := self._failed(heard):
+                self.shared = failed
+                raise failed
+            if len(heard) == self.count:
+                break
+            self._wait_for(f"{self._place()}{min(set(range(self.count)) - set(heard))}")
+        # Who said word n has heard all words n - 1.
+        self.client.key_value_delete(f"{self._place(-1)}{self.index}")
+        return [heard[index] for index in range(self.count)]
+
+    def fail(self, error: Exception) -> None:
+        """Say an error as the next word: all others raise it where they wait for that word."""
+        self._say(_Failure.of(error))
+        self.shared = error
+
+    def withdraw(self, error: BaseException) -> BaseException | None:
+        """Say, instead of the next word, that there won't be one, and ask everybody to stop.
+
+        Returns:
+          what another process said in this way before: this one then only did what it was asked to.
+        """
+        with contextlib.suppress(RuntimeError):  # of JAX: another process was faster, and has left
+            self._say(_Failure.of(error))
+            failed = self._failed(self._heard())
+            self.ask_to_stop()
+            return failed
+        return None
+
+    def ask_to_stop(self) -> None:
+        """Ask all processes to stop."""
+        self.client.key_value_set(f"{ASKED_TO_STOP}/{self.index}", "", allow_overwrite=True)
+
+    def asked_to_stop(self) -> bool:
+        """Did any process ask for it?"""
+        return bool(self.client.key_value_dir_get(ASKED_TO_STOP))
+
+    def _say(self, word: Any) -> None:
+        # Counted only once it is said: what goes wrong here is said in its place.
+        self.client.key_value_set_bytes(f"{self._place(1)}{self.index}", pickle.dumps(word))
+        self.words += 1
+
+    def _heard(self) -> dict[int, Any]:
+        """What has been said so far in this exchange, by process."""
+        said = self.client.key_value_dir_get_bytes(self._place())
+        return {int(name.rpartition("/")[2]): pickle.loads(word) for name, word in said}
+
+    def _failed(self, heard: dict[int, Any]) -> BaseException | None:
+        """What the first of the others that failed has raised."""
+        failures = ((i, word) for i, word in heard.items() if i != self.index and isinstance(word, _Failure))
+        return next((failure.error_of(i, self.count) for i, failure in failures), None)
+
+    def _place(self, later: int = 0) -> str:
+        return f"wm_jax/{self.words + later}/"
+
+    def _wait_for(self, name: str) -> None:
+        try:
+            self.client.blocking_key_value_get_bytes(name, SLICE_MS)
+        except RuntimeError as error:  # of JAX, with the kind of error in its text
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process says that can't go on.
+
+    pickled: the error, or None if it can't be sent.
+    text: its first line.
+    """
+
+    pickled: bytes | None
+    text: str
+
+    @staticmethod
+    def of(error: BaseException) -> "_Failure":
+        try:
+            pickled = pickle.dumps(error)
+            pickle.loads(pickled)
+        except Exception:
+            pickled = None
+        return _Failure(pickled, f"{type(error).__name__}: {error}".split("\n")[0])
+
+    def error_of(self, index: int, count: int) -> BaseException:
+        """The same error, with a note of where it comes from."""
+        error = UserError(self.text) if self.pickled is None else pickle.loads(self.pickled)
+        error.add_note(f"(process {index} of {count})")
+        return error
+
+
+_group: _Group | None = None
+"""None: this process is by itself."""
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+"""This thread does alone what the other processes wait for. Other threads know nothing of that."""
+
+
+def _current() -> _Group | None:
+    """The processes that this thread works with now; None if it works alone."""
+    return None if _alone.get() else _group
+
+
+def count() -> int:
+    """How many processes work together now."""
+    group = _current()
+    return group.count if group else 1
+
+
+def index() -> int:
+    """This one's number among them."""
+    group = _current()
+    return group.index if group else 0
+
+
+def is_main_process() -> bool:
+    """Is this process 0, which alone writes and tells the user what happens?"""
+    return index() == 0
+
+
+def share(items: int) -> slice:
+    """This process's part of so many items: neighbours, as many as the others have, or one more or less."""
+    return slice(items * index() // count(), items * (index() + 1) // count())
+
+
+def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
+    """`work` done by process 0 alone; the others wait, and get what it returned or raised."""
+
+    @functools.wraps(work)
+    def done(*args: P.args, **kwargs: P.kwargs) -> T:
+        group = _current()
+        if group is None:
+            return work(*args, **kwargs)
+        if group.index:
+            return group.exchange(None)[0]
+        before = _alone.set(True)
+        try:
+            answer = work(*args, **kwargs)
+        except Exception as error:
+            group.fail(error)
+            raise
+        finally:
+            _alone.reset(before)
+        return group.exchange(answer)[0]
+
+    return done
+
+
+def all_gather_objects(work: Callable[[], T]) -> list[T]:
+    """What `work` returns on every process, in their order; what it raises on one is raised on all."""
+    group = _current()
+    if group is None:
+        return [work()]
+    try:
+        mine = work()
+    except Exception as error:
+        group.fail(error)
+        raise
+    return group.exchange(mine)
+
+
+def main_process_first(work: Callable[[], T]) -> T:
+    """`work` done by process 0, and then by all others, who find what it left in the run's folder."""
+    if not is_main_process():
+        wait()
+        return work()
+    mine = work()
+    wait()
+    return mine
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    all_gather_objects(lambda: None)
+
+
+def agree(flag: bool) -> bool:
+    """Is the flag set on any process? The same answer on all."""
+    return any(all_gather_objects(lambda: flag))
+
+
+def first_mismatch(value: Any) -> int | None:
+    """The first process whose value is not that of process 0, if there is one."""
+    values = all_gather_objects(lambda: value)
+    return next((other for other, found in enumerate(values) if found != values[0]), None)
+
+
+@contextlib.contextmanager
+def joined(settings: HostsConfig) -> Iterator[None]:
+    """While inside, this process is one of those that the settings name; JAX must not have looked for devices yet.
+
+    Raises:
+      UsageError: the settings don't name a group and a place in it.
+      UserError: the others can't be reached.
+    """
+    global _group
+    check(settings)
+    if settings.coordinator is None:
+        yield
+        return
+    group = _group = _join(settings)
+    try:
+        yield
+        wait()  # for the slowest, which may take its time
+    except BaseException as error:
+        if group and error is not group.shared and (failed := group.withdraw(error)):
+            raise failed from None
+        raise
+    finally:
+        _group = None
+
+
+@contextlib.contextmanager
+def spread_stop(stop: Stoppable) -> Iterator[None]:
+    """While inside, whoever of the processes is asked to stop, all are; they agree on where at their next word."""
+    group, over = _current(), threading.Event()
+    if group is None:
+        yield
+        return
+
+    def watch() -> None:
+        with contextlib.suppress(RuntimeError):  # of JAX: the service has ended
+            while not over.wait(GLANCE_S):
+                if stop.requested:
+                    group.ask_to_stop()
+                    break
+                if group.asked_to_stop():
+                    stop.requested = True
+
+    watcher = threading.Thread(target=watch, name="stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def check(settings: HostsConfig) -> None:
+    """See that the settings name a group of processes and a place in it, or neither.
+
+    Raises:
+      UsageError: what is missing or does not fit.
+    """
+    place, number, mine = settings.coordinator, settings.count, settings.index
+    given = " ".join(
+        f"--hosts.{name} {value}" for name, value in (("count", number), ("index", mine)) if value is not None
+    )
+    if place is None and given:
+        raise UsageError(f"{given}: say where process 0 is, with --hosts.coordinator HOST:PORT")
+    if place == "auto" and given:
+        raise UsageError(f"{given}: --hosts.coordinator auto finds this out by itself; leave it out")
+    if place in (None, "auto"):
+        return
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}", place):
+        raise UsageError(f"--hosts.coordinator {place}: give HOST:PORT, for example node0:4321, or auto")
+    if number is None or mine is None:
+        raise UsageError(
+            f"--hosts.coordinator {place}: also give --hosts.count and, other for every process, "
+            "--hosts.index (0 for the one at that address)"
+        )
+    if mine >= number:
+        raise UsageError(f"--hosts.index {mine}: with --hosts.count {number} it is one of 0 to {number - 1}")
+
+
+def _join(settings: HostsConfig) -> _Group | None:
+    """The group, once everybody is there; None if it is of one."""
+    import jax
+
+    # Signals are ours: `run/interrupt.py` turns them into a stop that all processes agree on.
+    jax.config.update("jax_enable_preemption_service", False)
+    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)
+    automatic = settings.coordinator == "auto"
+    arguments: dict[str, Any] = {
+        "initialization_timeout": JOIN_S,
+        "heartbeat_timeout_seconds": HEARTBEAT_S,
+        "shutdown_timeout_seconds": LEAVE_S,
+    }
+    if not automatic:
+        arguments |= {
+            "coordinator_address": settings.coordinator,
+            "num_processes": settings.count,
+            "process_id": settings.index,
+            "cluster_detection_method": "deactivate",
+        }
+    # Said beforehand: when nobody comes, JAX ends the process with a message of its own.
+    where = "" if automatic else f" as process {settings.index} of {settings.count} at {settings.coordinator}"
+    print(f"hosts: meeting the others{where}, for at most {JOIN_S} s", file=sys.stderr)
+    try:
+        jax.distributed.initialize(**arguments)
+    except (ValueError, RuntimeError) as error:
+        if automatic and isinstance(error, ValueError):
+            raise UsageError(
+                "--hosts.coordinator auto: JAX finds no Slurm job, MPI job or TPU slice here; "
+                "give HOST:PORT, --hosts.count and --hosts.index"
+            ) from None
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"--hosts.coordinator {settings.coordinator}: can't join the other processes ({reason})"
+        ) from None
+    # Looking for devices is a meeting of all processes, so here and now, before process 0 does anything by itself.
+    if jax.process_count() == 1:
+        return None
+    return _Group(jax.process_index(), jax.process_count(), _store_of_words())
+
+
+def _store_of_words() -> Any:
+    """The coordination service's client, whose store of named byte strings has no public name in JAX.
+
+    Raises:
+      UserError: it is not where it was in the versions that this was tried with.
+    """
+    try:
+        from jax._src.distributed import global_state
+
+        return global_state.client
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"--hosts.coordinator: this version of JAX keeps its coordination service elsewhere ({error}); install one "
+            f"of those that this was tried with, {', '.join(TRIED_WITH)}, or work with one process"
+        ) from None

@@ -1,0 +1,267 @@
+"""Playing games on the device: environment, V, M and C are one program, and nothing crosses to the host but results.
+
+A program plays a segment, some steps of all slots. Between segments the host looks at which episodes have ended, lets
+waiting ones begin in their slots, or, when none is waiting, goes on with fewer slots.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.distributed.mesh import RowSharing
+from wm_jax.distributed.progress import Progress
+from wm_jax.envs.device import episodes_of, start_all, step_all
+from wm_jax.envs.types import DeviceGame
+from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+from wm_jax.rollout.types import EpisodeLimits, EpisodeStats
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils.arrays import choose_rows
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import FRAME
+
+SEGMENT = 25
+"""Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
+CPU_ROWS = 8
+"""Rows that go through the network together on CPU: as fast as more of them, and less is lost in a short batch."""
+CPU_SLOTS = 64
+"""Slots on CPU: enough to share the cost of a step's many small operations, few enough to stay in cache."""
+LEAST_SLOTS = 16
+SHRINK = 4
+"""Once so small a part of the slots is still playing, the others are given up. Each size is compiled for."""
+FOREVER = 2**30
+
+
+class Slots(NamedTuple):
+    """S episodes under way.
+
+    states: of the game.
+    observations: frames uint8[S, 64, 64, 3] or latents float32[S, Z], what it shows.
+    carry: of the agent.
+    seeds, candidates: int32[S], the episode's seed, and the candidate that plays it.
+    fresh: bool[S], its first frame has not been acted on.
+    running: bool[S], it has not ended.
+    returns: float32[S]; lengths: int32[S]; rewarded: int32[S], the length at the last positive reward.
+    """
+
+    states: Any
+    observations: jax.Array
+    carry: AgentCarry
+    seeds: jax.Array
+    candidates: jax.Array
+    fresh: jax.Array
+    running: jax.Array
+    returns: jax.Array
+    lengths: jax.Array
+    rewarded: jax.Array
+
+
+def play_on_device(
+    game: DeviceGame,
+    seeds: Sequence[int],
+    agent: Agent,
+    params: AgentParams,
+    candidates: np.ndarray,
+    rules: EpisodeLimits,
+    *,
+    slots: int,
+    devices: RowSharing,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> EpisodeStats:
+    """Play one episode per seed; returns are summed in float32.
+
+    Args:
+      params: the controller's are [P, n_params].
+      candidates: int[N], which of them plays each episode.
+      slots: episodes at once; as many are taken as the next power of two, on CPU at most CPU_SLOTS.
+      devices: that share the slots.
+      stop: is checked between segments.
+      progress: is told of every episode that has ended.
+
+    Raises:
+      UserError: an action or a reward was not finite.
+    """
+    began = time.monotonic()
+    if not seeds:
+        return EpisodeStats(np.zeros(0), np.zeros(0, np.int64), 0.0)
+    books = SlotScheduler(game, agent, seeds, candidates, slots, devices)
+    params = devices.whole(params)
+    limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
+    while books.playing:
+        if stop is not None:
+            stop.check()
+        books.slots = _segment(game, agent, _rows_at_once(), books.params, params, limits, books.slots)
+        ended = books.enter()
+        if progress is not None and ended:
+            progress.advance(ended)
+    return EpisodeStats(books.returns, books.lengths, time.monotonic() - began)
+
+
+class SlotScheduler:
+    """Which slot plays which episode, and what came of them so far."""
+
+    def __init__(
+        self,
+        game: DeviceGame,
+        agent: Agent,
+        seeds: Sequence[int],
+        candidates: np.ndarray,
+        slots: int,
+        devices: RowSharing,
+    ):
+        self._name = game.name
+        params, self._places = episodes_of(game, seeds)
+        self.params, self._devices = devices.whole(params), devices
+        self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
+        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+        self._waiting = deque(range(len(seeds)))
+        # First pictures are costly (CarRacing's camera is far away): one for each seed.
+        different = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
+        self._starts = start_all(game, self.params, different)
+        _require_observations(self._starts[0], game)
+        most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
+        self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
+        self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
+        self._begin()
+
+    @property
+    def playing(self) -> int:
+        """How many slots play."""
+        return int((self._episodes >= 0).sum())
+
+    def enter(self) -> int:
+        """Enter the episodes that have ended, and let others begin, or the rest move together; how many had ended."""
+        self._refuse_returns()
+        over = (self._episodes >= 0) & ~np.asarray(self.slots.running)
+        done = self._episodes[over]
+        self.returns[done] = np.asarray(self.slots.returns)[over]
+        self.lengths[done] = np.asarray(self.slots.lengths)[over]
+        self._episodes[over] = -1
+        if len(done) and self._waiting:
+            self._begin()
+        elif len(done) and self.playing:
+            self._close_up()
+        return len(done)
+
+    def _refuse_returns(self) -> None:
+        """See that all returns are numbers. CarRacing ends an episode where an action is none."""
+        returns = np.asarray(self.slots.returns)
+        broken = np.flatnonzero((self._episodes >= 0) & ~np.isfinite(returns))
+        if len(broken):
+            slot = broken[0]
+            seed, length = self._seeds[self._episodes[slot]], np.asarray(self.slots.lengths)[slot]
+            raise UserError(
+                f"{self._name}: the return of the episode of seed {seed} is {returns[slot]} by step {length}, for an "
+                "action or a reward was not finite; the policy or the environment is broken"
+            )
+
+    def _begin(self) -> None:
+        """Waiting episodes into free slots."""
+        free = np.flatnonzero(self._episodes < 0)[: len(self._waiting)]
+        self._episodes[free] = [self._waiting.popleft() for _ in free]
+        new = np.zeros(len(self._episodes), bool)
+        new[free] = True
+        here = np.maximum(self._episodes, 0)
+        rows = [self._places[here], self._seeds[here], self._candidates[here], new]
+        self.slots = _begin(self._starts, self.slots, *self._devices.rows(rows))
+
+    def _close_up(self) -> None:
+        """Those that play first, so that the network need not look at the others; and without these if few play."""
+        size = len(self._episodes)
+        while size // SHRINK >= max(LEAST_SLOTS, self.playing):
+            size //= SHRINK
+        order = np.argsort(self._episodes < 0, kind="stable")[:size]
+        self._episodes = self._episodes[order]
+        self.slots = self._devices.rows(_take(self.slots, jnp.asarray(order)))
+
+
+def _require_observations(observations: jax.Array, game: DeviceGame) -> None:
+    """See that they are of a kind that an agent acts on."""
+    if observations.dtype == jnp.float32 and observations.ndim == 2:
+        return
+    if observations.dtype != jnp.uint8 or observations.shape[1:] != FRAME:
+        raise UserError(
+            f"{game.name} shows {observations.dtype} {list(observations.shape[1:])}, but agents act on frames uint8 "
+            f"{list(FRAME)} or latents float32 [Z]; mend the game"
+        )
+
+
+def _slot_count(episodes: int) -> int:
+    """Slots for so many episodes: few different numbers, since each is compiled for."""
+    count = LEAST_SLOTS
+    while count < episodes:
+        count *= 2
+    return count
+
+
+def _rows_at_once() -> int | None:
+    return CPU_ROWS if jax.default_backend() == "cpu" else None
+
+
+def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
+    """So many slots in which nothing is played. Every field is an array of its own, so that it can be given up."""
+    observations, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
+    seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
+    fresh, running = (jnp.zeros(count, bool) for _ in range(2))
+    returns = jnp.zeros(count, jnp.float32)
+    return Slots(states, observations, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
+
+
+@partial(jax.jit, donate_argnums=1)
+def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
+    """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `fresh`."""
+    observations, states = jax.tree.map(lambda leaf: leaf[places], starts)
+    number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)
+    begun = Slots(states, observations, slots.carry, seeds, candidates, new, new, zero, number, number)
+    return choose_rows(new, begun, slots)
+
+
+@jax.jit
+def _take(slots: Slots, order: jax.Array) -> Slots:
+    """These slots, in this order."""
+    return jax.tree.map(lambda leaf: leaf[order], slots)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=6)
+def _segment(
+    game: DeviceGame,
+    agent: Agent,
+    at_once: int | None,
+    game_params: Any,
+    params: AgentParams,
+    limits: jax.Array,
+    slots: Slots,
+) -> Slots:
+    """SEGMENT steps of all slots; the results of those that have ended stay what they are.
+
+    Args:
+      limits: int32[2], the most steps of an episode, and of its steps without a reward.
+    """
+    ids, space = jnp.arange(slots.running.shape[0], dtype=jnp.int32), agent.controller.actions
+
+    def step(slots: Slots, _: Any) -> tuple[Slots, None]:
+        acting = jnp.where(slots.running, ids, -1)
+        rows = acting, slots.observations, slots.seeds, slots.candidates, slots.fresh
+        carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
+        observations, states, rewards, terminated = step_all(game, game_params, slots.states, space.in_game(actions))
+        lengths = slots.lengths + slots.running.astype(jnp.int32)
+        rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
+        ended = terminated | (lengths >= limits[0]) | (lengths - rewarded >= limits[1])
+        return slots._replace(
+            states=states,
+            observations=observations,
+            carry=carry,
+            fresh=jnp.zeros_like(slots.fresh),
+            running=slots.running & ~ended,
+            returns=slots.returns + jnp.where(slots.running, rewards, 0.0),
+            lengths=lengths,
+            rewarded=rewarded,
+        ), None
+
+    return jax.lax.scan(step, slots, None, SEGMENT)[0]

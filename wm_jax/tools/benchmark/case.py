@@ -1,0 +1,59 @@
+"""What one stage's benchmark is: contenders that do the same work, and how much work that is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wm_jax.tools.benchmark.timing import Timing, Work
+
+OURS, PLAIN, TUNED, WRITTEN = "wm_jax", "wm_jax plain", "torch tuned", "torch as written"
+"""The contenders' names. `plain` is ours without the fast kernels; `tuned` is what an expert makes of PyTorch, `as
+written` what its users write."""
+ENVIRONMENTS, NETWORK, ON_DEVICE = "environments alone", "network alone", "wm_jax on device"
+"""Halves of our own work where environments and network share the machine; and the game beside the network."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for.
+
+    names: contenders to run.
+    folder: a scratch folder.
+    small: tiny sizes, to see that everything runs.
+    batch: of the stage; 0 for its own.
+    devices: that share the batches of our V and M.
+    """
+
+    names: tuple[str, ...]
+    folder: Path
+    small: bool = False
+    batch: int = 0
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    name: for people.
+    unit: what is counted.
+    amount: units in one call of a contender.
+    flops: floating-point operations per unit.
+    makers: builds each contender; what it builds is the work of one call.
+    agreement: compares the contenders' results on the same weights and data: the largest relative difference.
+    tolerance: what that may be.
+    compared: what it compares, for people.
+    parts: parts of our work that are timed beside the contenders.
+    remark: what the timings of the contenders and the parts say together.
+    """
+
+    name: str
+    unit: str
+    amount: int
+    flops: float
+    makers: Mapping[str, Callable[[], Work]]
+    agreement: Callable[[], float]
+    tolerance: float
+    compared: str = "loss and gradient"
+    parts: tuple[str, ...] = ()
+    remark: Callable[[Mapping[str, Timing]], str] | None = None
