@@ -1,18 +1,20 @@
 """The report of a run: one HTML file that holds everything it shows, so it can be mailed, archived and opened offline.
 
-All text is escaped; nothing is loaded from elsewhere, and a content security policy in the
-file makes the browser enforce that.
+This module prepares what there is to show, and the files in `templates/` show it. All text is escaped; nothing is
+loaded from elsewhere, and a content security policy in the file makes the browser enforce that.
 """
 
 import base64
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wm_jax.evaluation.statistics import is_approximate
 from wm_jax.render import whole_file
@@ -100,23 +102,27 @@ def write_report(
       ValueError: a file to embed that is neither PNG, JPEG, GIF nor MP4.
     """
     folder = Path(path).parent
-    sections = [
-        ("Score", _headline(score, random_score, references or {}, unit, confidence)),
-        ("How it was made", _chain(stages)),
-        ("Play", _video(video, folder, embed_limit)),
-        ("Learning to play", _figures(scores, "No plot of the scores.")),
-        ("What V sees", _figures([reconstructions] if reconstructions else [], "No reconstructions.")),
-        ("What V and M make of the agent's games", _figures(seen, "Not looked at.")),
-        ("Learning to see and to predict", _figures(losses, "No plot of the losses.")),
-        ("Settings", _settings(settings)),
-        ("Provenance", _table(provenance) if provenance else _note("Not recorded.")),
-    ]
-    if warnings:
-        items = "".join(f"<li>{escape(warning)}.</li>" for warning in warnings)
-        sections.insert(0, ("Warnings", f'<ul class="warnings">{items}</ul>'))
-    body = "".join(f"<section><h2>{escape(title)}</h2>{content}</section>" for title, content in sections)
+    total = sum(stage.seconds or 0.0 for stage in stages)
+    page = _templates().get_template("report.html")
+    html = page.render(
+        game=game,
+        subtitle=subtitle,
+        warnings=warnings,
+        cards=_cards(score, random_score, confidence) if score else [],
+        axis=_axis(score, random_score, references or {}) if score else None,
+        unit=unit,
+        stages=_stages(stages, total),
+        total=duration(total) if total else "",
+        scores=_figures(scores, folder),
+        video=_figure(video, folder, embed_limit) if video else None,
+        reconstructions=_figures([reconstructions] if reconstructions else [], folder),
+        seen=_figures(seen, folder),
+        losses=_figures(losses, folder),
+        settings=_settings(settings or {}),
+        provenance=provenance,
+    )
     with whole_file(path) as temporary:
-        temporary.write_text(_page(game, subtitle, body), encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
     return Path(path)
 
 
@@ -137,20 +143,25 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _headline(
-    score: Score | None, random_score: Score | None, references: Mapping[str, float], unit: str, confidence: str
-) -> str:
-    if score is None:
-        return _note("Not evaluated yet.")
-    cards = _card("agent", "Agent", score, unit, confidence)
+@dataclass(frozen=True)
+class _Card:
+    """A score in words. `kind` chooses its colour."""
+
+    kind: str
+    name: str
+    score: str
+    details: Sequence[str]
+
+
+def _cards(score: Score, random_score: Score | None, confidence: str) -> list[_Card]:
+    """The agent's card, and the random policy's if it was scored."""
+    named = [("agent", "Agent", score)]
     if random_score is not None:
-        cards += _card("random", "Random policy", random_score, unit, confidence)
-    else:
-        cards += _note("The random policy was not scored.")
-    return f'<div class="cards">{cards}</div>{_strip(score, random_score, references)}'
+        named.append(("random", "Random policy", random_score))
+    return [_Card(kind, name, number(each.mean), _details(each, confidence)) for kind, name, each in named]
 
 
-def _card(kind: str, name: str, score: Score, unit: str, confidence: str) -> str:
+def _details(score: Score, confidence: str) -> list[str]:
     details = []
     if (interval := _interval(score)) is not None:
         approximate = "approximate " if score.episodes is not None and is_approximate(score.episodes) else ""
@@ -159,15 +170,30 @@ def _card(kind: str, name: str, score: Score, unit: str, confidence: str) -> str
         details.append(f"standard deviation {number(score.std)}")
     if score.episodes is not None:
         details.append(f"{score.episodes:,} episode{'s' * (score.episodes != 1)}")
-    return (
-        f'<div class="card {kind}"><h3>{escape(name)}</h3><p class="big">{number(score.mean)}'
-        f"{f' <small>{escape(unit)}</small>' if unit else ''}</p>"
-        f"<p>{'<br>'.join(escape(detail) for detail in details)}</p></div>"
-    )
+    return details
 
 
-def _strip(score: Score, random_score: Score | None, references: Mapping[str, float]) -> str:
-    """All scores on one axis: a dot for each mean, a bar for its interval."""
+@dataclass(frozen=True)
+class _Mark:
+    """A score on the axis: a dot for its mean, and (left, width) of a bar for its interval, in per cent of the axis."""
+
+    kind: str
+    name: str
+    score: str
+    dot: float
+    bar: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """All scores on one axis: the score at its left end, where zero lies in per cent, and the marks."""
+
+    left: str
+    zero: float
+    marks: Sequence[_Mark]
+
+
+def _axis(score: Score, random_score: Score | None, references: Mapping[str, float]) -> _Axis:
     rows = [("agent", "agent", score)]
     if random_score is not None:
         rows.append(("random", "random", random_score))
@@ -181,18 +207,14 @@ def _strip(score: Score, random_score: Score | None, references: Mapping[str, fl
     def at(value: float) -> float:
         return round(2 + 96 * (value - left) / span, 2)
 
-    lines = []
-    for kind, name, row in rows:
-        bar = ""
-        if (interval := _interval(row)) is not None:
-            low, high = map(at, interval)
-            bar = f'<i style="left:{low}%;width:{high - low:.2f}%"></i>'
-        lines.append(
-            f'<li class="{kind}"><span>{escape(name)}</span><span class="track">'
-            f'<u style="left:{at(0.0)}%"></u>{bar}<b style="left:{at(row.mean)}%"></b></span>'
-            f"<span>{number(row.mean)}</span></li>"
-        )
-    return f'<ul class="strip" aria-label="The scores on one axis, from {number(left)}">{"".join(lines)}</ul>'
+    def bar(row: Score) -> tuple[float, float] | None:
+        if (interval := _interval(row)) is None:
+            return None
+        low, high = map(at, interval)
+        return low, high - low
+
+    marks = [_Mark(kind, name, number(row.mean), at(row.mean), bar(row)) for kind, name, row in rows]
+    return _Axis(number(left), at(0.0), marks)
 
 
 def _interval(score: Score) -> tuple[float, float] | None:
@@ -202,88 +224,51 @@ def _interval(score: Score) -> tuple[float, float] | None:
     return score.low, score.high
 
 
-def _chain(stages: Sequence[StageRow]) -> str:
-    if not stages:
-        return _note("No stage has run yet.")
-    total = sum(stage.seconds or 0.0 for stage in stages)
-    items = []
+@dataclass(frozen=True)
+class _Stage:
+    """A stage as it is shown. `share` is its part of the time of all, in per cent."""
+
+    title: str
+    time: str
+    share: float
+    facts: Mapping[str, Any]
+    done: bool
+
+
+def _stages(stages: Sequence[StageRow], total: float) -> list[_Stage]:
+    shown = []
     for stage in stages:
         time = duration(stage.seconds) if stage.seconds is not None else "time not recorded"
         share = 100 * (stage.seconds or 0.0) / total if total else 0.0
-        facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in (stage.facts or {}).items())
-        items.append(
-            f"<li{'' if stage.done else ' class=todo'}><h3>{escape(stage.title)}</h3>"
-            f'<p class="time">{time if stage.done else "not done"}</p>'
-            f'<p class="share" aria-hidden="true"><i style="width:{share:.1f}%"></i></p>'
-            f"{f'<dl>{facts}</dl>' if facts else ''}</li>"
-        )
-    return f'<ol class="chain">{"".join(items)}</ol>{_note(f"In all {duration(total)}.") if total else ""}'
+        shown.append(_Stage(stage.title, time if stage.done else "not done", share, stage.facts or {}, stage.done))
+    return shown
 
 
-def _video(video: Media | None, folder: Path, embed_limit: int) -> str:
-    if video is None:
-        return _note("No video.")
-    if not video.path.is_file():
-        return _note(f"The video is missing: {video.path.name}.")
-    caption = f"<figcaption>{escape(video.caption)}</figcaption>" if video.caption else ""
-    size = video.path.stat().st_size
-    if size > embed_limit:
-        link = quote(Path(os.path.relpath(video.path.absolute(), folder.absolute())).as_posix())
-        what = f"{escape(video.alt)} ({size / 1e6:,.0f} MB, beside this report)"
-        return f'<figure class="link"><p><a href="./{link}">{what}</a></p>{caption}</figure>'
-    return (
-        f'<figure><video controls loop muted playsinline preload="metadata" aria-label="{escape(video.alt)}" '
-        f'src="{_data(video.path)}"></video>{caption}</figure>'
-    )
+@dataclass(frozen=True)
+class _Figure:
+    """A picture or a video as it is shown: embedded (`source`), linked (`link`), or missing (neither)."""
+
+    name: str
+    alt: str
+    caption: str
+    source: str = ""
+    link: str = ""
+    megabytes: str = ""
 
 
-def _figures(media: Sequence[Media], note: str) -> str:
-    """Pictures side by side where there is room; full width when there is one."""
-    parts = []
-    for picture in media:
-        if not picture.path.is_file():
-            parts.append(_note(f"A picture is missing: {picture.path.name}."))
-            continue
-        caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-        parts.append(f'<figure><img alt="{escape(picture.alt)}" src="{_data(picture.path)}">{caption}</figure>')
-    return f'<div class="figures">{"".join(parts)}</div>' if parts else _note(note)
+def _figures(media: Sequence[Media], folder: Path) -> list[_Figure]:
+    return [_figure(each, folder) for each in media]
 
 
-def _settings(settings: Mapping[str, Any] | None) -> str:
-    if not settings:
-        return _note("Not recorded.")
-    alone = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    tables = _table(alone) if alone else ""
-    for name, section in settings.items():
-        if isinstance(section, Mapping):
-            tables += f"<div><h3>{escape(str(name))}</h3>{_table(section)}</div>"
-    return f'<details><summary>All settings</summary><div class="settings">{tables}</div></details>'
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    rows = "".join(f'<tr><th scope="row">{escape(str(key))}</th><td>{_text(v)}</td></tr>' for key, v in values.items())
-    return f"<table><tbody>{rows}</tbody></table>"
-
-
-def _text(value: Any) -> str:
-    """Any value as escaped text: mappings and sequences flat, numbers with thousands apart."""
-    if value is None:
-        return "\N{EN DASH}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return "<br>".join(f"{escape(str(key))} {_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(inner) for inner in value)
-    return escape(str(value))
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
+def _figure(media: Media, folder: Path, embed_limit: float = math.inf) -> _Figure:
+    figure = _Figure(media.path.name, media.alt, media.caption)
+    if not media.path.is_file():
+        return figure
+    size = media.path.stat().st_size
+    if size <= embed_limit:
+        return replace(figure, source=_data(media.path))
+    relative = Path(os.path.relpath(media.path.absolute(), folder.absolute())).as_posix()
+    return replace(figure, link=f"./{quote(relative)}", megabytes=f"{size / 1e6:,.0f}")
 
 
 def _data(path: Path) -> str:
@@ -293,97 +278,38 @@ def _data(path: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _page(game: str, subtitle: str, body: str) -> str:
-    title = escape(game)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; media-src data:; \
-style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{title} - world model</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<header><p>World model</p><h1>{title}</h1><p>{escape(subtitle)}</p></header>
-<main>{body}</main>
-</body>
-</html>
-"""
+def _settings(settings: Mapping[str, Any]) -> Sequence[tuple[str | None, Mapping[str, Any]]]:
+    """One table for each section, with its name; first, without a name, what stands in no section."""
+    alone = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    sections = [(str(name), section) for name, section in settings.items() if isinstance(section, Mapping)]
+    return [(None, alone), *sections] if alone else sections
 
 
-_CSS = """
-:root { --ink: #22262d; --soft: #626a76; --line: #e1e4e8; --paper: #fbfbfa; --card: #ffffff; --agent: #1f5fa8;
-  --random: #80868f; --tint: #e9f0f8 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e5e8ed; --soft: #9aa3b0; --line: #32373f; --paper: #16181c;
-  --card: #1f2228; --agent: #76aee8; --random: #8f96a1; --tint: #223041 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-header, main { max-width: 68rem; margin: 0 auto; padding: 0 1.25rem }
-header { padding-top: 2.5rem }
-header p { margin: 0; color: var(--soft) }
-h1 { margin: 0; font-size: clamp(1.9rem, 6vw, 3rem); line-height: 1.15; letter-spacing: -.02em;
-  overflow-wrap: anywhere }
-h2 { margin: 2.75rem 0 .9rem; font-size: 1.2rem }
-h3 { margin: 0; font-size: 1rem }
-p { margin: 0 }
-a { color: var(--agent) }
-main { padding-bottom: 4rem }
-.note { color: var(--soft) }
-.warnings { margin: 0; padding: .9rem 1.3rem .9rem 2.3rem; border-left: .3rem solid #c2571a; border-radius: .3rem;
-  background: var(--card) }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem }
-.card { flex: 1 1 17rem; padding: 1.1rem 1.3rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .6rem; color: var(--soft) }
-.card.agent { background: var(--tint); border-color: transparent }
-.card h3 { font-weight: 600 }
-.big { font-size: 3rem; font-weight: 650; line-height: 1.15; letter-spacing: -.02em;
-  font-variant-numeric: tabular-nums; color: var(--random) }
-.agent .big { color: var(--agent) }
-.big small { font-size: 1rem; font-weight: 400; letter-spacing: 0; color: var(--soft) }
-.strip { list-style: none; margin: 1.2rem 0 0; padding: 0 .3rem }
-.strip li { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr 4.5rem; gap: .8rem; align-items: center;
-  color: var(--random); font-size: .95rem }
-.strip li.agent { color: var(--agent); font-weight: 600 }
-.strip li > span:last-child { text-align: right; font-variant-numeric: tabular-nums }
-.track { position: relative; height: 1.7rem;
-  background: linear-gradient(var(--line), var(--line)) center / 100% 1px no-repeat }
-.track > * { position: absolute; top: 50%; transform: translateY(-50%); background: currentColor }
-.track u { width: 1px; height: 100%; background: var(--line) }
-.track i { height: .5rem; border-radius: .25rem; opacity: .35 }
-.track b { width: .8rem; height: .8rem; margin-left: -.4rem; border-radius: 50% }
-.reference .track b { background: var(--paper); border: 2px solid currentColor }
-.chain { list-style: none; margin: 0 0 .7rem; padding: 0; display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fit, minmax(9.2rem, 1fr)) }
-.chain li { padding: .8rem .9rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem }
-.chain li.todo { opacity: .6; border-style: dashed }
-.time { font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums }
-.share { height: .3rem; margin: .35rem 0 .5rem; background: var(--line); border-radius: .15rem; overflow: hidden }
-.share i { display: block; height: 100%; background: var(--agent) }
-dl { margin: 0; font-size: .85rem }
-dl div { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .6rem }
-dt { color: var(--soft) }
-dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
-.figures { display: grid; gap: 1rem; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
-figure { margin: 0; padding: .7rem; background: #fff; border: 1px solid var(--line); border-radius: .6rem;
-  overflow: hidden }
-figure img, figure video { display: block; max-width: 100%; height: auto; margin: 0 auto }
-figure video { width: 100%; max-width: 54rem; background: #16181c; border-radius: .3rem }
-figcaption, figure p { padding: .5rem .3rem 0; font-size: .9rem; color: #626a76 }
-figure:has(video), figure.link { background: var(--card) }
-figure:has(video) figcaption, .link figcaption { color: var(--soft) }
-summary { cursor: pointer; color: var(--agent) }
-.settings { columns: 22rem; column-gap: 2rem; margin-top: 1rem }
-.settings > * { break-inside: avoid; margin-bottom: 1.2rem }
-section > table { max-width: 44rem }
-table { width: 100%; border-collapse: collapse; font-size: .9rem }
-th, td { padding: .28rem .5rem .28rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere }
-th { width: 45%; font-weight: 400; color: var(--soft) }
-@media print { body { background: #fff } section { break-inside: avoid } video { display: none } }
-"""
+def _plain(value: Any) -> str:
+    """The text of a value that is no mapping and no sequence: numbers with thousands apart, yes and no."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+@cache
+def _templates() -> Environment:
+    """The folder beside this file. What a template shows is escaped, and a name that it isn't given is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["plain"] = _plain
+    # Jinja's own test for sequences holds for strings, too.
+    templates.tests["listed"] = lambda value: isinstance(value, list | tuple)
+    return templates

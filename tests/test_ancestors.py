@@ -1,0 +1,62 @@
+"""Settings that finished stages hand on to those that follow."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wm_jax.config.schema import Config
+from wm_jax.run.ancestors import COUNTS, inherit_settings
+from wm_jax.run.folder import Run
+
+CONFIG = Config(game="enduro")
+
+
+def finish(run: Run, name: str, config: Config, summary: dict[str, Any]) -> None:
+    stage = run.stage(name)
+    with stage.lock():
+        stage.claim({}, {}, config.model_dump())
+        stage.write_summary(summary)
+
+
+def changed(section: str, **values: Any) -> Config:
+    return CONFIG.model_copy(update={section: getattr(CONFIG, section).model_copy(update=values)})
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "after"),
+    [
+        ("replays", "collect", "evaluation"),
+        ("vae", "vae", "evaluation"),
+        ("memory", "memory", "evaluation"),
+        ("controller", "controller", "evaluation"),
+    ],
+)
+def test_figures_of_a_summary_are_no_settings_whatever_their_names(
+    stage: str, section: str, after: str, tmp_path: Path
+) -> None:
+    """Only what it counts is taken from there."""
+    run = Run(tmp_path)
+    settings = getattr(CONFIG, section)
+    figures = {name: 3 for name in type(settings).model_fields}
+    finish(run, stage, CONFIG, figures)
+    found = getattr(inherit_settings(CONFIG, run, after), section).model_dump()
+    counted = {name for name in found if name in COUNTS[section]}
+    assert counted
+    assert {name for name, value in found.items() if value != getattr(settings, name)} == counted
+    assert all(found[name] == 3 for name in counted)
+
+
+def test_counts_are_settings_that_may_grow() -> None:
+    """`episodes` of the store, `steps` of V and M, `generations` of C."""
+    for section, names in COUNTS.items():
+        fields = type(getattr(CONFIG, section)).model_fields
+        assert names & fields.keys()
+        assert not names & getattr(CONFIG, section).fixed().keys()
+
+
+def test_what_was_made_decides_and_its_count_is_what_there_is(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    finish(run, "vae", changed("vae", latent=8, steps=100), {"steps": 70, "latent": 5})
+    settled = inherit_settings(CONFIG, run, "memory")
+    assert (settled.vae.latent, settled.vae.steps) == (8, 70)
