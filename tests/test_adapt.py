@@ -165,7 +165,7 @@ def test_actions_bear_the_environments_own_numbers_on_the_command_line():
         _, config = parse("collect", [*words[1:], *given])
         chosen = games.find(config.game, config.env).actions
         assert chosen == (Discrete(("-1",), (-1,)) if "--seed" in given else Discrete(("-1", "0"), (-1, 0)))
-    with pytest.raises(UserError, match=r"--env.actions 2: no such action; choose all, or -1, 0, 1"):
+    with pytest.raises(UserError, match=r"env.actions 2: no such action; choose all, or -1, 0, 1"):
         find("Centered3", actions=("2",))
     assert find("Centered3", actions=[-1, 1]).actions == Discrete(("-1", "1"), (-1, 1))  # as YAML reads them
     assert find("Choices", actions=("1:6",)).actions == Discrete(("1:6",), (5,))

@@ -213,7 +213,7 @@ def test_parts_that_do_not_fit_are_refused(change: Callable[..., Any], message: 
 
 
 def test_a_gru_cannot_serve_zhc() -> None:
-    with pytest.raises(UserError, match=r"--controller\.inputs zhc"):
+    with pytest.raises(UserError, match=r"controller\.inputs zhc"):
         make_agent(*parts("zhc", cell="gru"))
 
 

@@ -13,6 +13,7 @@ import pytest
 from wm_jax import cli
 from wm_jax.cli.commands import COMMANDS, SECTIONS, STANDALONE
 from wm_jax.cli.options import parse
+from wm_jax.cli.sentences import as_typed
 from wm_jax.run.folder import Run
 
 WRONG = [
@@ -22,7 +23,7 @@ WRONG = [
     (["train_vae", "--game", "endro"], 2, "--game endro: no such game; did you mean enduro"),
     (["train_vae", "--game", "gymnasium:"], 2, "--game gymnasium:"),
     (["train_vae", "--game", "enduro", "--preset", "fast"], 2, "--preset fast: no such preset"),
-    (["train_vae", "--game", "enduro", "--vae.latnt", "3"], 2, "--vae.latnt: no such option; did you mean vae.latent"),
+    (["train_vae", "--game", "enduro", "--vae.latnt", "3"], 2, "--vae.latnt: no such option; did you mean --vae.lat"),
     (["train_vae", "--game", "enduro", "--vae.latent", "-3"], 2, "--vae.latent -3: input should be greater than 0"),
     (["train_vae", "--game", "enduro", "--vae.latent"], 2, "--vae.latent: expected one argument"),
     (["train_vae", "--game", "enduro", "--vae.batch", "many"], 2, "--vae.batch many: input should be a valid integer"),
@@ -229,5 +230,21 @@ def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
         summary["episodes"] == 2 and summary["train_frames"] == summary["test_frames"] == 17
     )  # one window, and the end
     assert cli.main(["collect", "--game", "maze", *run]) == 1
-    assert "made with --game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
+    assert "made with game chaser, but now it is maze" in capsys.readouterr().err.replace('"', "")
     assert Run(tmp_path).stage("replays").summary() == summary
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("vae.beta 2: too large, with memory.cell gru", "--vae.beta 2: too large, with --memory.cell gru"),
+        ("game endro: no such game", "--game endro: no such game"),
+        ("a game is over: run collect first", "a game is over: run bin/collect first"),
+        ("runs/vae.beta/vae is lost: run train_vae anew", "runs/vae.beta/vae is lost: run bin/train_vae --fresh"),
+        ("runs/a was made with another game: use another run", "runs/a was made with another game: use another --run"),
+        ("--vae.beta 2 is typed already, my_vae.beta is none", "--vae.beta 2 is typed already, my_vae.beta is none"),
+        ("enduro.yaml: vae.beta high: give a number", "enduro.yaml: vae.beta high: give a number"),
+    ],
+)
+def test_what_the_library_names_is_shown_as_it_is_typed(said: str, typed: str) -> None:
+    assert as_typed(said) == typed

@@ -178,15 +178,15 @@ def test_mistakes_in_a_file_are_named_with_the_file(content: bytes, sentence: st
 def test_a_wrong_value_is_blamed_on_who_gave_it(layers: Path) -> None:
     (layers / "atari.yaml").write_text("vae: {beta: 3}")
     (layers / "enduro.yaml").write_text("presets: {quick: {vae: {beta: high}}}")
-    with pytest.raises(UsageError, match=r"^enduro.yaml: --vae.beta high: input should be a valid number"):
+    with pytest.raises(UsageError, match=r"^enduro.yaml: vae.beta high: input should be a valid number"):
         load("enduro", "atari")
     for beta in ("low", None):
-        with pytest.raises(UsageError, match=rf"^--vae.beta {beta}: input should be a valid number"):
+        with pytest.raises(UsageError, match=rf"^vae.beta {beta}: input should be a valid number"):
             load("enduro", "atari", overrides={"vae": {"beta": beta}})
-    with pytest.raises(UsageError, match=r"^--seed one: "):
+    with pytest.raises(UsageError, match=r"^seed one: "):
         load("enduro", "atari", overrides={"seed": "one", "vae": {"beta": 1}})
     (layers / "enduro.yaml").write_text("seed: two")
-    with pytest.raises(UsageError, match=r"^enduro.yaml: --seed two: "):
+    with pytest.raises(UsageError, match=r"^enduro.yaml: seed two: "):
         load("enduro", "atari")
 
 
@@ -209,16 +209,16 @@ def test_what_is_left_empty_says_nothing(content: str, layers: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"vae": {"latnt": 3}}, r"--vae.latnt: no such setting; did you mean vae.latent"),
-        ({"vae": {"latent": -1}}, r"--vae.latent -1: .*greater than 0"),
-        ({"vae": {"latent": "many"}}, r"--vae.latent many: .*valid integer"),
-        ({"vae": {"learning_rate": "0,0002"}}, r"--vae.learning_rate 0,0002: .*; fractions have a point"),
-        ({"vae": {"steps": True}}, r"--vae.steps True: true and false .* are no value"),
-        ({"vae": {"steps": "10,000"}}, r"--vae.steps 10,000: .*thousands nothing"),
-        ({"vae": {"learning_rate": "nan"}}, r"--vae.learning_rate nan: .*finite"),
-        ({"controller": {"inputs": "hz"}}, r"--controller.inputs hz: .*'z', 'zh' or 'zhc'"),
-        ({"collect": {"test_fraction": 2}}, r"--collect.test_fraction 2: .*less than or equal to 0.5"),
-        ({"seed": -1}, r"--seed -1: "),
+        ({"vae": {"latnt": 3}}, r"vae.latnt: no such setting; did you mean vae.latent"),
+        ({"vae": {"latent": -1}}, r"vae.latent -1: .*greater than 0"),
+        ({"vae": {"latent": "many"}}, r"vae.latent many: .*valid integer"),
+        ({"vae": {"learning_rate": "0,0002"}}, r"vae.learning_rate 0,0002: .*; fractions have a point"),
+        ({"vae": {"steps": True}}, r"vae.steps True: true and false .* are no value"),
+        ({"vae": {"steps": "10,000"}}, r"vae.steps 10,000: .*thousands nothing"),
+        ({"vae": {"learning_rate": "nan"}}, r"vae.learning_rate nan: .*finite"),
+        ({"controller": {"inputs": "hz"}}, r"controller.inputs hz: .*'z', 'zh' or 'zhc'"),
+        ({"collect": {"test_fraction": 2}}, r"collect.test_fraction 2: .*less than or equal to 0.5"),
+        ({"seed": -1}, r"seed -1: "),
     ],
 )
 def test_mistakes_are_named(settings: dict, sentence: str) -> None:

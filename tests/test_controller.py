@@ -46,7 +46,7 @@ def test_features_come_in_the_order_z_h_c() -> None:
 
 
 def test_a_gru_has_no_c() -> None:
-    with pytest.raises(UserError, match=r"--controller\.inputs zhc"):
+    with pytest.raises(UserError, match=r"controller\.inputs zhc"):
         Controller("zhc", 0, 4, 6, CAR).features(jnp.zeros((1, 4)), (jnp.zeros((1, 6)),))
 
 
@@ -67,7 +67,7 @@ def test_gas_as_in_the_papers_code() -> None:
 
 @pytest.mark.parametrize("space", [MOVES, Continuous(("x",), (0.0,), (1.0,), ("tanh",))])
 def test_without_a_pedal_there_is_no_gas(space: ActionSpace) -> None:
-    with pytest.raises(UsageError, match=r"--controller\.gas tanh: only carracing has a gas pedal"):
+    with pytest.raises(UsageError, match=r"controller\.gas tanh: only carracing has a gas pedal"):
         with_gas(space, "tanh")
 
 

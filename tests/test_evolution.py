@@ -238,13 +238,13 @@ def test_every_strategy_that_is_offered_works(strategy: Strategy) -> None:
 
 
 def test_odd_populations_are_refused_where_pairs_are_drawn() -> None:
-    with pytest.raises(UserError, match=r"--controller\.population 7: PGPE .* use an even number"):
+    with pytest.raises(UserError, match=r"controller\.population 7: PGPE .* use an even number"):
         Evolution("PGPE", N, 7, SIGMA, jax.random.key(0))
     assert Evolution("CMA_ES", N, 7, SIGMA, jax.random.key(0)).population == 7
 
 
 def test_a_strategy_that_asks_for_other_numbers_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--controller\.population 5: ESMC asks for 4 candidates then; use an even"):
+    with pytest.raises(UserError, match=r"controller\.population 5: ESMC asks for 4 candidates then; use an even"):
         Evolution("ESMC", N, 5, SIGMA, jax.random.key(0))
     with pytest.raises(UserError, match=r"population 3: ESMC can't work with it .*; use a larger one, or another"):
         Evolution("ESMC", N, 3, SIGMA, jax.random.key(0))

@@ -46,7 +46,7 @@ def test_every_frame_of_a_block_is_seen_once_and_blocks_differ():
 
 
 def test_a_batch_that_no_block_can_fill_is_refused():
-    with pytest.raises(UsageError, match=r"--vae.batch 41.*40 frames"):
+    with pytest.raises(UsageError, match=r"vae.batch 41.*40 frames"):
         source(batch=41)
 
 

@@ -91,7 +91,7 @@ def test_encoding_goes_on_where_it_stopped(tmp_path, replays, monkeypatch):
     assert (tmp_path / "latents" / "000001.npz").exists()
     store = LatentStore.open_or_create(tmp_path / "latents", "v", replays.id, KINDS)
     assert [shard.name for shard in store.missing(replays)] == ["000001", "000002"]
-    with pytest.raises(UserError, match=r"lacks 2 of 3 shards.*bin/encode"):
+    with pytest.raises(UserError, match=r"lacks 2 of 3 shards.*run encode"):
         store.flat(replays)
     write(store, replays, store.missing(replays))
     assert store.missing(replays) == []
@@ -123,7 +123,7 @@ def test_a_quarantined_shard_takes_its_latents_along(tmp_path, latents, replays)
 def test_other_replays_or_another_vae_are_refused(tmp_path, latents, replays):
     other = ReplayStore.create(tmp_path / "other", {**ABOUT, "game": "else"})
     other.append([make_episode(0)], ["train"])
-    with pytest.raises(UserError, match=r"was made from replays .*bin/encode --fresh"):
+    with pytest.raises(UserError, match=r"was made from replays .*run encode anew"):
         latents.flat(other)
     # The same settings, played again: the identity is the same, the content is not.
     shutil.rmtree(tmp_path / "replays")
@@ -134,14 +134,14 @@ def test_other_replays_or_another_vae_are_refused(tmp_path, latents, replays):
     changes: list[dict[str, Any]] = [{"vae": "w"}, {"replays": "r"}]
     for changed in changes:
         wanted: dict[str, Any] = {"vae": "v" * 64, "replays": replays.id, "kinds": KINDS} | changed
-        with pytest.raises(UserError, match=rf"was made with {next(iter(changed))} .*--fresh"):
+        with pytest.raises(UserError, match=rf"was made with {next(iter(changed))} .*run encode anew"):
             LatentStore.open_or_create(tmp_path / "latents", **wanted)
     others = {"indices": Kind("int32", (2,)), "vectors": Kind("float32", (8,))}
     with pytest.raises(UserError, match=r"log_var float32 \[4\], but V makes indices int32 \[2\]"):
         LatentStore.open_or_create(tmp_path / "latents", "v" * 64, replays.id, others)
     with pytest.raises(UserError, match="holds latents already"):
         LatentStore.create(tmp_path / "latents", "v", replays.id, KINDS)
-    with pytest.raises(UserError, match="holds no latents: run bin/encode"):
+    with pytest.raises(UserError, match="holds no latents: run encode"):
         LatentStore.open(tmp_path / "nowhere")
 
 
@@ -183,7 +183,7 @@ def test_damage_is_refused(tmp_path, latents, replays):
         broken = bytearray(intact)
         broken[random.integers(len(broken))] ^= 1 << int(random.integers(8))
         path.write_bytes(broken)
-        remedy = "bin/encode writes it again" if path == paths[0] else "bin/encode --fresh"
+        remedy = "run encode, which writes it again" if path == paths[0] else "run encode anew"
         with pytest.raises(UserError, match=rf"{path.name}.*checksum.*{remedy}"):
             LatentStore.open(tmp_path / "latents").flat(replays)
         path.write_bytes(intact)

@@ -129,10 +129,10 @@ def nameless() -> DeviceGame:
             "it makes Nameless, no wm_jax.envs.types.DeviceGame",
         ),
         (GRID, {"kwargs": {"sides": 3}}, UserError, "unexpected keyword argument"),
-        (GRID, {"backend": "envpool"}, UsageError, "--env.backend envpool: .* runs on the device only"),
-        (GRID, {"crop": (0, 9, 0, 9)}, UsageError, "--env.crop 0 9 0 9: "),
-        (GRID, {"sticky": 0.5}, UsageError, "--env.sticky 0.5: only atari games have that"),
-        (GRID, {"actions": ("fly",)}, UsageError, "--env.actions fly: no such action; choose all, or left, right"),
+        (GRID, {"backend": "envpool"}, UsageError, "env.backend envpool: .* runs on the device only"),
+        (GRID, {"crop": (0, 9, 0, 9)}, UsageError, "env.crop 0 9 0 9: "),
+        (GRID, {"sticky": 0.5}, UsageError, "env.sticky 0.5: only atari games have that"),
+        (GRID, {"actions": ("fly",)}, UsageError, "env.actions fly: no such action; choose all, or left, right"),
     ],
 )
 def test_what_is_no_such_game_is_refused(

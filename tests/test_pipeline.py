@@ -24,7 +24,7 @@ from wm_jax.config.schema import Config
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.render.video import extract_frames
-from wm_jax.run import interrupt, provenance
+from wm_jax.run import ancestors, interrupt
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.stages import collect, evaluate, report, train_controller, train_vae
@@ -403,7 +403,7 @@ def test_settings_of_what_is_there_are_recorded_as_they_are(tmp_path: Path, caps
     agreeing = ["--vae.latent", "8", "--vae.steps", "25", "--collect.episodes", "8", "--collect.policy", "brownian"]
     run(["evaluate", *words, *agreeing], capsys)
     _, config = parse("evaluate", words)
-    settled = provenance.settle(config, Run(tmp_path), "evaluation")
+    settled = ancestors.inherit_settings(config, Run(tmp_path), "evaluation")
     assert (settled.controller.inputs, settled.vae.latent, settled.collect.episodes) == ("z", 8, 8)
 
 

@@ -95,7 +95,7 @@ def test_jax_has_the_coordination_service_where_we_look_for_it() -> None:
 def test_a_jax_that_keeps_it_elsewhere_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("jax._src.distributed.global_state")
     with pytest.raises(
-        UserError, match=r"^--hosts.coordinator: this version of JAX .*0\.10\.2, or work with one process$"
+        UserError, match=r"^hosts.coordinator: this version of JAX .*0\.10\.2, or work with one process$"
     ):
         processes._store_of_words()
 

@@ -131,7 +131,7 @@ def test_a_reader_sees_the_store_as_it_was(tmp_path):
     assert view.id == grown.id
     inside = ReplayStore.open(tmp_path, episodes=6)  # ends in the middle of a shard
     np.testing.assert_array_equal(inside.frames(), np.concatenate([make_episode(seed).frames for seed in range(6)]))
-    with pytest.raises(UserError, match=r"holds 14 of the 15 episodes that are needed.*bin/collect"):
+    with pytest.raises(UserError, match=r"holds 14 of the 15 episodes that are needed.*run collect"):
         ReplayStore.open(tmp_path, episodes=15)
     with pytest.raises(ValueError, match="for reading"):
         view.append([make_episode(0)], ["train"])
@@ -234,7 +234,7 @@ def test_flipped_bytes_are_found_and_refused(tmp_path):
         broken = bytearray(intact)
         broken[random.integers(len(broken))] ^= 1 << int(random.integers(8))
         file.write_bytes(broken)
-        with pytest.raises(UserError, match=r"shard 000001 .*damaged.*bin/collect verify"):
+        with pytest.raises(UserError, match=r"shard 000001 .*damaged.*run collect verify"):
             read_everything(tmp_path)
         found = ReplayStore.open(tmp_path, check=False).verify()
         assert [(damage.shard, tmp_path / "shards" / damage.shard / damage.file) for damage in found] == [
@@ -273,7 +273,7 @@ def test_missing_and_truncated_files(tmp_path, kind, how):
         file.unlink()
     else:
         os.truncate(file, file.stat().st_size // 2)
-    expected = r"shard 000001 .*damaged.*bin/collect verify"
+    expected = r"shard 000001 .*damaged.*run collect verify"
     with pytest.raises(UserError, match=expected):
         ReplayStore.open(tmp_path)
     # A reader that opened the store before is refused too: zarr's zeros for missing files never come through.
@@ -360,10 +360,10 @@ def test_a_damaged_manifest_is_one_clear_error(tmp_path):
         broken.append(bytes(flipped))
     for content in broken:
         manifest.write_bytes(content)
-        with pytest.raises(UserError, match=r"manifest.json is damaged.*--fresh"):
+        with pytest.raises(UserError, match=r"manifest.json is damaged.*run collect anew"):
             ReplayStore.open(tmp_path)
     manifest.unlink()
-    with pytest.raises(UserError, match=r"holds no replays: run bin/collect"):
+    with pytest.raises(UserError, match=r"holds no replays: run collect"):
         ReplayStore.open(tmp_path)
 
 

@@ -28,9 +28,11 @@ def test_going_on_with_other_settings_names_both(tmp_path: Path) -> None:
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
         (stage.path / "checkpoints").mkdir()
         stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "abc"}, {})
-        with pytest.raises(UserError, match=r"made with --beta 1.0, but now it is 4.0.*--fresh"):
+        with pytest.raises(UserError, match=r"made with beta 1.0, but now it is 4.0.*run train_vae anew"):
             stage.claim({"beta": 4.0, "size": (1, 2)}, {"replays": "abc"}, {})
-        with pytest.raises(UserError, match=r"made with another replays \(abc\), but now it is xyz"):
+        with pytest.raises(
+            UserError, match=r"made with replays abc, but now it is xyz: restore it, or use another run"
+        ):
             stage.claim({"beta": 1.0, "size": (1, 2)}, {"replays": "xyz"}, {})
 
 
@@ -73,7 +75,7 @@ def test_a_stage_that_made_nothing_may_be_begun_with_other_settings(tmp_path: Pa
         manifest = stage.manifest()
         assert manifest is not None and manifest["settings"] == {"latent": 32}
         (stage.path / "checkpoints").mkdir()
-        with pytest.raises(UserError, match="made with --latent 32, but now it is 8"):
+        with pytest.raises(UserError, match="made with latent 32, but now it is 8"):
             stage.claim({"latent": 8}, {}, {})
 
 
@@ -94,7 +96,7 @@ def test_a_damaged_record_is_found(name: str, content: str, tmp_path: Path) -> N
         stage.write_summary({"steps": 5})
     assert stage.summary() == {"steps": 5}
     (stage.path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged.*bin/train_vae --fresh"):
+    with pytest.raises(UserError, match=rf"{name} is damaged.*run train_vae anew"):
         stage.manifest() if name == "stage.json" else stage.summary()
 
 
@@ -104,7 +106,7 @@ def test_a_lost_record_is_found(tmp_path: Path) -> None:
         stage.claim({"beta": 1.0}, {}, {})
         (stage.path / "metrics.jsonl").write_text("")
         (stage.path / "stage.json").unlink()
-        with pytest.raises(UserError, match=r"has lost its stage.json.*bin/train_vae --fresh"):
+        with pytest.raises(UserError, match=r"has lost its stage.json.*run train_vae anew"):
             stage.claim({"beta": 1.0}, {}, {})
 
 
@@ -260,7 +262,7 @@ def test_a_damaged_record_of_a_checkpoint_is_found(content: bytes, tmp_path: Pat
     with pytest.raises(DamagedCheckpoints):
         Checkpoints(tmp_path / "weights").about()
     for _ in range(2):  # every time, not only at first
-        with pytest.raises(DamagedCheckpoints, match="--fresh"):
+        with pytest.raises(DamagedCheckpoints, match="start its stage anew"):
             Checkpoints(tmp_path / "weights").restore(tree, mend=True)
 
 
@@ -378,7 +380,7 @@ def test_what_a_run_does_not_make_is_taken_from_its_base(tmp_path: Path) -> None
 
 
 def test_bases_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--base .*nowhere: there is no such run"):
+    with pytest.raises(UserError, match=r"base .*nowhere: there is no such run"):
         Run.open(tmp_path / "run", tmp_path / "nowhere")
     finish(Run(tmp_path / "one"), "replays")
     finish(Run.open(tmp_path / "two", tmp_path / "one", makes=["vae"]), "vae")

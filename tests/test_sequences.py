@@ -145,6 +145,6 @@ def test_latents_beyond_the_budget_are_streamed_and_m_learns_the_same(carried: b
 
 
 def test_more_lanes_than_frames_are_refused() -> None:
-    with pytest.raises(UserError, match=r"--memory.batch 23: .* 44 in all; lower it"):
+    with pytest.raises(UserError, match=r"memory.batch 23: .* 44 in all; lower it"):
         Lanes(OFFSETS, 4, 23, seed=0)
     assert Lanes(OFFSETS, 4, 22, seed=0).window(0).mask.any()

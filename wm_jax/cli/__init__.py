@@ -27,7 +27,7 @@ from wm_jax.cli.commands import (
 )
 from wm_jax.cli.folders import open_run
 from wm_jax.cli.options import parse
-from wm_jax.cli.sentences import sentence_of, with_origin
+from wm_jax.cli.sentences import explained
 from wm_jax.config.schema import Config
 from wm_jax.config.text import nearest
 from wm_jax.distributed import processes
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(error: Exception, arguments: Sequence[str]) -> int:
     """Say what went wrong in one sentence, and with --debug where; returns the exit status."""
     expected = isinstance(error, UserError)
-    sentence = with_origin(str(error) if expected else sentence_of(error), error)
+    sentence = explained(error, debug="--debug" in arguments)
     status = error.exit_code if expected else 1
     if "--debug" in arguments:
         print((error.details if expected else traceback.format_exc()).rstrip(), file=sys.stderr)
@@ -125,10 +125,10 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
       given: the settings that the command line names itself.
     """
     from wm_jax.distributed.progress import log
-    from wm_jax.run.provenance import settle
+    from wm_jax.run.ancestors import inherit_settings
 
     if command in ARTIFACT_OF:
-        config = settle(config, run, ARTIFACT_OF[command], given)
+        config = inherit_settings(config, run, ARTIFACT_OF[command], given)
     before = _before(command, config, run)
     for each in (*before, command):
         if each in PREVALIDATED:
@@ -140,7 +140,7 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     for needed in before:
         _stop_here(stop)
         log(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
-        _stage(needed)(settle(config, run, ARTIFACT_OF[needed]), run, stop)
+        _stage(needed)(inherit_settings(config, run, ARTIFACT_OF[needed]), run, stop)
         process.give_back_memory()
     _stop_here(stop)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)

@@ -1,7 +1,52 @@
-"""What went wrong, in one sentence, for errors that are not ours."""
+"""What went wrong, in one sentence, with the words that mend it as they are typed."""
 
 import errno
 import os
+import re
+from functools import cache
+
+from wm_jax.cli.commands import COMMANDS
+from wm_jax.config.schema import field_names
+from wm_jax.utils.errors import UserError
+
+
+@cache
+def _typed() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """What the library calls things, and what is typed on the command line for them."""
+    settings = "|".join(re.escape(name) for name in field_names() if "." in name)
+    stages = "|".join(COMMANDS)
+    rules = {
+        r"^(?=(?:game|preset|seed|devices|run|base) \S)": "--",
+        rf"(?<![\w./-])(?=(?:{settings})(?![\w.]))": "--",
+        rf"\brun ({stages}) anew\b": r"run bin/\1 --fresh",
+        rf"\brun ({stages})\b": r"run bin/\1",
+        r"\banother run\b": "another --run",
+    }
+    return tuple((re.compile(pattern), typed) for pattern, typed in rules.items())
+
+
+def as_typed(sentence: str) -> str:
+    """A sentence of the library with its settings as options, and its stages as commands.
+
+    One about a settings file, which it begins with, stays as it is: so they are written there.
+    """
+    if re.match(r"\S+\.yaml: ", sentence):
+        return sentence
+    for pattern, typed in _typed():
+        sentence = pattern.sub(typed, sentence)
+    return sentence
+
+
+def explained(error: Exception, *, debug: bool) -> str:
+    """The sentence for an error: of the user's mistake, or of anything else.
+
+    Args:
+      debug: more than the sentence is shown already.
+    """
+    if not isinstance(error, UserError):
+        return with_origin(sentence_of(error), error)
+    more = " (--debug shows its traceback)" if error.details and not debug else ""
+    return with_origin(as_typed(str(error)) + more, error)
 
 
 def with_origin(sentence: str, error: Exception) -> str:

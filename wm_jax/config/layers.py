@@ -51,7 +51,7 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
       UsageError: an unknown preset, key or value.
     """
     if preset not in presets():
-        raise UsageError(f"--preset {preset}: no such preset; choose one of {', '.join(presets())}")
+        raise UsageError(f"preset {preset}: no such preset; choose one of {', '.join(presets())}")
     settings: dict[str, Any] = {"game": game, "preset": preset}
     folder = config_folder()
     general = f"presets/{preset}.yaml"
@@ -74,7 +74,7 @@ def validate(settings: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[st
       layers: that it was merged from, the topmost last, each with the file that it comes from, if it does.
 
     Raises:
-      UsageError: the first thing that does not fit, as `[file: ]--section.key value: reason`.
+      UsageError: the first thing that does not fit, as `[file: ]section.key value: reason`.
     """
     try:
         return Config.model_validate(settings)
@@ -99,7 +99,7 @@ def _holds(layer: Any, path: Sequence[str]) -> bool:
 
 def _first_complaint(error: ValidationError) -> str:
     complaint, path = error.errors()[0], _place(error)
-    name = "--" + ".".join(path)
+    name = ".".join(path)
     if complaint["type"] == "missing":
         return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
     if complaint["type"] == "extra_forbidden":

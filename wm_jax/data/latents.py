@@ -23,7 +23,7 @@ from wm_jax.utils.files import Stamp
 FORMAT = "wm_jax latents 2"
 GAUSSIAN_FORMAT = "wm_jax latents 1"
 """Of versions that knew Gaussians alone: files 000003.npy, float32 [2, F, Z], means and log variances."""
-START_ANEW = "make the latents anew with bin/encode --fresh"
+START_ANEW = "run encode anew"
 
 
 class Latents(NamedTuple):
@@ -118,7 +118,7 @@ class LatentStore:
           UserError: there is none, or its manifest is damaged.
         """
         if not (Path(path) / "manifest.json").exists():
-            raise UserError(f"{path} holds no latents: run bin/encode with this --run first")
+            raise UserError(f"{path} holds no latents: run encode first")
         return cls(Path(path))
 
     @classmethod
@@ -134,7 +134,7 @@ class LatentStore:
         for name, wanted in (("vae", vae), ("replays", replays)):
             if store.parents[name] != wanted:
                 raise UserError(
-                    f"{path} was made with {name} {store.parents[name]}, but now it is {wanted}: {START_ANEW}"
+                    f"{path} was made with {name} {store.parents[name][:12]}, but now it is {wanted[:12]}: {START_ANEW}"
                 )
         if store.kinds != kinds:
             raise UserError(f"{path} holds {_said(store.kinds)}, but V makes {_said(kinds)}: {START_ANEW}")
@@ -194,7 +194,7 @@ class LatentStore:
         missing = [shard for shard in replays.shards if shard.name not in self._entries]
         if missing:
             raise UserError(
-                f"{self.path} lacks {len(missing)} of {len(replays.shards)} shards of the replays: run bin/encode"
+                f"{self.path} lacks {len(missing)} of {len(replays.shards)} shards of the replays: run encode"
             )
         chosen = [i for i, record in enumerate(replays.records) if split in (None, record.split)]
         offsets = np.cumsum([0, *(replays.records[i].frames for i in chosen)], dtype=np.int64)
@@ -241,7 +241,9 @@ class LatentStore:
     def _read(self, name: str) -> dict[str, np.ndarray]:
         content = files.read_stamped(self._file(name), Stamp(*self._entries[name]["stamp"]))
         if content is None:
-            raise UserError(f"{self._file(name)} is missing or does not fit its checksum: bin/encode writes it again")
+            raise UserError(
+                f"{self._file(name)} is missing or does not fit its checksum: run encode, which writes it again"
+            )
         loaded = np.load(io.BytesIO(content))
         if self._format == GAUSSIAN_FORMAT:
             return dict(zip(("mean", "log_var"), loaded, strict=True))

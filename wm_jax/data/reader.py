@@ -114,7 +114,7 @@ def damaged(path: Path, shard: str, what: str) -> UserError:
     """The error for a damaged shard of the store at `path`."""
     return UserError(
         f"{path}: shard {shard} of the replays is damaged ({what}): "
-        "bin/collect verify names all damage, bin/collect repair sets it aside to be collected again"
+        "run collect verify, which names all damage, or run collect repair, which sets it aside to be collected again"
     )
 
 

@@ -35,7 +35,7 @@ from wm_jax.utils.sizes import FRAME
 FORMAT = "wm_jax replays 3"
 READABLE = (FORMAT, "wm_jax replays 2")
 """Format 2 had whole episodes alone."""
-START_ANEW = "start the replays anew with bin/collect --fresh"
+START_ANEW = "run collect anew"
 
 
 class Lost(NamedTuple):
@@ -90,7 +90,7 @@ class ReplayStore:
         """
         path = Path(path)
         if (path / "manifest.json").exists():
-            raise UserError(f"{path} holds replays already: open them, or give another --run")
+            raise UserError(f"{path} holds replays already: open them, or use another run")
         (path / "shards").mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "about": json.loads(json.dumps(about)), "action": None, "next": 0}
         files.write_manifest(path / "manifest.json", {**content, "shards": [], "set_aside": []})
@@ -109,7 +109,7 @@ class ReplayStore:
           UserError: there is no store, it is damaged, or it has fewer episodes.
         """
         if not (Path(path) / "manifest.json").exists():
-            raise UserError(f"{path} holds no replays: run bin/collect with this --run first")
+            raise UserError(f"{path} holds no replays: run collect first")
         store = cls(Path(path), episodes)
         if check:
             store._check_sizes()
@@ -162,7 +162,7 @@ class ReplayStore:
           UserError: the store is empty.
         """
         if self._manifest["action"] is None:
-            raise UserError(f"{self.path} holds no episodes yet: run bin/collect with this --run first")
+            raise UserError(f"{self.path} holds no episodes yet: run collect first")
         dtype, shape = self._manifest["action"]
         return tuple(shape), np.dtype(dtype)
 
@@ -283,7 +283,7 @@ class ReplayStore:
         self._take_lock()
         gone = [entry for entry in self._manifest["shards"] if entry["name"] == name]
         if not gone:
-            raise UserError(f"{self.path} has no shard {name}: bin/collect verify names the damaged ones")
+            raise UserError(f"{self.path} has no shard {name}: run collect verify, which names the damaged ones")
         source, target = self.path / "shards" / name, self.path / "damaged" / name
         # Moved first: a crash between the two leaves a shard that is reported missing, not one that is cleaned away.
         if source.exists():
@@ -337,7 +337,7 @@ class ReplayStore:
         if self._limit is not None and self.count().episodes < self._limit:
             raise UserError(
                 f"{self.path} holds {self.count().episodes} of the {self._limit} episodes that are needed: "
-                f"run bin/collect --collect.episodes {self._limit}"
+                f"run collect with collect.episodes {self._limit}"
             )
         seen = {record.shard for record in self.records}
         # Sorted as they are, the shards of the first episodes come first: `start` stays right without the others.

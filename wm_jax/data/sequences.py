@@ -77,7 +77,7 @@ class Lanes:
         self._lane = int(offsets[-1]) // batch
         if self._lane < 2:
             raise UserError(
-                f"--memory.batch {batch}: with carry_state every one of them needs frames of its own, and there are "
+                f"memory.batch {batch}: with carry_state every one of them needs frames of its own, and there are "
                 f"{int(offsets[-1]):,} in all; lower it, or collect more episodes"
             )
         self.windows = max(1, -(-(self._lane - 1) // length))

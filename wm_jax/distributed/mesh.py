@@ -59,11 +59,11 @@ def open_mesh(wanted: int, batch: int, option: str) -> Mesh:
     least = min(len(devices) for devices in found)
     if wanted > least * count:
         where = "this machine shows JAX" if count == 1 else f"{count} processes show JAX"
-        raise UserError(f"--devices {wanted}: {where} {least * count}; give that many at most")
+        raise UserError(f"devices {wanted}: {where} {least * count}; give that many at most")
     if wanted % count:
-        raise UserError(f"--devices {wanted}: {count} processes can't have as many each; give a multiple")
+        raise UserError(f"devices {wanted}: {count} processes can't have as many each; give a multiple")
     if wanted and batch % wanted:
-        raise UserError(f"--devices {wanted}: {option} {batch} can't be shared out evenly; give a multiple")
+        raise UserError(f"devices {wanted}: {option} {batch} can't be shared out evenly; give a multiple")
     dividing = (each for each in range(1, least + 1) if batch % (each * count) == 0)
     each = wanted // count or max(dividing, default=0)
     if not each:
@@ -83,7 +83,7 @@ def open_local_mesh(wanted: int) -> Mesh:
     found, count = jax.local_devices(), processes.count()
     each = -(-wanted // count)
     if each > len(found):
-        raise UserError(f"--devices {wanted}: process {processes.index()} shows JAX {len(found)}; give fewer")
+        raise UserError(f"devices {wanted}: process {processes.index()} shows JAX {len(found)}; give fewer")
     return _mesh(found[: each or len(found)])
 
 

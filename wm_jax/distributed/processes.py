@@ -321,23 +321,23 @@ def check(settings: HostsConfig) -> None:
     """
     place, number, mine = settings.coordinator, settings.count, settings.index
     given = " ".join(
-        f"--hosts.{name} {value}" for name, value in (("count", number), ("index", mine)) if value is not None
+        f"hosts.{name} {value}" for name, value in (("count", number), ("index", mine)) if value is not None
     )
     if place is None and given:
-        raise UsageError(f"{given}: say where process 0 is, with --hosts.coordinator HOST:PORT")
+        raise UsageError(f"{given}: say where process 0 is, with hosts.coordinator HOST:PORT")
     if place == "auto" and given:
-        raise UsageError(f"{given}: --hosts.coordinator auto finds this out by itself; leave it out")
+        raise UsageError(f"{given}: hosts.coordinator auto finds this out by itself; leave it out")
     if place in (None, "auto"):
         return
     if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}", place):
-        raise UsageError(f"--hosts.coordinator {place}: give HOST:PORT, for example node0:4321, or auto")
+        raise UsageError(f"hosts.coordinator {place}: give HOST:PORT, for example node0:4321, or auto")
     if number is None or mine is None:
         raise UsageError(
-            f"--hosts.coordinator {place}: also give --hosts.count and, other for every process, "
-            "--hosts.index (0 for the one at that address)"
+            f"hosts.coordinator {place}: also give hosts.count and, other for every process, "
+            "hosts.index (0 for the one at that address)"
         )
     if mine >= number:
-        raise UsageError(f"--hosts.index {mine}: with --hosts.count {number} it is one of 0 to {number - 1}")
+        raise UsageError(f"hosts.index {mine}: with hosts.count {number} it is one of 0 to {number - 1}")
 
 
 def _join(settings: HostsConfig) -> _Group | None:
@@ -368,12 +368,12 @@ def _join(settings: HostsConfig) -> _Group | None:
     except (ValueError, RuntimeError) as error:
         if automatic and isinstance(error, ValueError):
             raise UsageError(
-                "--hosts.coordinator auto: JAX finds no Slurm job, MPI job or TPU slice here; "
-                "give HOST:PORT, --hosts.count and --hosts.index"
+                "hosts.coordinator auto: JAX finds no Slurm job, MPI job or TPU slice here; "
+                "give HOST:PORT, hosts.count and hosts.index"
             ) from None
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"--hosts.coordinator {settings.coordinator}: can't join the other processes ({reason})"
+            f"hosts.coordinator {settings.coordinator}: can't join the other processes ({reason})"
         ) from None
     # Looking for devices is a meeting of all processes, so here and now, before process 0 does anything by itself.
     if jax.process_count() == 1:
@@ -393,6 +393,6 @@ def _store_of_words() -> Any:
         return global_state.client
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"--hosts.coordinator: this version of JAX keeps its coordination service elsewhere ({error}); install one "
+            f"hosts.coordinator: this version of JAX keeps its coordination service elsewhere ({error}); install one "
             f"of those that this was tried with, {', '.join(TRIED_WITH)}, or work with one process"
         ) from None

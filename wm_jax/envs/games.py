@@ -110,7 +110,7 @@ def canonical_name(name: str) -> str:
     near = nearest(name.lower(), names()) or (
         "; choose carracing, a Procgen or an Atari game, gymnasium:ID or jax:MODULE:CLASS"
     )
-    raise UsageError(f"--game {name}: no such game{near}")
+    raise UsageError(f"game {name}: no such game{near}")
 
 
 def family_of(name: str) -> str:
@@ -133,8 +133,7 @@ def find(name: str, env: EnvConfig) -> Game:
     _refuse_foreign(name, env)
     if env.backend == "device" and family_of(name) not in ("carracing", "jax"):
         raise UsageError(
-            f"--env.backend device: only carracing and jax:MODULE:CLASS run on the device, {name} does not; leave it "
-            "out"
+            f"env.backend device: only carracing and jax:MODULE:CLASS run on the device, {name} does not; leave it out"
         )
     makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium, "jax": _jax}
     game = makers[family_of(name)](name, env)
@@ -146,8 +145,8 @@ def _carracing(name: str, env: EnvConfig) -> Game:
     _refuse_action_names(name, env)
     if env.backend == "device" and env.crop is not None:
         raise UsageError(
-            f"--env.crop {' '.join(map(str, env.crop))}: the device draws rows 0..83 of CarRacing, as ever; "
-            "leave it out, or give --env.backend envpool"
+            f"env.crop {' '.join(map(str, env.crop))}: the device draws rows 0..83 of CarRacing, as ever; "
+            "leave it out, or give env.backend envpool"
         )
     return Game(
         name=name,
@@ -202,10 +201,10 @@ def _ask_emulator(rom: str) -> tuple[tuple[str, ...], tuple[int, int]]:
 
 def _procgen(name: str, env: EnvConfig) -> Game:
     if env.backend != "envpool":
-        raise UsageError(f"--env.backend {env.backend}: {name} runs on envpool only; leave the backend out")
+        raise UsageError(f"env.backend {env.backend}: {name} runs on envpool only; leave the backend out")
     if env.first_level + max(1, env.levels) > env.test_first_level:
         raise UsageError(
-            f"--env.test_first_level {env.test_first_level}: the test levels must start behind the training levels "
+            f"env.test_first_level {env.test_first_level}: the test levels must start behind the training levels "
             f"{env.first_level}..{env.first_level + max(1, env.levels) - 1}"
         )
     everything = Discrete(_PROCGEN_ACTIONS, tuple(range(len(_PROCGEN_ACTIONS))))
@@ -254,11 +253,11 @@ def _jax(name: str, env: EnvConfig) -> Game:
     from wm_jax.envs.load import load_device_game
 
     if env.backend != "device":
-        raise UsageError(f"--env.backend {env.backend}: {name} runs on the device only; leave the backend out")
+        raise UsageError(f"env.backend {env.backend}: {name} runs on the device only; leave the backend out")
     if env.crop is not None:
-        raise UsageError(f"--env.crop {shown(env.crop)}: {name} shows frames as they are seen; leave it out")
+        raise UsageError(f"env.crop {shown(env.crop)}: {name} shows frames as they are seen; leave it out")
     entry = name.removeprefix("jax:")
-    game = load_device_game(entry, env.kwargs, f"--game {name}")
+    game = load_device_game(entry, env.kwargs, f"game {name}")
     actions = game.actions
     if isinstance(actions, Discrete):
         actions = _choose(actions, env, default=actions.names)
@@ -292,7 +291,7 @@ def _length(name: str, env: EnvConfig, limit: int | None) -> dict[str, Any]:
         return {"episode_steps": asked or _NO_LIMIT_STEPS}
     if asked is None:
         return {"episode_steps": limit}
-    remark = f"{name}: --env.episode_steps {asked:,} is beyond the game's own limit: episodes end after {limit:,} steps"
+    remark = f"{name}: env.episode_steps {asked:,} is beyond the game's own limit: episodes end after {limit:,} steps"
     return {"episode_steps": limit, "remarks": (remark,)}
 
 
@@ -302,9 +301,9 @@ def _choose(everything: Discrete, env: EnvConfig, default: tuple[str, ...]) -> D
     positions = dict(zip(everything.names, everything.indices, strict=True))
     for action in chosen:
         if action not in positions:
-            raise UsageError(f"--env.actions {action}: no such action; choose all, or {', '.join(everything.names)}")
+            raise UsageError(f"env.actions {action}: no such action; choose all, or {', '.join(everything.names)}")
     if not chosen or len(set(chosen)) != len(chosen):
-        raise UsageError(f"--env.actions {' '.join(chosen)}: name at least one action, and each only once")
+        raise UsageError(f"env.actions {' '.join(chosen)}: name at least one action, and each only once")
     return replace(everything, names=tuple(chosen), indices=tuple(positions[action] for action in chosen))
 
 
@@ -314,14 +313,14 @@ def _refuse_foreign(name: str, env: EnvConfig) -> None:
         value = getattr(env, setting)
         if family_of(name) not in families and value != EnvConfig.model_fields[setting].default:
             raise UsageError(
-                f"--env.{setting} {shown(value)}: only {' and '.join(families)} games have that, {name} has not; "
+                f"env.{setting} {shown(value)}: only {' and '.join(families)} games have that, {name} has not; "
                 "leave it out"
             )
 
 
 def _refuse_action_names(name: str, env: EnvConfig) -> None:
     if env.actions is not None:
-        raise UsageError(f"--env.actions {' '.join(env.actions)}: {name} has continuous actions; leave it out")
+        raise UsageError(f"env.actions {' '.join(env.actions)}: {name} has continuous actions; leave it out")
 
 
 def _check_crop(game: Game) -> None:
@@ -331,7 +330,7 @@ def _check_crop(game: Game) -> None:
     height, width = game.screen
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise UsageError(
-            f"--env.crop {top} {bottom} {left} {right}: must be top < bottom <= {height} and left < right <= {width}, "
+            f"env.crop {top} {bottom} {left} {right}: must be top < bottom <= {height} and left < right <= {width}, "
             f"the screen of {game.name}"
         )
 

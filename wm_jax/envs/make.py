@@ -37,4 +37,4 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
 def device_game(game: Game) -> DeviceGame:
     """The game as functions of JAX; only where its backend is the device."""
     assert game.device_entry is not None
-    return load_device_game(game.device_entry, game.env.kwargs, f"--game {game.name}")
+    return load_device_game(game.device_entry, game.env.kwargs, f"game {game.name}")

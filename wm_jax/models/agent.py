@@ -224,10 +224,10 @@ def _check_sizes(vae: Vae, memory: MDNRNN | None, controller: Controller, params
     }
     if controller.inputs != "z":
         if memory is None:
-            raise UserError(f"--controller.inputs {controller.inputs}: it needs a memory; train one, or use z")
+            raise UserError(f"controller.inputs {controller.inputs}: it needs a memory; train one, or use z")
         if controller.inputs == "zhc" and len(memory.visible(memory.init_carry(1))) < 2:
             cell = memory.config.cell
-            raise UserError(f"--controller.inputs zhc: the cell {cell} has no c; use zh, or --memory.cell lstm")
+            raise UserError(f"controller.inputs zhc: the cell {cell} has no c; use zh, or memory.cell lstm")
         sizes |= {
             "latents of M": (memory.latent.size, controller.latent),
             "hidden units of M": (memory.cell.hidden, controller.memory_hidden),

@@ -62,7 +62,7 @@ class Controller:
         wanted = len(self.inputs) - 1
         if len(seen) < wanted:
             raise UserError(
-                f"--controller.inputs {self.inputs}: this memory's cell has no c; use zh, or --memory.cell lstm"
+                f"controller.inputs {self.inputs}: this memory's cell has no c; use zh, or memory.cell lstm"
             )
         return jnp.concatenate([z, *seen[:wanted]], axis=-1)
 
@@ -89,7 +89,7 @@ def with_gas(space: ActionSpace, gas: Gas) -> ActionSpace:
     if gas == "sigmoid":
         return space
     if not isinstance(space, Continuous) or "sigmoid" not in space.squash:
-        raise UsageError(f"--controller.gas {gas}: only carracing has a gas pedal; leave it out")
+        raise UsageError(f"controller.gas {gas}: only carracing has a gas pedal; leave it out")
     # Its range is [0, 1], which `tanh` fills.
     return replace(space, squash=tuple("tanh" if squash == "sigmoid" else squash for squash in space.squash))
 

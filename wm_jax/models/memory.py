@@ -182,7 +182,7 @@ def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
     given = inputs, config.hidden, config.fast_kernels, rngs
     if config.cell in CELLS:
         return CELLS[config.cell](*given)
-    option = f"--memory.cell {config.cell}"
+    option = f"memory.cell {config.cell}"
     cell = make_own(config.cell, option, *given, **config.options)
     if not isinstance(cell, Cell) or not isinstance(cell, nnx.Module):
         raise UserError(f"{option}: it makes {type(cell).__name__}, no NNX module that is a wm_jax.models.memory.Cell")

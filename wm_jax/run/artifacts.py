@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig, VaeConfig, default_of
-from wm_jax.config.text import shown
+from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
@@ -20,6 +19,7 @@ from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.run.checkpoints import DamagedCheckpoints
 from wm_jax.run.folder import Run, Stage
+from wm_jax.run.provenance import misfit, require_same
 from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils import files, streams
 from wm_jax.utils.errors import UserError
@@ -59,7 +59,7 @@ def open_replays(run: Run, config: Config, begun: Stage | None = None) -> Replay
         raise missing(run, "replays")
     manifest = begun.manifest() if begun else None
     store = ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"] if manifest else None)
-    _require_game(store.path, "were collected", store.about, config)
+    _require_game(store.path, store.about, config)
     return store
 
 
@@ -70,7 +70,7 @@ def open_for_maintenance(run: Run, config: Config) -> ReplayStore:
       UserError: there are none, or they are another game's.
     """
     store = ReplayStore.open(run.stage("replays").path, check=False)
-    _require_same(store.path, "were collected", {"game": store.about["game"]}, {"game": config.game})
+    _require_environment(store.path, {"game": store.about["game"]}, {"game": config.game})
     return store
 
 
@@ -106,7 +106,7 @@ def load_vae(run: Run, config: Config) -> Trained:
       UserError: there is none, or it was trained on other pictures than these settings give.
     """
     about = _weights_record(run, "vae")
-    _require_same(run.stage("vae").path, "was trained", about["pictures"], pictures(config))
+    _require_environment(run.stage("vae").path, about["pictures"], pictures(config))
     return _load(run, "vae", about, init_vae(VaeConfig(**about["settings"]), 0))
 
 
@@ -117,9 +117,8 @@ def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
       UserError: there is none, or it belongs to another V or to other actions.
     """
     about = _weights_record(run, "memory")
-    if about["parents"]["vae"] != vae.digest:
-        raise misfit(run, "memory", "vae", about["parents"]["vae"], vae.digest)
-    _check_actions(run, "memory", about["actions"], game)
+    require_parent(run, "memory", "vae", about["parents"]["vae"], vae.digest)
+    _require_actions(run, "memory", about["actions"], game)
     networks = init_memory(MemoryConfig(**about["settings"]), vae.model().latent_kind, game.actions.size, 0)
     return _load(run, "memory", about, networks)
 
@@ -183,13 +182,12 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
-    _require_game(run.stage("controller").path, "was evolved", about["config"], config)
+    _require_game(run.stage("controller").path, about["config"], config)
     game = find(config.game, config.env)
-    _check_actions(run, "controller", about["actions"], game)
+    _require_actions(run, "controller", about["actions"], game)
     world = load_world(run, config, game, ControllerConfig(**about["settings"]))
     for part, identity in about["parents"].items():
-        if world.parents[part] != identity:
-            raise misfit(run, "controller", part, identity, world.parents[part])
+        require_parent(run, "controller", part, identity, world.parents[part])
     loaded = _load(run, "controller", about, (None, world.controllers()))
     return world, jnp.asarray(loaded.params["best"]), {**about, "digest": loaded.digest}
 
@@ -203,43 +201,46 @@ def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:
     return vae, Trained(*networks, f"random {identity}", {"settings": memory_settings})
 
 
-def _check_actions(run: Run, stage: str, names: list[str], game: Game) -> None:
-    if names != list(game.actions.names):
-        raise UserError(
-            f"{run.stage(stage).path} was made for actions {', '.join(names)}, but --env.actions gives "
-            f"{', '.join(game.actions.names)}: give the same, or another --run"
-        )
+def _require_actions(run: Run, stage: str, names: list[str], game: Game) -> None:
+    was, now = {"env.actions": names}, {"env.actions": list(game.actions.names)}
+    require_same(run.stage(stage).path, was, now, "use another run")
 
 
 def missing(run: Run, stage: str) -> UserError:
     """The error for an artefact that is not there (yet)."""
     half = run.stage(stage).path.exists()
     state = "is unfinished" if half else "does not exist"
-    return UserError(f"{run.stage(stage).path} {state}: run bin/{CHAIN[stage]} with this --run first")
+    return UserError(f"{run.stage(stage).path} {state}: run {CHAIN[stage]} first")
 
 
-def misfit(run: Run, stage: str, parent: str, wanted: str, found: str) -> UserError:
-    """The error for an artefact whose parent has changed."""
-    child, source = run.stage(stage).path, run.stage(parent).path
-    return UserError(
-        f"{child} was made with {parent} {wanted[:12]}, but {source} is now {found[:12]}: "
-        f"run bin/{CHAIN[stage]} --fresh, or use the run it belongs to"
-    )
+def require_parent(run: Run, stage: str, parent: str, was: str, now: str) -> None:
+    """Refuse an artifact whose parent has changed since.
+
+    Args:
+      was, now: the parent's identity when the artifact was made, and today's.
+
+    Raises:
+      UserError: they differ.
+    """
+    if was != now:
+        remedies = f"run {CHAIN[stage]} anew", f"use the run that this {parent} belongs to"
+        raise misfit(run.stage(stage).path, parent, was, now, *remedies)
 
 
-def _require_game(path: Path, made: str, was: dict[str, Any], config: Config) -> None:
+def _require_game(path: Path, was: dict[str, Any], config: Config) -> None:
     """Refuse another game, or other rules of it. How long its episodes may be is no matter."""
-    now = {name: value for name, value in config.env.fixed().items() if name != "episode_steps"}
-    _require_same(path, made, {"game": was["game"], **was["env"]}, {"game": config.game, **now})
+    rules = {name: value for name, value in config.env.fixed().items() if name != "episode_steps"}
+    there = {name: value for name, value in was["env"].items() if name in rules}
+    _require_environment(path, {"game": was["game"], **there}, {"game": config.game, **rules})
 
 
-def _require_same(path: Path, made: str, was: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        option = "game" if name == "game" else f"env.{name}"
-        then = was.get(name, default_of(option))  # a setting that did not exist yet was then what is its default
-        if then != value:
-            remedy = "leave it out, or give" if then in (None, {}) else "give that, or"
-            raise UserError(f"{path} {made} with --{option} {shown(then)}, not {shown(value)}: {remedy} another --run")
+def _require_environment(path: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse another game, or other settings of its environment."""
+
+    def named(values: dict[str, Any]) -> dict[str, Any]:
+        return {name if name == "game" else f"env.{name}": value for name, value in values.items()}
+
+    require_same(path, named(was), named(now), "use another run")
 
 
 def _weights_record(run: Run, stage: str) -> dict[str, Any]:
@@ -261,7 +262,8 @@ def _weights_record(run: Run, stage: str) -> dict[str, Any]:
 
 def _damaged_weights(run: Run, stage: str) -> UserError:
     return UserError(
-        f"{run.stage(stage).weights.folder} is damaged or lost: bin/{CHAIN[stage]} writes it again from its checkpoints"
+        f"{run.stage(stage).weights.folder} is damaged or lost: "
+        f"run {CHAIN[stage]}, which writes it again from its checkpoints"
     )
 
 

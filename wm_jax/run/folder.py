@@ -19,10 +19,7 @@ its answers.
 """
 
 import contextlib
-import importlib.metadata
-import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,12 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wm_jax import __version__
-from wm_jax.config.schema import default_of
-from wm_jax.config.text import shown
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import Stopwatch, log
 from wm_jax.run.checkpoints import Checkpoints
+from wm_jax.run.provenance import identity, made_with, now, require_same
 from wm_jax.run.stage_graph import CHAIN, PARENTS
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import lock, plain, read_manifest, write_manifest
@@ -44,7 +39,6 @@ EMPTY_STAGE_FILES = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard"
 """What a stage's folder holds before its first checkpoint."""
 BASE = "base.json"
 """Where a run says which one is its base, by the way there."""
-RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ class Stage:
             raise UserError(
                 f"{self.path} has {done[unit]:,} {unit} behind it, but its checkpoints are lost"
                 f"{'' if whole else ', and its weights are lost or damaged'}: restore {self.checkpoints.folder.name}/, "
-                f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
+                f"or run {CHAIN[self.name]} anew to move the folder aside"
             )
         if not whole:
             log(f"{self.name}: its weights are lost or damaged; writing them again from its checkpoints")
@@ -117,7 +111,7 @@ class Stage:
           parents: identity of each artefact that it is made from.
 
         Raises:
-          UserError: the first difference, with both values and the remedy.
+          UserError: see `provenance.require_same`.
         """
         if self._is_old() or self._is_bare():
             return
@@ -126,29 +120,15 @@ class Stage:
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise self.lost_record()
             return
-        current = _identity(settings, parents)
-        for kind in ("settings", "parents"):
-            # Its own settings first: they may be why settings of other sections matter at all.
-            # And the game before all, which may be why the others differ.
-            for key in sorted(
-                {*found[kind], *current[kind]}, key=lambda key: (key != "game", not key.startswith(self.name), key)
-            ):
-                # A setting that did not exist yet when the artefact was made was then what is its default.
-                was, now_is = (each[kind].get(key, default_of(key)) for each in (found, current))
-                if was != now_is:
-                    what = f"--{key} {shown(was)}" if kind == "settings" else f"another {key} ({_short(was)})"
-                    instead = shown(now_is) if kind == "settings" else _short(now_is)
-                    raise UserError(
-                        f"{self.path} was made with {what}, but now it is {instead}: "
-                        f"give that, or another --run, or bin/{CHAIN[self.name]} --fresh to move it aside and "
-                        "start anew"
-                    )
+        current, anew = identity(settings, parents), f"run {CHAIN[self.name]} anew to move it aside"
+        require_same(self.path, found["settings"], current["settings"], "use another run", anew, first=self.name)
+        require_same(self.path, found["parents"], current["parents"], "use another run", anew, mend="restore it")
 
     def lost_record(self) -> UserError:
         """The error for a stage whose folder holds something, but no `stage.json`."""
         return UserError(
             f"{self.path} has lost its stage.json, which says how it was made: restore that file, "
-            f"or bin/{CHAIN[self.name]} --fresh to move the folder aside and start anew"
+            f"or run {CHAIN[self.name]} anew to move the folder aside"
         )
 
     @processes.on_main_process
@@ -167,7 +147,7 @@ class Stage:
         self.check(settings, parents)
         self.start_anew()
         if self.manifest() is None or self._is_bare():
-            record = {"stage": self.name, **_identity(settings, parents), "config": plain(config)}
+            record = {"stage": self.name, **identity(settings, parents), "config": plain(config)}
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def note(self, config: Mapping[str, Any]) -> None:
@@ -236,7 +216,7 @@ class Stage:
         """
         if self._is_old():
             return None
-        remedy = f"restore it, or start the stage anew with bin/{CHAIN[self.name]} --fresh"
+        remedy = f"restore it, or run {CHAIN[self.name]} anew"
         try:
             return read_manifest(self.path / name, remedy)
         except FileNotFoundError:
@@ -304,14 +284,14 @@ class Run:
         """
         recorded = _recorded_base(path)
         if base is not None and recorded is not None and recorded.resolve() != base.resolve():
-            raise UserError(f"--base {base}: {path} was begun with {recorded}; leave it out, or give another --run")
+            raise UserError(f"base {base}: {path} was begun with {recorded}; leave it out, or use another run")
         chosen, seen = base or recorded, {path.resolve()}
         below = chosen
         while below is not None:
             if below.resolve() in seen:
-                raise UserError(f"--base {chosen}: that is built on {path} itself; give another run")
+                raise UserError(f"base {chosen}: that is built on {path} itself; give another run")
             if not below.is_dir():
-                raise UserError(f"--base {below}: there is no such run; restore it, or give a run's folder")
+                raise UserError(f"base {below}: there is no such run; restore it, or give a run's folder")
             seen.add(below.resolve())
             below = _recorded_base(below)
         old = {name: _identity_of(path / name) for name in anew}
@@ -331,9 +311,9 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, NotADirectoryError) as error:
-            raise UserError(f"--run {self.path}: can't be created ({error.strerror}); give another folder") from None
+            raise UserError(f"run {self.path}: can't be created ({error.strerror}); give another folder") from None
         if not os.access(self.path, os.W_OK):
-            raise UserError(f"--run {self.path}: not writable; give another folder or change its permissions")
+            raise UserError(f"run {self.path}: not writable; give another folder or change its permissions")
         if self.base is not None and processes.is_main_process() and not (self.path / BASE).exists():
             where = os.path.relpath(self.base.path.resolve(), self.path.resolve())
             write_manifest(self.path / BASE, {"base": where}, indent=2)
@@ -358,7 +338,7 @@ def _recorded_base(path: Path) -> Path | None:
     """The run that one was begun with as its base."""
     if not (path / BASE).exists():
         return None
-    return path / read_manifest(path / BASE, "restore it, or give another --run")["base"]
+    return path / read_manifest(path / BASE, "restore it, or use another run")["base"]
 
 
 def _identity_of(folder: Path) -> tuple[int, int] | None:
@@ -367,34 +347,3 @@ def _identity_of(folder: Path) -> tuple[int, int] | None:
         return None
     found = folder.stat()
     return found.st_dev, found.st_ino
-
-
-def made_with() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    versions = {"python": platform.python_version(), "wm_jax": __version__}
-    for name in RECORDED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def now() -> str:
-    """Local time, readable and sortable."""
-    return time.strftime("%Y-%m-%d %H:%M:%S%z")
-
-
-def _identity(settings: Mapping[str, Any], parents: Mapping[str, Any]) -> dict[str, Any]:
-    return {"settings": _flat(plain(settings)), "parents": plain(parents)}
-
-
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """{"vae": {"beta": 1}} as {"vae.beta": 1}, so that a difference is named by its option."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= {f"{key}.{name}": leaf for name, leaf in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def _short(identity: Any) -> str:
-    text = identity if isinstance(identity, str) else json.dumps(identity)
-    return text[:12] if isinstance(identity, str) else text

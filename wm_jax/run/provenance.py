@@ -1,65 +1,110 @@
-"""What finished artefacts were made with holds for all that is made from them.
+"""What made what: the one comparison of settings and parents with those on record, and its one style of message.
 
-Every command resolves all settings anew; but those of a V that is trained were settled when it was. A stage therefore
-works, and records itself, with the settings that its ancestors were really made with.
+An artifact is good for what it was made with and from. Whatever is to go on with it, or to be built on it, is held
+against its record here: its own stage (`folder.py`), the stages that open it (`artifacts.py`), and the settings of
+those that are built on it (`ancestors.py`).
 """
 
 import contextlib
-from collections.abc import Collection
-from typing import Any
+import importlib.metadata
+import platform
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from wm_jax.config.schema import Config
-from wm_jax.run.folder import Run, Stage
-from wm_jax.run.stage_graph import CHAIN, parents
+from wm_jax import __version__
+from wm_jax.config.schema import default_of
+from wm_jax.config.text import shown
 from wm_jax.utils.errors import UserError
+from wm_jax.utils.files import plain
 
-SECTIONS = {"replays": ("collect",), "vae": ("vae",), "memory": ("memory",), "controller": ("controller",)}
-"""The settings that belong to an artefact. Those of the game are compared wherever it is opened (`artifacts.py`)."""
-COUNTS = {"collect": {"episodes", "frames"}, "vae": {"steps"}, "memory": {"steps"}, "controller": {"generations"}}
-"""The settings that say how much of an artefact is made. Its summary says under the same names how much there is."""
+RECORDED_PACKAGES = ("jax", "flax", "optax", "evosax", "orbax-checkpoint", "envpool", "gymnasium", "ale-py", "numpy")
 
 
-def settle(config: Config, run: Run, artefact: str, given: Collection[str] = ()) -> Config:
-    """The settings in force for making an artefact: its own as they are, those of finished ancestors as they were.
+class Difference(NamedTuple):
+    """What an artifact was made with, or from, and what is asked for now.
+
+    key: a setting as `section.key`, or the name of a parent.
+    """
+
+    key: str
+    was: Any
+    now: Any
+
+
+def first_difference(was: Mapping[str, Any], now: Mapping[str, Any], first: str = "") -> Difference | None:
+    """The first value that differs; the game before all others, since it may be why they differ.
 
     Args:
-      given: settings of which the command line says itself what they are, as `section.key`.
+      was, now: by key. What the record lacks is the setting's default: it did not exist yet when the record was made.
+      first: the section whose settings come next, since they may be why those of others matter at all.
+    """
+    for key in sorted({*was, *now}, key=lambda key: (key != "game", key.partition(".")[0] != first, key)):
+        difference = Difference(key, *(each.get(key, default_of(key)) for each in (was, now)))
+        if difference.was != difference.now:
+            return difference
+    return None
+
+
+def require_same(
+    path: Path,
+    was: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *remedies: str,
+    first: str = "",
+    mend: str = "give that",
+) -> None:
+    """Refuse an artifact that was made otherwise.
+
+    Args:
+      path: of the artifact.
+      was, now, first: see `first_difference`.
+      remedies: what the user may do instead of making things as they were.
+      mend: how that is done, where something was given then.
 
     Raises:
-      UserError: one of these contradicts what a finished ancestor was made with.
+      UserError: the first difference, with both values and the remedies.
     """
-    for parent in parents(artefact, config.controller.inputs, config.controller.world):
-        for name, was in _made_with(run.stage(parent)).items():
-            section = getattr(config, name)
-            for key, value in section.model_dump(mode="json").items():
-                if f"{name}.{key}" in given and key in was and was[key] != value:
-                    raise _contradiction(run.stage(parent), f"--{name}.{key}", value, was[key])
-            known = {key: was[key] for key in type(section).model_fields if key in was}
-            config = config.model_copy(update={name: type(section).model_validate(known)})
-        config = settle(config, run, parent, given)
-    return config
+    difference = first_difference(was, now, first)
+    if difference is not None:
+        unset = difference.was in (None, {})
+        raise misfit(path, *difference, "leave it out" if unset else mend, *remedies)
 
 
-def _made_with(stage: Stage) -> dict[str, dict[str, Any]]:
-    """Sections of settings that a finished stage's artefact was made with; none while there is none.
+def misfit(path: Path, key: str, was: Any, now: Any, *remedies: str) -> UserError:
+    """The error for an artifact that was made with, or from, something else than there is now."""
+    return UserError(f"{path} was made with {key} {_short(was)}, but now it is {_short(now)}: {', or '.join(remedies)}")
 
-    A record that is damaged is none either: the stage that needs it says so.
+
+def identity(settings: Mapping[str, Any], parents: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What tells an artifact from others, as `stage.json` records it.
+
+    Args:
+      settings: by section, as in {"vae": {"beta": 1}}, which becomes {"vae.beta": 1}, or by key.
+      parents: identities of what it is made from, by name.
     """
-    with contextlib.suppress(UserError):
-        summary, manifest = stage.summary(), stage.manifest()
-        if summary is not None and manifest is not None:
-            config = manifest["config"]
-            # An untrained world is made with the controller.
-            untrained = stage.name == "controller" and config["controller"]["world"] == "random"
-            names = (*SECTIONS.get(stage.name, ()), *(("vae", "memory") if untrained else ()))
-            own = SECTIONS.get(stage.name, ())
-            there = {name: COUNTS[name] & config[name].keys() & summary.keys() for name in own}
-            return {name: config[name] | {key: summary[key] for key in there.get(name, ())} for name in names}
-    return {}
+    flat: dict[str, Any] = {}
+    for key, value in plain(settings).items():
+        flat |= {f"{key}.{name}": leaf for name, leaf in value.items()} if isinstance(value, dict) else {key: value}
+    return {"settings": flat, "parents": plain(parents)}
 
 
-def _contradiction(stage: Stage, option: str, value: Any, was: Any) -> UserError:
-    return UserError(
-        f"{option} {value}: {stage.path} was made with {was}; leave it out, give it to bin/{CHAIN[stage.name]} first "
-        "(with --fresh if that asks for it), or give another --run"
-    )
+def made_with() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    versions = {"python": platform.python_version(), "wm_jax": __version__}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def now() -> str:
+    """Local time, readable and sortable."""
+    return time.strftime("%Y-%m-%d %H:%M:%S%z")
+
+
+def _short(value: Any) -> str:
+    """A setting's value as it is given; of a digest its first digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}", r"\1", shown(value))

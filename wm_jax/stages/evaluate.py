@@ -35,8 +35,9 @@ from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
 from wm_jax.run.artifacts import WorldModel, load_agent
-from wm_jax.run.folder import Run, Stage, now
+from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
+from wm_jax.run.provenance import now
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.moving_pixels import FAR_ERROR, LITTLE_MOVING
 from wm_jax.utils.process import cores

@@ -11,10 +11,11 @@ from wm_jax.envs.games import find
 from wm_jax.evaluation.statistics import is_approximate
 from wm_jax.render.plots import loss_curves, score_history
 from wm_jax.render.report import Media, Score, StageRow, number, write_report
-from wm_jax.run.folder import Run, made_with, now
+from wm_jax.run.ancestors import inherit_settings
+from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.metrics import read_metrics
-from wm_jax.run.provenance import settle
+from wm_jax.run.provenance import made_with, now
 from wm_jax.run.stage_graph import upstream
 
 TITLES = {
@@ -73,7 +74,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         ),
         seen=_seen(run, weights["controller"]),
         losses=[curve for name in ("vae", "memory") if name in chain for curve in _losses(run, name)],
-        settings=settle(config, run, "evaluation").model_dump(),
+        settings=inherit_settings(config, run, "evaluation").model_dump(),
         provenance={
             "made with": made_with(),
             "machine": {"system": platform.platform(), "devices": ", ".join(map(str, jax.devices()))},

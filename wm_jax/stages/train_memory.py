@@ -19,7 +19,7 @@ from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.models.latents import from_named
 from wm_jax.models.memory import gradient_of
-from wm_jax.run.artifacts import init_memory, latent_like, load_vae, misfit, missing, open_replays
+from wm_jax.run.artifacts import init_memory, latent_like, load_vae, missing, open_replays, require_parent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
@@ -92,8 +92,7 @@ def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:
     if found is None:
         raise missing(run, "latents")
     for parent, identity in (("vae", vae), ("replays", store.id)):
-        if found["parents"][parent] != identity:
-            raise misfit(run, "latents", parent, found["parents"][parent], identity)
+        require_parent(run, "latents", parent, found["parents"][parent], identity)
     return LatentStore.open(run.stage("latents").path)
 
 

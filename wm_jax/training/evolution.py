@@ -95,7 +95,7 @@ class Evolution:
             asked = jax.eval_shape(lambda: self.ask(self.init())[1]).shape[0]
             if asked != population:
                 raise UserError(
-                    f"--controller.population {population}: {strategy} asks for {asked} candidates then; "
+                    f"controller.population {population}: {strategy} asks for {asked} candidates then; "
                     "use an even number"
                 )
 
@@ -192,9 +192,7 @@ def _build(name: Strategy, n_params: int, population: int, sigma: float) -> tupl
     except (AssertionError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         # Some divide the population by numbers of their own, and fall over what comes of a small one.
         remedy = "use an even number" if "even" in str(error) else "use a larger one, or another strategy"
-        raise UserError(
-            f"--controller.population {population}: {name} can't work with it ({error}); {remedy}"
-        ) from None
+        raise UserError(f"controller.population {population}: {name} can't work with it ({error}); {remedy}") from None
 
 
 @contextmanager

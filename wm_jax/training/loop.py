@@ -29,6 +29,7 @@ from wm_jax.models.variables import combine, partition
 from wm_jax.run.folder import Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
+from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
@@ -221,7 +222,7 @@ def _say_finished(stage: Stage, done: dict[str, Any], store: ReplayStore) -> Non
     line = f"{stage.name}: trained already ({done['steps']:,} steps)"
     if store.unseen:
         seen = store.count().episodes
-        line += f" on the first {seen:,} of {seen + store.unseen:,} episodes; --fresh trains on all of them"
+        line += f" on the first {seen:,} of {seen + store.unseen:,} episodes; started anew, it trains on all of them"
     log(line)
 
 
@@ -340,7 +341,7 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     found = processes.main_process_first(lambda: stage.checkpoints.restore(state, mend=True))
     if other := processes.first_mismatch(found and found[2]["digest"]):
         raise UserError(
-            f"--run {stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
+            f"{stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
             "give all of them one folder, on a file system that they share"
         )
     if found is None:
@@ -348,8 +349,8 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     done, state, about = found
     if done > limit:
         raise UserError(
-            f"--{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
-            "give at least as many, or --fresh"
+            f"{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
+            f"give at least as many, or run {CHAIN[stage.name]} anew"
         )
     log(f"{stage.name}: going on from {unit} {done:,}")
     return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
@@ -416,7 +417,7 @@ def _refuse_non_finite(params: Any, step: int, stage: Stage) -> None:
 def _stop_non_finite(what: str, step: int, stage: Stage) -> None:
     kept = stage.checkpoints.steps()
     raise UserError(
-        f"--{stage.name}: the {what} stopped being finite before step {step}; "
+        f"{stage.name}: the {what} stopped being finite before step {step}; "
         + (f"step {kept[-1]} is kept" if kept else "nothing was saved yet")
-        + f": lower --{stage.name}.learning_rate (with --fresh)"
+        + f": lower {stage.name}.learning_rate and run {CHAIN[stage.name]} anew"
     )

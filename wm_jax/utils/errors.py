@@ -4,12 +4,13 @@
 class UserError(Exception):
     """A mistake that the user can mend: one sentence naming the argument, the cause and the remedy.
 
-    The command line prints it without a traceback and exits with `exit_code`.
+    It names settings as `section.key` and stages by their names ("run collect first"). The command line prints it with
+    the words to type in their place (`cli/sentences.py`), without a traceback, and exits with `exit_code`.
     """
 
     exit_code = 1
     details = ""
-    """What `--debug` shows before the sentence, such as the traceback of another process."""
+    """What else may help, such as the traceback of another process."""
 
 
 class UsageError(UserError):

@@ -123,7 +123,7 @@ def lock(path: Path, what: str) -> int:
         owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise UserError(
-            f"{what} is being written by process {owner}: wait for it to end, stop it, or give another --run"
+            f"{what} is being written by process {owner}: wait for it to end, stop it, or use another run"
         ) from None
     os.truncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())

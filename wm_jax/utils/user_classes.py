@@ -59,6 +59,6 @@ def make_own(entry: str, option: str, *given: Any, **arguments: Any) -> Any:
         raise
     except (Exception, SystemExit) as error:  # whatever it raises, it is the module's
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        failure = UserError(f"{option}: it can't be made ({said}); mend it (--debug shows its traceback)")
+        failure = UserError(f"{option}: it can't be made ({said}); mend it")
         failure.details = "".join(traceback.format_exception(error))
         raise failure from error

@@ -18,8 +18,8 @@ from wm_jax.envs.spaces import ActionSpace
 from wm_jax.utils.user_classes import make_importable
 
 TAKEN = {
-    "max_episode_steps": "give --env.episode_steps",
-    "render_mode": "give --env.pixels render to see what it draws",
+    "max_episode_steps": "give env.episode_steps",
+    "render_mode": "give env.pixels render to see what it draws",
     "disable_env_checker": "leave it out",
     "id": "leave it out",
 }
@@ -49,7 +49,7 @@ class Environment:
             modes = env.metadata.get("render_modes") or ()
             if "rgb_array" not in modes:
                 raise Unplayable(
-                    f"--env.pixels render: it can't draw into an array (render modes: {', '.join(modes) or 'none'}); "
+                    f"env.pixels render: it can't draw into an array (render modes: {', '.join(modes) or 'none'}); "
                     "leave it out"
                 )
         else:
@@ -141,10 +141,10 @@ def open_environment(
     """
     for name, remedy in TAKEN.items():
         if name in kwargs:
-            raise Unplayable(f"--env.kwargs {name}: not an argument of the environment itself; {remedy}")
+            raise Unplayable(f"env.kwargs {name}: not an argument of the environment itself; {remedy}")
     draws = pixels == "render"
     if draws and observation is not None:
-        raise Unplayable(f"--env.observation {observation}: with --env.pixels render no observation is seen; drop one")
+        raise Unplayable(f"env.observation {observation}: with env.pixels render no observation is seen; drop one")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     with warnings.catch_warnings():

@@ -135,21 +135,21 @@ def pictures(space: spaces.Space[Any], key: str | None) -> Pictures:
     """
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         if key is not None:
-            raise Unplayable(f"--env.observation {key}: observations are {space}, not a Dict; leave it out")
+            raise Unplayable(f"env.observation {key}: observations are {space}, not a Dict; leave it out")
         found = _of_box((), space)
         if found is None:
             raise Unplayable(
                 f"observations are {space}, not images (Box of height x width x 3, or grey, RGBA or channels first; "
-                f"uint8, or float with bounds): give --env.pixels render to see what it draws, or {_WRAP}"
+                f"uint8, or float with bounds): give env.pixels render to see what it draws, or {_WRAP}"
             )
         return found
     entries = {_name(path): (leaf, _of_box(path, leaf)) for path, leaf in _leaves((), space)}
     images = [name for name, (_, found) in entries.items() if found is not None]
-    choice = f"choose {' or '.join(images)} with --env.observation"
+    choice = f"choose {' or '.join(images)} with env.observation"
     if not images:
         kinds = ", ".join(f"{name}: {leaf}" for name, (leaf, _) in entries.items())
         raise Unplayable(
-            f"observations have no entry that is an image ({kinds}): give --env.pixels render to see what it draws, "
+            f"observations have no entry that is an image ({kinds}): give env.pixels render to see what it draws, "
             f"or {_WRAP}"
         )
     if key is None and len(images) > 1:
@@ -157,7 +157,7 @@ def pictures(space: spaces.Space[Any], key: str | None) -> Pictures:
     leaf, found = entries.get(images[0] if key is None else key, (None, None))
     if found is None:
         what = "no such entry of the observations" if leaf is None else f"this entry is {leaf}, not an image"
-        raise Unplayable(f"--env.observation {key}: {what}; {choice}")
+        raise Unplayable(f"env.observation {key}: {what}; {choice}")
     return found
 
 

@@ -59,7 +59,7 @@ def _look_at(
     """Open it and look at its spaces."""
     import gymnasium
 
-    name = f"--game gymnasium:{identifier}"
+    name = f"game gymnasium:{identifier}"
     settings = {"kwargs": kwargs, "observation": observation, "pixels": pixels}
     failure: UserError
     try:
@@ -78,8 +78,8 @@ def _look_at(
         failure, cause = UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})"), error
     except (Exception, SystemExit) as error:  # whatever it raises, it is the environment's
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        given = f", or --env.kwargs {shown(kwargs)}" if kwargs else ""
-        failure = UserError(f"{name}: it can't be opened ({said}); mend it{given} (--debug shows its traceback)")
+        given = f", or env.kwargs {shown(kwargs)}" if kwargs else ""
+        failure = UserError(f"{name}: it can't be opened ({said}); mend it{given}")
         cause = error
     failure.details = "".join(traceback.format_exception(cause))
     raise failure from cause

@@ -42,7 +42,7 @@ class EnvPoolEngine:
             import envpool
         except ImportError as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"--env.backend envpool: EnvPool can't be loaded ({reason}); install it") from None
+            raise UserError(f"env.backend envpool: EnvPool can't be loaded ({reason}); install it") from None
         self._make: Any = envpool.make
         self._game = game
         threads = workers or game.env.threads or cores()

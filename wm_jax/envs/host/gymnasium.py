@@ -181,7 +181,7 @@ class GymnasiumEngine:
             complaints.close()
             raise UserError(
                 f"{self._game.name}: environment worker {len(self._workers)} can't be started ({error.strerror}); "
-                "ask for fewer with --env.threads"
+                "ask for fewer with env.threads"
             ) from None
         finally:
             theirs.close()
@@ -300,7 +300,7 @@ class GymnasiumEngine:
         self._deaths += 1
         if self._deaths > RESTARTS:
             advice = (
-                "memory may be short: ask for fewer workers with --env.threads"
+                "memory may be short: ask for fewer workers with env.threads"
                 if code == -signal.SIGKILL
                 else "mend the environment"
             )
@@ -334,14 +334,14 @@ class GymnasiumEngine:
                 worker.end(0)
                 self._give_up(
                     f"the environment of seed {order.seed} has not answered for {self._limit:g} s in {deed}; "
-                    "mend it, or allow it more with --env.timeout (0: any time)",
+                    "mend it, or allow it more with env.timeout (0: any time)",
                     worker.said().splitlines(),
                 )
 
     def _give_up_on(self, seed: int, deed: str, raised: str, trace: str) -> NoReturn:
         """An environment has raised something."""
         self._give_up(
-            f"the environment of seed {seed} raised {raised} in {deed}; mend it (--debug shows its traceback)",
+            f"the environment of seed {seed} raised {raised} in {deed}; mend it",
             trace.splitlines(),
         )
 

@@ -29,7 +29,7 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
     """
     if config.variant in VARIANTS:
         return VARIANTS[config.variant](config, rngs)
-    option = f"--vae.variant {config.variant}"
+    option = f"vae.variant {config.variant}"
     vae = make_own(config.variant, option, config, rngs, **config.options)
     if not isinstance(vae, Vae):
         raise UserError(

@@ -38,7 +38,7 @@ def scaled(channels: int, config: VaeConfig) -> int:
     """
     result = round(channels * config.width)
     if result < 1:
-        raise UserError(f"--vae.width {config.width}: {channels} channels become none; use a larger width")
+        raise UserError(f"vae.width {config.width}: {channels} channels become none; use a larger width")
     return result
 
 
