@@ -18,7 +18,7 @@ from flax import nnx
 
 from wm_jax import cli
 from wm_jax.config.layers import load
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.distributed.mesh import RowSharing, open_local_mesh, open_mesh
@@ -37,7 +37,7 @@ STEPS = 6
 
 def vae_task() -> tuple[Task, Any, Any]:
     """A small V on random frames."""
-    graphdef, params = init_vae(VaeConfig(width=0.125, fast_kernels=False), 0)
+    graphdef, params = init_vae(VanillaConfig(width=0.125, fast_kernels=False), 0)
     frames = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
     return Task.single(vae.gradient_of(graphdef), optax.sgd(1e-6), ResidentFrames(frames, 16, 0)), params, ()
 
@@ -68,7 +68,7 @@ def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) 
             unit="step",
             stop=Stop(),
             report=lambda params, step: {},
-            mesh=open_mesh(devices, 16, "--vae.batch"),
+            mesh=open_mesh(devices, 16, "vae.batch"),
         )
     return weights(trained)
 
@@ -121,10 +121,10 @@ def main(folder: Path) -> dict[str, Any]:
             "resumed": float(np.abs(resumed - one).max()) / moved,
         }
     try:
-        open_mesh(8, 100, "--vae.batch")
+        open_mesh(8, 100, "vae.batch")
     except UserError as error:
         figures["uneven"] = str(error)
-    figures["automatic"] = open_mesh(0, 100, "--vae.batch").size
+    figures["automatic"] = open_mesh(0, 100, "vae.batch").size
     words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(folder / "run"), "--devices", "8"]
     figures["command"] = cli.main([*words, "--vae.width", "0.125"])
     (one, _), (eight, status) = (encode(folder / "run", count) for count in (1, 8))

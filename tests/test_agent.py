@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams, make_agent
 from wm_jax.models.controller import Controller
@@ -29,7 +29,7 @@ class PixelVae(Vae):
     """Stands in for V: the latents are four pixels' colours, with a fixed deviation."""
 
     def __init__(self) -> None:
-        self.config = VaeConfig.model_validate({"latent": Z})
+        self.config = VanillaConfig.model_validate({"latent": Z})
         self.kernel = nnx.Param(1.5 * jax.random.normal(jax.random.key(5), (12, Z)))
 
     def encode(self, frames: jax.Array) -> Gaussian:
@@ -221,7 +221,7 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
     """The real V and M, in batches of any size and order up to what a rollout uses on CPU."""
     from flax import nnx
 
-    from wm_jax.config.schema import MemoryConfig, VaeConfig
+    from wm_jax.config.schema import MemoryConfig, VanillaConfig
     from wm_jax.models.vae import make_vae
     from wm_jax.rollout.agent_policy import AgentPolicy
 
@@ -229,7 +229,7 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
     controller = Controller("zh", 0, 32, 64, CAR)
     memory = MDNRNN(MemoryConfig(hidden=64), LatentKind(32), CAR.size, nnx.Rngs(1))
     params = 0.3 * jax.random.normal(jax.random.key(0), (2, controller.n_params))
-    agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
+    agent, agent_params = make_agent(make_vae(VanillaConfig(), nnx.Rngs(0)), memory, controller, params)
     frames = np.asarray(make_frames(n))
 
     def played(size: int, seed: int) -> np.ndarray:

@@ -119,9 +119,11 @@ def test_replays_of_envpools_game_are_used_with_its_name(tmp_path: Path, capsys:
     words = ["--game", "enduro", "--preset", "smoke", "--run", str(tmp_path)]
     assert cli.main(["collect", *words, "--env.backend", "envpool"]) == 0
     capsys.readouterr()
-    for command, said in (("collect", "was made"), ("train_vae", "were collected")):
+    for command in ("collect", "train_vae"):
         assert cli.main([command, *words]) == 1
         error = capsys.readouterr().err.strip()
-        assert f"{tmp_path / 'replays'} {said} with --env.backend envpool" in error
-        assert "gymnasium: give that, or " in error and "\n" not in error
+        assert error.startswith(
+            f"error: {tmp_path / 'replays'} was made with --env.backend envpool, but now it is gymn"
+        )
+        assert "\n" not in error
     assert cli.main(["train_vae", *words, "--env.backend", "envpool"]) == 0

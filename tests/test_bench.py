@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.run.artifacts import init_memory, init_vae
 from wm_jax.tools.benchmark import controller, flops, memory, vae
@@ -37,7 +37,7 @@ def test_contenders_take_turns() -> None:
 
 @pytest.mark.parametrize("width", [1.0, 0.25])
 def test_operations_of_v_are_those_that_xla_counts(width: float) -> None:
-    config = VaeConfig(width=width, fast_kernels=False)
+    config = VanillaConfig(width=width, fast_kernels=False)
     graphdef, params = init_vae(config, 0)
 
     def counted(function, *shapes) -> float:
@@ -61,7 +61,7 @@ def test_operations_of_m() -> None:
 
 
 def test_operations_of_play() -> None:
-    config = VaeConfig()
+    config = VanillaConfig()
     model = nnx.merge(*init_memory(MemoryConfig(), LatentKind(32), 3, 0))
     assert flops.playing(config, model, 867) == flops.encoding(config) + 2 * (1024 * (35 + 256) + 867)
 

@@ -14,6 +14,7 @@ from wm_jax import cli
 from wm_jax.cli.commands import COMMANDS, SECTIONS, STANDALONE
 from wm_jax.cli.options import parse
 from wm_jax.cli.sentences import as_typed
+from wm_jax.config.schema import VanillaConfig
 from wm_jax.run.folder import Run
 
 WRONG = [
@@ -217,6 +218,7 @@ def test_words_become_settings() -> None:
         ],
     )
     assert config.game == "enduro" and config.seed == 7
+    assert isinstance(config.vae, VanillaConfig)
     assert config.vae.free_nats == 0.25 and config.vae.noise_patches
     assert config.env.crop == (0, 84, 0, 96) and config.env.actions == ("NOOP", "FIRE")
     assert config.controller.episode_steps is None
@@ -248,3 +250,34 @@ def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
 )
 def test_what_the_library_names_is_shown_as_it_is_typed(said: str, typed: str) -> None:
     assert as_typed(said) == typed
+
+
+def test_help_shows_the_settings_of_the_chosen_auto_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*words: str) -> str:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(["train_vae", "--game", "enduro", *words, "--help"])
+        return capsys.readouterr().out
+
+    ours, own = shown(), shown("--vae.variant", "own_models:TinyVq")
+    assert "--vae.beta" in ours and "--vae.options" not in ours
+    assert "--vae.options" in own and "--vae.beta" not in own and "--vae.latent" in own
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--vae.variant", "m:C", "--vae.beta", "2"], "--vae.beta 2: what --vae.variant names has no such setting"),
+        (["--memory.options", "reach=2"], "--memory.options reach=2: what --memory.cell names has no such setting"),
+    ],
+)
+def test_settings_of_another_variant_are_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["train_vae", "--game", "enduro", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_files_may_hold_settings_of_a_variant_that_is_not_chosen() -> None:
+    """Enduro's own have a beta; an auto-encoder that has none is given the others."""
+    _, config = parse("train_vae", ["--game", "enduro", "--vae.variant", "own_models:TinyVq"])
+    assert (
+        not hasattr(config.vae, "beta") and config.vae.latent == parse("train_vae", ["--game", "enduro"])[1].vae.latent
+    )

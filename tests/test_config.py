@@ -6,7 +6,7 @@ import pytest
 
 from wm_jax.config import layers as layers_module
 from wm_jax.config.layers import config_folder, load, presets, validate
-from wm_jax.config.schema import Config, ControllerConfig, VaeConfig, field_names
+from wm_jax.config.schema import Config, ControllerConfig, VanillaConfig, field_names
 from wm_jax.config.text import arguments_of, shown
 from wm_jax.envs.games import PROCGEN, family_of
 from wm_jax.utils.errors import UsageError
@@ -194,16 +194,18 @@ def test_keys_are_words_as_they_are_written(layers: Path) -> None:
     """YAML 1.1 reads `on` as true, and settings are named so."""
     (layers / "enduro.yaml").write_bytes("\ufeffevaluate: {on: both}\r\nvae: {noise_patches: on}\r\n".encode())
     found = load("enduro", "atari")
+    assert isinstance(found.vae, VanillaConfig)
     assert (found.evaluate.on, found.vae.noise_patches) == ("both", True)
     (layers / "atari.yaml").write_text("vae: &same {beta: 3, latent: 8}\npresets: {quick: {vae: {<<: *same, beta: 4}}}")
     found = load("enduro", "atari")
+    assert isinstance(found.vae, VanillaConfig)
     assert (found.vae.beta, found.vae.latent) == (4, 8)
 
 
 @pytest.mark.parametrize("content", ["presets:", "presets:\n  quick:", "vae:\npresets: {quick: {vae: }}"])
 def test_what_is_left_empty_says_nothing(content: str, layers: Path) -> None:
     (layers / "enduro.yaml").write_text(content)
-    assert load("enduro", "atari").vae == VaeConfig()
+    assert load("enduro", "atari").vae == VanillaConfig()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
 from wm_jax.distributed.mesh import RowSharing
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find
@@ -57,7 +57,7 @@ def game(steps: int = STEPS):
 @pytest.fixture(scope="module")
 def actor():
     space = game().actions
-    vae = nnx.merge(*init_vae(VaeConfig(width=0.125), 0))
+    vae = nnx.merge(*init_vae(VanillaConfig(width=0.125), 0))
     memory = nnx.merge(*init_memory(MemoryConfig(hidden=16), LatentKind(32), space.size, 0))
     controller = Controller("zh", 0, 32, 16, space)
     params = 0.3 * jax.random.normal(jax.random.key(1), (3, controller.n_params))

@@ -113,13 +113,13 @@ def test_the_command_takes_devices(figures: dict[str, Any]) -> None:
 
 def test_batches_that_can_not_be_shared_evenly(figures: dict[str, Any]) -> None:
     assert figures["automatic"] == 5
-    assert "--devices 8: --vae.batch 100 can't be shared out evenly" in figures["uneven"]
+    assert "devices 8: vae.batch 100 can't be shared out evenly" in figures["uneven"]
 
 
 def test_devices_that_are_not_there_are_named() -> None:
     count = len(jax.devices())
-    with pytest.raises(UserError, match=rf"--devices {count + 1}: this machine shows JAX {count}"):
-        open_mesh(count + 1, 100, "--vae.batch")
+    with pytest.raises(UserError, match=rf"devices {count + 1}: this machine shows JAX {count}"):
+        open_mesh(count + 1, 100, "vae.batch")
 
 
 def test_encoding_on_eight_devices(figures: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def test_what_stops_one_process_is_said_by_all(tmp_path: Path) -> None:
     os.close(descriptor)
     assert first[0] == second[0] == 1
     said, heard = (err.strip().split("\n")[-1] for _, _, err in (first, second))
-    assert said.endswith("or give another --run")
+    assert said.endswith("or use another --run")
     assert heard == f"{said} (process 0 of 2)"
 
 

@@ -96,7 +96,7 @@ def test_error_and_surprise_are_those_of_the_models():
     import jax.numpy as jnp
     from flax import nnx
 
-    from wm_jax.config.schema import MemoryConfig, VaeConfig
+    from wm_jax.config.schema import MemoryConfig, VanillaConfig
     from wm_jax.envs.spaces import Discrete
     from wm_jax.models.agent import make_agent
     from wm_jax.models.controller import Controller
@@ -106,7 +106,7 @@ def test_error_and_surprise_are_those_of_the_models():
     from wm_jax.run.artifacts import WorldModel
 
     space = Discrete(("a", "b", "c"), (0, 1, 2))
-    vae = make_vae(VaeConfig(latent=4, width=0.125), nnx.Rngs(0))
+    vae = make_vae(VanillaConfig(latent=4, width=0.125), nnx.Rngs(0))
     memory = MDNRNN(MemoryConfig(hidden=8), LatentKind(4), 3, nnx.Rngs(1))
     controller = Controller("zh", 0, 4, 8, space)
     agent, params = make_agent(vae, memory, controller, jnp.zeros(controller.n_params))

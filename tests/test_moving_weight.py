@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import VanillaConfig
 from wm_jax.data.frames import ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import MIDDLE, OFFSETS, Neighbours
 from wm_jax.models.vae import Batch, Update, make_vae
@@ -63,7 +63,7 @@ def test_to_lose_a_moving_pixel_costs_about_the_weight_however_much_it_stands_ou
 
 
 def test_a_weight_of_nothing_is_the_plain_loss():
-    vae = make_vae(VaeConfig(latent=4, width=0.125, moving_weight=0.0), nnx.Rngs(0))
+    vae = make_vae(VanillaConfig(latent=4, width=0.125, moving_weight=0.0), nnx.Rngs(0))
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
     plain = vae.loss(Batch(frames), Update(jax.random.key(0)))
     still = vae.loss(Batch(frames, jnp.zeros_like(frames)), Update(jax.random.key(0)))

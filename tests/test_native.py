@@ -128,11 +128,11 @@ def test_without_a_compiler_models_use_plain_operations(tmp_path: Path):
         """
 import jax
 from flax import nnx
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
-vae = make_vae(VaeConfig(width=0.125), nnx.Rngs(0))
+vae = make_vae(VanillaConfig(width=0.125), nnx.Rngs(0))
 memory = MDNRNN(MemoryConfig(hidden=8), LatentKind(4), 2, nnx.Rngs(0))
 print(vae.encoder.fast, memory.cell.formulation, vae.encode(jax.numpy.zeros((1, 64, 64, 3))).mean.shape)
 """,
@@ -151,7 +151,7 @@ def test_narrower_vectors_compute_the_same(tmp_path: Path, processor: str):
         """
 import jax, numpy as np
 from flax import nnx
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.kernels import native
 from wm_jax.models import latents, memory, vae
 assert native.available()
@@ -162,7 +162,7 @@ batch = jax.tree.map(jax.numpy.asarray, memory.Sequences(
     latents.Gaussian(noise, noise), noise[1:, :, :2], flags, flags, flags > 2, flags
 ))
 for fast in (True, False):
-    model = vae.make_vae(VaeConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
+    model = vae.make_vae(VanillaConfig(width=0.25, fast_kernels=fast), nnx.Rngs(0))
     graphdef, params = nnx.split(model)
     update = vae.Update(jax.random.key(0))
     metrics, gradients, _ = jax.jit(lambda p: vae.loss_and_grad(graphdef, p, vae.Batch(frames), update))(params)

@@ -14,7 +14,7 @@ from test_memory import learn
 
 from wm_jax import cli
 from wm_jax.config.layers import validate
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, OwnVaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart
@@ -43,7 +43,7 @@ def test_codes_and_attention_go_through_every_stage(tmp_path: Path, capsys: pyte
 
 
 def test_the_head_follows_the_latents() -> None:
-    vae: Any = nnx.merge(*init_vae(VaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
+    vae: Any = nnx.merge(*init_vae(OwnVaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
     assert isinstance(vae, TinyVq) and vae.latent_kind == LatentKind(8, (GROUPS, 5))
     memory: Any = nnx.merge(*init_memory(MemoryConfig(hidden=6), vae.latent_kind, 2, 0))
     assert memory.head == CategoricalHead(GROUPS, 5) and memory.kernel[...].shape == (6, GROUPS * 5)
@@ -99,10 +99,10 @@ class NoVae:
         (
             {"vae": {"variant": "vanila"}},
             UsageError,
-            "--vae.variant vanila: .* vanilla, or MODULE:CLASS",
+            "vae.variant vanila: .* vanilla, or MODULE:CLASS",
         ),
-        ({"memory": {"cell": "rnn"}}, UsageError, "--memory.cell rnn: input should be lstm or gru, or MODULE:CLASS"),
-        ({"vae": {"variant": "no_such_module:X"}}, UsageError, "--vae.variant no_such_module:X: there is no module"),
+        ({"memory": {"cell": "rnn"}}, UsageError, "memory.cell rnn: input should be lstm or gru, or MODULE:CLASS"),
+        ({"vae": {"variant": "no_such_module:X"}}, UsageError, "vae.variant no_such_module:X: there is no module"),
         ({"vae": {"variant": "own_models:X"}}, UsageError, "the module own_models has no X"),
         ({"vae": {"variant": "test_own_models:NoVae"}}, UserError, "it makes NoVae, no wm_jax.models.vae.Vae"),
         ({"vae": {"variant": "own_models:TinyVq", "options": {"size": 1}}}, UserError, "unexpected keyword argument"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Pool, Step
@@ -184,7 +184,7 @@ def test_slots_and_workers_change_nothing() -> None:
     controller = Controller("zh", 0, 32, 16, game.actions)
     memory = MDNRNN(MemoryConfig(hidden=16), LatentKind(32), game.actions.size, nnx.Rngs(1))
     params = 0.3 * jax.random.normal(jax.random.key(0), (5, controller.n_params))
-    agent, agent_params = make_agent(make_vae(VaeConfig(), nnx.Rngs(0)), memory, controller, params)
+    agent, agent_params = make_agent(make_vae(VanillaConfig(), nnx.Rngs(0)), memory, controller, params)
 
     def played(slots: int, workers: int, restarts: bool = True) -> tuple[EpisodeStats, list[dict[int, list]]]:
         diaries = [

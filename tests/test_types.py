@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jaxtyping import TypeCheckError
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import VanillaConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
 from wm_jax.models.heads import Mixture, MixtureHead
 from wm_jax.models.latents import Gaussian
@@ -59,7 +59,7 @@ def test_windows_have_one_frame_more_than_steps() -> None:
 def test_types_of_numbers_are_checked_also_inside_jit() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'fresh'"):
         jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2), (jnp.zeros((1, 3)),))
-    vae = make_vae(VaeConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
+    vae = make_vae(VanillaConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
     with pytest.raises(TypeCheckError, match="parameter 'batch'"):
         vae.loss(Batch(jnp.zeros((1, 64, 64, 3))), Update(jax.random.key(0)))  # floats are not what replays hold
 

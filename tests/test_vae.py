@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import VanillaConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae, networks
@@ -24,7 +24,7 @@ def frames(count, seed=0):
 
 def small(**settings):
     """A narrow network: the same code, a sixteenth of the work."""
-    return VaeConfig.model_validate({"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
+    return VanillaConfig.model_validate({"width": 0.125, "latent": 4, "fast_kernels": False} | settings)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -40,7 +40,7 @@ def grad_of(config, batch):
 
 
 def test_the_paper_s_number_of_parameters():
-    params = nnx.eval_shape(lambda: nnx.state(make_vae(VaeConfig.model_validate({}), nnx.Rngs(0))))
+    params = nnx.eval_shape(lambda: nnx.state(make_vae(VanillaConfig.model_validate({}), nnx.Rngs(0))))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 4_348_547
 
 

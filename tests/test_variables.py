@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from test_training import StopAt, stage
 
-from wm_jax.config.schema import EnvConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.distributed.mesh import open_mesh
 from wm_jax.envs.games import find
@@ -70,7 +70,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def train(folder: Stage, stop: Stop) -> tuple[Any, Any]:
-    graphdef, params = init_vae(VaeConfig(latent=LATENT), 0)
+    graphdef, params = init_vae(VanillaConfig(latent=LATENT), 0)
 
     def report(params: Any, step: int) -> dict[str, float]:
         loss, _ = nnx.merge(graphdef, params).loss(
@@ -117,7 +117,7 @@ def test_they_train_and_go_on_where_they_were_stopped(kind: str, tmp_path: Path)
         np.testing.assert_allclose(layer.mean[...], share * seen, atol=0.3 * share)
         assert not np.allclose(layer.mean[...], 0, atol=0.1 * share)
     else:
-        fresh = nnx.merge(*init_vae(VaeConfig(latent=LATENT), 0)).layer
+        fresh = nnx.merge(*init_vae(VanillaConfig(latent=LATENT), 0)).layer
         assert int(layer.rngs.count[...]) == int(fresh.rngs.count[...]) + STEPS
 
 
@@ -125,7 +125,7 @@ def test_what_they_have_seen_is_kept_with_the_weights_and_used_in_play(kind: str
     folder = stage(tmp_path)
     graphdef, trained = train(folder, Stop())
     digest = folder.weights.save(STEPS, trained)
-    _, fresh = init_vae(VaeConfig(latent=LATENT), 1)
+    _, fresh = init_vae(VanillaConfig(latent=LATENT), 1)
     found = folder.weights.restore(fresh)
     assert found is not None and found[2]["digest"] == digest
     restored = jax.device_put(found[1])
@@ -147,7 +147,7 @@ def test_a_model_of_parameters_alone_keeps_its_layout() -> None:
     from wm_jax.models.variables import combine, partition
     from wm_jax.run.checkpoints import layout_of
 
-    _, params = init_vae(VaeConfig(width=0.125), 0)
+    _, params = init_vae(VanillaConfig(width=0.125), 0)
     learned, others = partition(params)
     assert others is None and layout_of(learned) == layout_of(combine(learned, others)) == layout_of(params)
     assert partition({"w": 1}) == ({"w": 1}, None)

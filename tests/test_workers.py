@@ -246,7 +246,7 @@ def test_a_step_that_takes_too_long_is_named(diary: Diary):
         pool.step([0] * 4)
         with pytest.raises(
             UserError,
-            match=r"^gymnasium:faulty_games:HangsInC-v0: the environment of seed 7 .* 1\.5 s in step; .*--env",
+            match=r"^gymnasium:faulty_games:HangsInC-v0: the environment of seed 7 .* 1\.5 s in step; .*env.timeout",
         ) as caught:
             pool.step([0] * 4)
     assert "faulty_games.py" in caught.value.details and "in step" in caught.value.details

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
 from wm_jax.envs.car_racing import drawing, environment
 from wm_jax.envs.car_racing import endless as endless_tracks
 from wm_jax.envs.car_racing.track import nearest_sections
@@ -35,7 +35,7 @@ GAME = find("carracing", EnvConfig(backend="device", episode_steps=STEPS))
 
 def auto_encoder(fast: bool) -> Any:
     """V's update."""
-    config = VaeConfig(width=0.125, latent=4, fast_kernels=fast, noise_patches=True)
+    config = VanillaConfig(width=0.125, latent=4, fast_kernels=fast, noise_patches=True)
     graphdef, params = init_vae(config, 0)
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     key = jax.random.key(0, impl="threefry2x32")
@@ -75,7 +75,7 @@ def car() -> Any:
 
 def agent(inputs: Any) -> Any:
     """Returns of an agent, watched and not."""
-    model = nnx.merge(*init_vae(VaeConfig(width=0.125), 0))
+    model = nnx.merge(*init_vae(VanillaConfig(width=0.125), 0))
     remembering = nnx.merge(*init_memory(MemoryConfig(hidden=8), LatentKind(32), GAME.actions.size, 0))
     controller = Controller(inputs, 3, 32, 8, GAME.actions)
     numbers = np.random.default_rng(2).normal(size=(2, controller.n_params)).astype(np.float32)

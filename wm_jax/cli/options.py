@@ -4,13 +4,18 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
+
 from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS
+from wm_jax.config.base import Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets
-from wm_jax.config.schema import Config, Section, choices, field_names, is_section, takes_several
+from wm_jax.config.schema import CHOICES, Config, field_names, types_of
 from wm_jax.config.text import arguments_of, nearest, shown
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UsageError
+
+TRAINING = tuple(TrainingConfig.model_fields)
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
@@ -23,6 +28,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--game")
     first.add_argument("--preset", default="quick")
+    for section, choice in CHOICES.items():
+        first.add_argument(f"--{section}.{choice.key}")
     known, _ = first.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
     wants_help = any(word in ("-h", "--help") for word in arguments)
     game = known.game or ("carracing" if wants_help else None)
@@ -30,7 +37,10 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
         raise UsageError("--game: say which game, for example --game enduro, carracing or chaser")
     game = canonical_name(game)
     forced = PIPELINE if command == "pipeline" else {}
-    base = load(game, family_of(game), known.preset, forced)
+    chosen = {section: {choice.key: vars(known)[f"{section}.{choice.key}"]} for section, choice in CHOICES.items()}
+    base = load(
+        game, family_of(game), known.preset, forced | {s: v for s, v in chosen.items() if None not in v.values()}
+    )
     parser = _parser(command, base)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -82,26 +92,34 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     shown = SECTIONS.get(command, tuple(Config.model_fields))
     for section, field in Config.model_fields.items():
-        if is_section(field.annotation):
+        if section_types(field):
             _add_section(parser, section, getattr(base, section), visible=section in shown)
     return parser
 
 
 def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -> None:
+    """The options of a group of settings; those of its other types are taken too, and refused in a better sentence."""
     group = parser.add_argument_group(name, (values.__doc__ or "").strip()) if visible else parser
-    for key, field in type(values).model_fields.items():
-        value = getattr(values, key)
-        extra: dict[str, Any] = {}
-        if takes_several(field.annotation):
-            extra["nargs"] = "+"
-        elif bool in (field.annotation, *get_args(field.annotation)):
-            extra |= {"nargs": "?", "const": "true"}
+    mine = type(values).model_fields
+    # What every training has comes last: what is special about this one is looked for more often.
+    fields = sorted(mine.items(), key=lambda item: isinstance(values, TrainingConfig) and item[0] in TRAINING)
+    others = {key: field for each in types_of(name) for key, field in each.model_fields.items() if key not in mine}
+    for key, field in fields:
         known = choices(field)
         one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
-        text = f"{field.description}{one_of} [{shown(value)}]".replace("%", "%%")
-        group.add_argument(
-            f"--{name}.{key}", dest=f"{name}.{key}", metavar="X", help=text if visible else argparse.SUPPRESS, **extra
-        )
+        text = f"{field.description}{one_of} [{shown(getattr(values, key))}]".replace("%", "%%")
+        _add_option(group, f"{name}.{key}", field, text if visible else argparse.SUPPRESS)
+    for key, field in others.items():
+        _add_option(group, f"{name}.{key}", field, argparse.SUPPRESS)
+
+
+def _add_option(group: Any, name: str, field: FieldInfo, text: str) -> None:
+    extra: dict[str, Any] = {}
+    if takes_several(field.annotation):
+        extra["nargs"] = "+"
+    elif bool in (field.annotation, *get_args(field.annotation)):
+        extra |= {"nargs": "?", "const": "true"}
+    group.add_argument(f"--{name}", dest=name, metavar="X", help=text, **extra)
 
 
 def _with_underscores(argument: str) -> str:

@@ -15,9 +15,10 @@ from pydantic import (
     ValidationError,
 )
 
-from wm_jax.config.schema import Config, choices, field_names, is_section
+from wm_jax.config.base import choices
+from wm_jax.config.schema import CHOICES, Config, chosen_type, default_of, field_names, types_of
 from wm_jax.config.text import nearest, shown
-from wm_jax.utils.errors import UsageError
+from wm_jax.utils.errors import UsageError, UserError
 
 
 def config_folder() -> Path:
@@ -64,7 +65,39 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
     for source, layer in layers:
         _require_known(layer, source)
         settings = _merge(settings, layer, source)
-    return validate(_merge(settings, overrides or {}, "command line"), (*layers, ("", overrides or {})))
+    overrides = overrides or {}
+    settings = _without_others(settings, _merge(settings, overrides, "command line"))
+    return validate(_merge(settings, overrides, "command line"), (*layers, ("", overrides)))
+
+
+def _without_others(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the files without those of variants that are not chosen, which the files are right to have."""
+    mine = dict(settings)
+    for section in CHOICES:
+        known = chosen_type(section, chosen.get(section, {})).model_fields
+        mine[section] = {name: value for name, value in mine.get(section, {}).items() if name in known}
+    return mine
+
+
+def of_record(section: str, settings: Mapping[str, Any]) -> Any:
+    """A group of settings as a record of an artifact has them; what did not exist yet is at its default.
+
+    Raises:
+      UserError: it has a setting that this version does not know, or a value that it does not take.
+    """
+    chosen = chosen_type(section, settings)
+    # Earlier versions recorded settings of other variants too, at their defaults, where they do nothing.
+    idle = {name for name, value in settings.items() if value == default_of(f"{section}.{name}")}
+    known = {name: value for name, value in settings.items() if name in chosen.model_fields or name not in idle}
+    try:
+        return chosen.model_validate(known)
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        name = ".".join((section, *map(str, complaint["loc"][:1])))
+        raise UserError(
+            f"{name} {shown(complaint['input'])}: a finished artifact was made with that, which this version of wm_jax "
+            "does not know; use the version that made it, or another run"
+        ) from None
 
 
 def validate(settings: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> Config:
@@ -85,7 +118,9 @@ def validate(settings: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[st
 
 def _place(error: ValidationError) -> list[str]:
     """The section and the name of the setting that an error is first about."""
-    return [str(part) for part in error.errors()[0]["loc"]][:2]  # deeper parts are places in a tuple
+    section, *rest = (str(part) for part in error.errors()[0]["loc"])
+    inside = [part for part in rest if part not in {each.__name__ for each in types_of(section)}]
+    return [section, *inside[:1]]  # deeper parts are places in a tuple
 
 
 def _holds(layer: Any, path: Sequence[str]) -> bool:
@@ -103,14 +138,19 @@ def _first_complaint(error: ValidationError) -> str:
     if complaint["type"] == "missing":
         return f"{name} {' '.join(map(str, complaint['input']))}: too few values (see --help)"
     if complaint["type"] == "extra_forbidden":
-        return f"{name}: no such setting{nearest('.'.join(path), field_names())}"
+        if name in field_names():
+            chosen = f"{path[0]}.{CHOICES[path[0]].key}"
+            return f"{name} {shown(complaint['input'])}: what {chosen} names has no such setting; leave it out"
+        return f"{name}: no such setting{nearest(name, field_names())}"
     message = complaint["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = complaint["input"]
     if complaint["type"] in ("int_parsing", "float_parsing") and re.fullmatch(r"[0-9]+,[0-9]+", str(given)):
         message += "; fractions have a point, thousands nothing"
-    section = Config.model_fields[path[0]].annotation
-    known = choices(section.model_fields[path[1]]) if len(path) == 2 and is_section(section) else ()
+    found = [
+        each.model_fields[path[1]] for each in types_of(path[0]) if len(path) == 2 and path[1] in each.model_fields
+    ]
+    known = choices(found[0]) if found else ()
     return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
 
 
@@ -148,8 +188,7 @@ def _require_known(layer: Mapping[str, Any], source: str) -> None:
     for section, values in layer.items():
         if section in ("game", "preset"):
             raise UsageError(f"{source}: {section}: the command line says that (--{section}); remove the line")
-        field = Config.model_fields.get(section)
-        if field is not None and is_section(field.annotation) and not isinstance(values, Mapping):
+        if types_of(section) and not isinstance(values, Mapping):
             raise UsageError(f"{source}: {section}: these are settings; give a mapping, {section}: {{NAME: VALUE}}")
         names = [f"{section}.{key}" for key in values] if isinstance(values, Mapping) else [section]
         for name in names:

@@ -1,37 +1,28 @@
-"""Typed settings of every stage, layered: the defaults here < configs/<family>.yaml < configs/<game>.yaml <
-configs/presets/<preset>.yaml < the game's own `presets:` block < the command line.
+"""The settings of every stage: types, defaults and descriptions. `layers.py` says where their values come from."""
 
-Every unknown key is an error that names its nearest match. Settings are frozen: a stage can't change them.
-"""
-
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationInfo,
-    field_validator,
+from pydantic import Discriminator, Field, Tag
+
+from wm_jax.config.base import (
+    MUTABLE,
+    Arguments,
+    Choice,
+    Count,
+    EpisodeCount,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+    Size,
+    Threads,
+    TrainingConfig,
+    Word,
+    known_or_own,
+    section_types,
 )
-from pydantic.fields import FieldInfo
 
-# Upper bounds are far above what anyone trains; beyond them is a slip of the finger that would fill the memory.
-Count = Annotated[int, Field(gt=0, le=10**9)]
-Size = Annotated[int, Field(gt=0, le=65_536)]
-EpisodeCount = Annotated[int, Field(gt=0, le=10**6)]
-Threads = Annotated[int, Field(ge=0, le=1024)]
-NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Word = Annotated[str, Field(coerce_numbers_to_str=True)]
-MUTABLE = "free"
-"""Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
 # (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
 # fmt: off
@@ -42,58 +33,6 @@ Strategy = Literal[
     "SimpleGA", "SimulatedAnnealing", "iAMaLGaM_Full", "iAMaLGaM_Univariate", "xNES",
 ]
 # fmt: on
-
-
-@dataclass(frozen=True)
-class Known:
-    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS."""
-
-    names: tuple[str, ...]
-
-    def check(self, value: str) -> str:
-        """The name, if it can be one."""
-        if value in self.names or re.fullmatch(r"[\w.]+:\w+", value):
-            return value
-        ours = " or ".join(self.names)
-        raise ValueError(f"input should be {ours}, or MODULE:CLASS of your own")
-
-
-def _known(*names: str) -> Any:
-    known = Known(names)
-    return Annotated[str, AfterValidator(known.check), known]
-
-
-def _arguments(value: Any) -> Any:
-    """Nothing is a mapping too; words that are none have not got through `arguments_of`."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ValueError("give NAME=VALUE, or in YAML a mapping")
-    return value
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown keys raise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's `yes` is no number."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise ValueError("true and false (or yes, no, on, off) are no value for this")
-        return value
-
-    def __hash__(self) -> int:
-        """Of equal settings it is equal; mappings among them have none of their own."""
-        return hash(self.model_dump_json())
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that must stay the same while what they made is gone on with."""
-        free = {name for name, field in type(self).model_fields.items() if MUTABLE in field.metadata}
-        return self.model_dump(mode="json", exclude=free)
 
 
 class EnvConfig(Section):
@@ -112,7 +51,7 @@ class EnvConfig(Section):
         description="names of the discrete actions to keep, or all (default: the game's own choice); Gymnasium's are "
         "numbers: --env.actions=-1,0",
     )
-    kwargs: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
+    kwargs: Arguments = Field(
         default={},
         description="gymnasium:ID and jax:MODULE:CLASS: arguments of the environment, NAME=VALUE with values as in "
         "YAML, as in continuous=false lap_complete_percent=0.9",
@@ -195,19 +134,40 @@ class DataConfig(Section):
     )
 
 
-class VaeConfig(Section):
+class VaeConfig(TrainingConfig):
     """V, the variational auto-encoder."""
 
-    variant: _known("vanilla") = Field(  # pyright: ignore[reportInvalidTypeForm]
+    variant: known_or_own("vanilla") = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
-    )
-    options: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
-        default={}, description="arguments of an auto-encoder of your own, NAME=VALUE"
     )
     latent: Size = Field(default=32, description="size of z")
     width: Annotated[float, Field(gt=0, le=64)] = Field(
         default=1.0, description="multiplies every channel count of the paper's network"
     )
+    moving_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
+        "large as can be, so that small things are not left out; 0.1 to 2 (0: as any other pixel)",
+    )
+    steps: Annotated[Count, MUTABLE] = Field(
+        default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
+    )
+    report_every: Annotated[Count, MUTABLE] = Field(
+        default=1000, description="updates between held-out evaluations and reconstruction sheets"
+    )
+    frames: Literal["replays", "fresh"] = Field(
+        default="replays",
+        description="what to train on; fresh: new episodes all the time, where the game is on the device",
+    )
+    bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
+    fast_kernels: Annotated[bool, MUTABLE] = Field(
+        default=True, description="on CPU, our convolutions in C instead of XLA's"
+    )
+
+
+class VanillaConfig(VaeConfig):
+    """V, the variational auto-encoder."""
+
     beta: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="weight of KL (summed) beside the summed squared error"
     )
@@ -217,30 +177,12 @@ class VaeConfig(Section):
     noise_patches: bool = Field(
         default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
     )
-    moving_weight: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
-        "large as can be, so that small things are not left out; 0.1 to 2 (0: as any other pixel)",
-    )
-    batch: Size = Field(default=100, description="frames per update")
-    frames: Literal["replays", "fresh"] = Field(
-        default="replays",
-        description="what to train on; fresh: new episodes all the time, where the game is on the device",
-    )
-    steps: Annotated[Count, MUTABLE] = Field(
-        default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
-    )
-    learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
-    final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
-    steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=20, description="updates fused into one device call")
-    save_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between checkpoints")
-    report_every: Annotated[Count, MUTABLE] = Field(
-        default=1000, description="updates between held-out evaluations and reconstruction sheets"
-    )
-    bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
-    fast_kernels: Annotated[bool, MUTABLE] = Field(
-        default=True, description="on CPU, our convolutions in C instead of XLA's"
-    )
+
+
+class OwnVaeConfig(VaeConfig):
+    """V, an auto-encoder of your own."""
+
+    options: Arguments = Field(default={}, description="arguments of the class, NAME=VALUE")
 
 
 class EncodeConfig(Section):
@@ -249,14 +191,11 @@ class EncodeConfig(Section):
     batch: Size = Field(default=256, description="frames per device call")
 
 
-class MemoryConfig(Section):
+class MemoryConfig(TrainingConfig):
     """M, the mixture-density recurrent network."""
 
-    cell: _known("lstm", "gru") = Field(  # pyright: ignore[reportInvalidTypeForm]
+    cell: known_or_own("lstm", "gru") = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="lstm", description="recurrent cell; one of your own: MODULE:CLASS (docs/architecture.md)"
-    )
-    options: Annotated[dict[str, JsonValue], BeforeValidator(_arguments)] = Field(
-        default={}, description="arguments of a cell of your own, NAME=VALUE"
     )
     hidden: Size = Field(default=256, description="size of h")
     mixtures: Size = Field(default=5, description="Gaussians per latent dimension")
@@ -267,10 +206,8 @@ class MemoryConfig(Section):
     carry_state: bool = Field(
         default=False, description="carry the state over consecutive windows instead of starting from zero"
     )
-    batch: Size = Field(default=100, description="sequences per update")
     steps: Annotated[Count, MUTABLE] = Field(default=4000, description="updates")
     learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
-    final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
     clip: Positive = Field(default=1.0, description="gradients are clipped to this absolute value")
     steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=5, description="updates fused into one device call")
     save_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between checkpoints")
@@ -279,6 +216,12 @@ class MemoryConfig(Section):
         default=True,
         description="our LSTM instead of a plain scan: on CPU in C, elsewhere with a hand-derived gradient",
     )
+
+
+class OwnMemoryConfig(MemoryConfig):
+    """M, the mixture-density recurrent network, with a cell of your own."""
+
+    options: Arguments = Field(default={}, description="arguments of the cell's class, NAME=VALUE")
 
 
 class ControllerConfig(Section):
@@ -372,6 +315,13 @@ class HostsConfig(Section):
     )
 
 
+CHOICES = {
+    "vae": Choice("variant", {"vanilla": VanillaConfig}, OwnVaeConfig),
+    "memory": Choice("cell", {"lstm": MemoryConfig, "gru": MemoryConfig}, OwnMemoryConfig),
+}
+"""The sections whose settings depend on one of them."""
+
+
 class Config(Section):
     """Everything that decides what a run does."""
 
@@ -390,46 +340,41 @@ class Config(Section):
     env: EnvConfig = EnvConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()
-    vae: VaeConfig = VaeConfig()
+    vae: Annotated[
+        Annotated[VanillaConfig, Tag("VanillaConfig")] | Annotated[OwnVaeConfig, Tag("OwnVaeConfig")],
+        Discriminator(CHOICES["vae"].tag),
+    ] = VanillaConfig()
     encode: EncodeConfig = EncodeConfig()
-    memory: MemoryConfig = MemoryConfig()
+    memory: Annotated[
+        Annotated[MemoryConfig, Tag("MemoryConfig")] | Annotated[OwnMemoryConfig, Tag("OwnMemoryConfig")],
+        Discriminator(CHOICES["memory"].tag),
+    ] = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def default_of(key: str) -> Any:
-    """The default of a setting by its option's name, such as `vae.beta`; None for what is no setting."""
-    section, _, name = key.partition(".")
+def types_of(section: str) -> tuple[type[Section], ...]:
+    """The types that a group of settings may have; none for what is no group."""
     field = Config.model_fields.get(section)
-    if field is None or not is_section(field.annotation):
-        return None
-    found = field.annotation.model_fields.get(name)
-    return None if found is None else found.default
+    return () if field is None else section_types(field)
 
 
-def is_section(annotation: Any) -> TypeGuard[type[Section]]:
-    """Is this the type of a group of settings?"""
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def chosen_type(section: str, settings: Mapping[str, Any]) -> type[Section]:
+    """The type of a group of settings that these choose, such as that of a V by their `variant`."""
+    return CHOICES[section].type_for(settings) if section in CHOICES else types_of(section)[0]
 
 
-def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The values of an enumerated setting (ours, where it may also be one of the user's own); of any other, none."""
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
-    return next((mark.names for mark in field.metadata if isinstance(mark, Known)), ())
-
-
-def takes_several(annotation: Any) -> bool:
-    """Is a setting of this type a row of values, or of NAME=VALUE?"""
-    return any(get_origin(part) in (tuple, dict) for part in (annotation, *get_args(annotation)))
+def default_of(key: str) -> Any:
+    """The default of a setting as `section.key`; None for what is no setting."""
+    section, _, name = key.partition(".")
+    found = [each.model_fields[name].default for each in types_of(section) if name in each.model_fields]
+    return found[0] if found else None
 
 
 def field_names() -> tuple[str, ...]:
-    """Every setting as `section.key`."""
-    names = []
+    """Every setting as `section.key`, whatever type of its section has it."""
+    names: dict[str, None] = {}
     for name, field in Config.model_fields.items():
-        if is_section(field.annotation):
-            names += [f"{name}.{key}" for key in field.annotation.model_fields]
-        else:
-            names.append(name)
+        types = section_types(field)
+        names |= dict.fromkeys([f"{name}.{key}" for each in types for key in each.model_fields] if types else [name])
     return tuple(names)

@@ -21,7 +21,7 @@ from wm_jax.distributed import processes
 from wm_jax.utils.errors import UserError
 
 AXIS = "batch"
-S = TypeVar("S", VaeConfig, MemoryConfig)
+S = TypeVar("S", bound=VaeConfig | MemoryConfig)
 
 
 def started() -> list[Any]:

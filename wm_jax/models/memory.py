@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.schema import MemoryConfig, OwnMemoryConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
@@ -180,7 +180,7 @@ def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
       UserError: it is one of the user's own, and none.
     """
     given = inputs, config.hidden, config.fast_kernels, rngs
-    if config.cell in CELLS:
+    if not isinstance(config, OwnMemoryConfig):
         return CELLS[config.cell](*given)
     option = f"memory.cell {config.cell}"
     cell = make_own(config.cell, option, *given, **config.options)

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Collection
 from typing import Any
 
+from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.provenance import misfit
@@ -36,8 +37,7 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
                 if f"{name}.{key}" in given and key in was and was[key] != value:
                     path, anew = run.stage(parent).path, f"run {CHAIN[parent]} with it first"
                     raise misfit(path, f"{name}.{key}", was[key], value, "leave it out", anew, "use another run")
-            known = {key: was[key] for key in type(section).model_fields if key in was}
-            config = config.model_copy(update={name: type(section).model_validate(known)})
+            config = config.model_copy(update={name: of_record(name, was)})
         config = inherit_settings(config, run, parent, given)
     return config
 

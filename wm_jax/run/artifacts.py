@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig, VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
@@ -107,7 +108,7 @@ def load_vae(run: Run, config: Config) -> Trained:
     """
     about = _weights_record(run, "vae")
     _require_environment(run.stage("vae").path, about["pictures"], pictures(config))
-    return _load(run, "vae", about, init_vae(VaeConfig(**about["settings"]), 0))
+    return _load(run, "vae", about, init_vae(of_record("vae", about["settings"]), 0))
 
 
 def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
@@ -119,7 +120,7 @@ def load_memory(run: Run, vae: Trained, game: Game) -> Trained:
     about = _weights_record(run, "memory")
     require_parent(run, "memory", "vae", about["parents"]["vae"], vae.digest)
     _require_actions(run, "memory", about["actions"], game)
-    networks = init_memory(MemoryConfig(**about["settings"]), vae.model().latent_kind, game.actions.size, 0)
+    networks = init_memory(of_record("memory", about["settings"]), vae.model().latent_kind, game.actions.size, 0)
     return _load(run, "memory", about, networks)
 
 
@@ -185,7 +186,7 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
     _require_game(run.stage("controller").path, about["config"], config)
     game = find(config.game, config.env)
     _require_actions(run, "controller", about["actions"], game)
-    world = load_world(run, config, game, ControllerConfig(**about["settings"]))
+    world = load_world(run, config, game, of_record("controller", about["settings"]))
     for part, identity in about["parents"].items():
         require_parent(run, "controller", part, identity, world.parents[part])
     loaded = _load(run, "controller", about, (None, world.controllers()))

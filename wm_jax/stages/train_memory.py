@@ -34,7 +34,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
     latents = _latents(run, store, vae.digest)
-    mesh = open_mesh(config.devices, settings.batch, "--memory.batch")
+    mesh = open_mesh(config.devices, settings.batch, "memory.batch")
     kind, like = vae.model().latent_kind, latent_like(vae)
     graphdef, params = init_memory(without_kernels(settings, mesh), kind, game.actions.size, config.seed)
     parents = {"vae": vae.digest, "replays": store.digest}

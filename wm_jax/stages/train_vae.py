@@ -45,7 +45,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("vae"), config.vae
     accept(config)
     store = open_replays(run, config, begun=stage)
-    mesh = open_mesh(config.devices, settings.batch, "--vae.batch")
+    mesh = open_mesh(config.devices, settings.batch, "vae.batch")
     graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
     sheet = stage.path / "reconstructions.png"
     fresh = settings.frames == "fresh"

@@ -19,7 +19,8 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from wm_jax.config.schema import Config, MemoryConfig, VaeConfig
+from wm_jax.config.base import TrainingConfig
+from wm_jax.config.schema import Config
 from wm_jax.data.frames import Batches
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
@@ -136,7 +137,7 @@ class TrainingJob:
       also_fixed: settings of other sections that must stay the same while this is gone on with.
     """
 
-    settings: VaeConfig | MemoryConfig
+    settings: TrainingConfig
     store: ReplayStore
     parents: dict[str, str]
     params: Any
@@ -159,7 +160,7 @@ class Schedule:
     report_every: int
 
     @staticmethod
-    def of(settings: VaeConfig | MemoryConfig) -> "Schedule":
+    def of(settings: TrainingConfig) -> "Schedule":
         """The schedule that a stage's settings ask for."""
         return Schedule(settings.steps, settings.steps_per_dispatch, settings.save_every, settings.report_every)
 

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.losses import background
 from wm_jax.models.vae.vanilla import Vanilla
@@ -18,7 +18,8 @@ from wm_jax.utils.user_classes import make_own
 __all__ = ["Batch", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
 
-VARIANTS = {"vanilla": Vanilla}
+VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {"vanilla": Vanilla}
+"""The value of `vae.variant` -> auto-encoder from (its settings, rngs); their type is in `schema.CHOICES`."""
 
 
 def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
@@ -27,7 +28,7 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
     Raises:
       UserError: it is one of the user's own, and none.
     """
-    if config.variant in VARIANTS:
+    if not isinstance(config, OwnVaeConfig):
         return VARIANTS[config.variant](config, rngs)
     option = f"vae.variant {config.variant}"
     vae = make_own(config.variant, option, config, rngs, **config.options)

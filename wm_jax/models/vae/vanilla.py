@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import VanillaConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae.contract import Batch, Update, Vae
@@ -16,7 +16,9 @@ from wm_jax.models.vae.networks import Decoder, Dense, Encoder
 class Vanilla(Vae):
     """Posterior N(mean, exp(log_var)), prior N(0, 1)."""
 
-    def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
+    config: VanillaConfig
+
+    def __init__(self, config: VanillaConfig, rngs: nnx.Rngs):
         self.config = config
         self.encoder = Encoder(config, rngs)
         self.mean = Dense(self.encoder.features, config.latent, rngs)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
@@ -116,7 +116,7 @@ class Setting:
     def make(cls, population: int, steps: int, *, small: bool) -> "Setting":
         """The paper's sizes, or tiny ones."""
         game = find("carracing", EnvConfig(episode_steps=steps))
-        vae = nnx.merge(*init_vae(VaeConfig(width=0.125 if small else 1.0), 0))
+        vae = nnx.merge(*init_vae(VanillaConfig(width=0.125 if small else 1.0), 0))
         memory_config = MemoryConfig(hidden=32 if small else 256)
         memory = nnx.merge(*init_memory(memory_config, vae.latent_kind, game.actions.size, 0))
         controller = Controller("zh", 0, vae.config.latent, memory_config.hidden, game.actions)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.schema import VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
@@ -121,7 +121,7 @@ def difference(ours: Any, theirs: Any) -> float:
 
 
 def _config(options: Options) -> VaeConfig:
-    return VaeConfig(width=0.125 if options.small else 1.0)
+    return VanillaConfig(width=0.125 if options.small else 1.0)
 
 
 def _encoder(config: VaeConfig) -> tuple[Callable[..., jax.Array], Any]:

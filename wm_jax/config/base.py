@@ -1,0 +1,156 @@
+"""What sections of settings are made of: their types of numbers, what marks them, and how a section chooses its type.
+
+Settings are frozen: a stage can't change them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+# Upper bounds are far above what anyone trains; beyond them is a slip of the finger that would fill the memory.
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Size = Annotated[int, Field(gt=0, le=65_536)]
+EpisodeCount = Annotated[int, Field(gt=0, le=10**6)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
+NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Word = Annotated[str, Field(coerce_numbers_to_str=True)]
+MUTABLE = "free"
+"""Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS."""
+
+    names: tuple[str, ...]
+
+    def check(self, value: str) -> str:
+        """The name, if it can be one."""
+        if value in self.names or re.fullmatch(r"[\w.]+:\w+", value):
+            return value
+        ours = " or ".join(self.names)
+        raise ValueError(f"input should be {ours}, or MODULE:CLASS of your own")
+
+
+def known_or_own(*names: str) -> Any:
+    """The type of such a setting."""
+    known = Known(names)
+    return Annotated[str, AfterValidator(known.check), known]
+
+
+def _mapping(value: Any) -> Any:
+    """Nothing is a mapping too; words that are none have not got through `arguments_of`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError("give NAME=VALUE, or in YAML a mapping")
+    return value
+
+
+Arguments = Annotated[dict[str, JsonValue], BeforeValidator(_mapping)]
+"""NAME=VALUE words, or a mapping in YAML."""
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys raise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` is no number."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError("true and false (or yes, no, on, off) are no value for this")
+        return value
+
+    def __hash__(self) -> int:
+        """Of equal settings it is equal; mappings among them have none of their own."""
+        return hash(self.model_dump_json())
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that must stay the same while what they made is gone on with."""
+        free = {name for name, field in type(self).model_fields.items() if MUTABLE in field.metadata}
+        return self.model_dump(mode="json", exclude=free)
+
+
+class TrainingConfig(Section):
+    """What every training has."""
+
+    batch: Size = Field(default=100, description="frames, or sequences, per update")
+    steps: Annotated[Count, MUTABLE] = Field(default=1_000_000, description="updates")
+    learning_rate: Positive = Field(default=1e-4, description="Adam's step size")
+    final_learning_rate: Positive | None = Field(default=None, description="cosine decay to this (default: constant)")
+    steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=20, description="updates fused into one device call")
+    save_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between checkpoints")
+    report_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between held-out evaluations")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one setting of a section chooses the section's type, which has the settings that go with it.
+
+    key: that setting.
+    ours: its known values, and the type that each chooses.
+    own: the type for a class of the user's own, MODULE:CLASS; and for what is no value at all, which it refuses.
+    """
+
+    key: str
+    ours: Mapping[str, type[Section]]
+    own: type[Section]
+
+    def type_for(self, settings: Any) -> type[Section]:
+        """The type of the section that has these settings."""
+        if isinstance(settings, Section):
+            return type(settings)
+        name = settings.get(self.key, self.own.model_fields[self.key].default) if isinstance(settings, Mapping) else ""
+        return self.ours.get(name, self.own) if isinstance(name, str) else self.own
+
+    def tag(self, settings: Any) -> str:
+        """Its name, by which pydantic finds it."""
+        return self.type_for(settings).__name__
+
+
+def section_types(field: FieldInfo) -> tuple[type[Section], ...]:
+    """The types that a group of settings may have; none for a setting by itself."""
+    return tuple(
+        each for each in _alternatives(field.annotation) if isinstance(each, type) and issubclass(each, Section)
+    )
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union, without their marks; of anything else itself."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for each in get_args(annotation) for found in _alternatives(each)]
+    return [annotation]
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The values of an enumerated setting (ours, where it may also be one of the user's own); of any other, none."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return next((mark.names for mark in field.metadata if isinstance(mark, Known)), ())
+
+
+def takes_several(annotation: Any) -> bool:
+    """Is a setting of this type a row of values, or of NAME=VALUE?"""
+    return any(get_origin(part) in (tuple, dict) for part in (annotation, *get_args(annotation)))
