@@ -94,10 +94,10 @@ class Attention(nnx.Module):
         return jnp.tanh(jnp.einsum("...r,...rh->...h", weights, inputs @ self.value[...]) @ self.out[...])
 
     @jax.numpy_rank_promotion("allow")
-    def unroll(self, carry: Seen, x: Array, first: Array) -> tuple[Seen, Array]:
+    def unroll(self, carry: Seen, x: Array, is_first: Array) -> tuple[Seen, Array]:
         """All steps at once, each over its own window."""
         time = jnp.arange(len(x), dtype=jnp.int32)[:, None]
-        begun = jax.lax.cummax(jnp.where(first, time, -1))
+        begun = jax.lax.cummax(jnp.where(is_first, time, -1))
         count = jnp.where(begun >= 0, time - begun, carry.count[None] + time) + 1
         row = jnp.concatenate([jnp.moveaxis(carry.inputs, 1, 0), x])
         windows = jnp.moveaxis(row[time + jnp.arange(1, self.reach + 1)[None]], 1, 2)

@@ -109,10 +109,10 @@ def test_episodes_begin_anywhere_in_the_day_as_their_seeds_say() -> None:
                     shown[i].append(frame.tobytes())
         return shown
 
-    anywhere = played(asked, 8, anywhere=True)
+    anywhere = played(asked, 8, random_start=True)
     assert len({frames[0] for frames in anywhere}) > 4, "all begin at the same time of day"
-    assert played(asked[:3], 3, anywhere=True) == anywhere[:3]
-    assert played(asked[:2], 2, anywhere=True, official=True) == played(asked[:2], 2)
+    assert played(asked[:3], 3, random_start=True) == anywhere[:3]
+    assert played(asked[:2], 2, random_start=True, official=True) == played(asked[:2], 2)
 
 
 def test_replays_of_envpools_game_are_used_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

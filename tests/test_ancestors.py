@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from wm_jax.config.schema import Config
+from wm_jax.config.layers import of_record
+from wm_jax.config.schema import Config, VanillaConfig
 from wm_jax.run.ancestors import COUNTS, inherit_settings
 from wm_jax.run.folder import Run
+from wm_jax.run.provenance import first_difference
+from wm_jax.utils.errors import UserError
 
 CONFIG = Config(game="enduro")
 
@@ -60,3 +63,16 @@ def test_what_was_made_decides_and_its_count_is_what_there_is(tmp_path: Path) ->
     finish(run, "vae", changed("vae", latent=8, steps=100), {"steps": 70, "latent": 5})
     settled = inherit_settings(CONFIG, run, "memory")
     assert (settled.vae.latent, settled.vae.steps) == (8, 70)
+
+
+def test_settings_are_read_by_what_they_were_called_then() -> None:
+    was = {"controller.anywhere": True, "vae.frames": "fresh", "vae.beta": 2.0}
+    now = {"controller.random_start": True, "vae.frames": "generated", "vae.beta": 2.0}
+    assert first_difference(was, now) is None
+    assert first_difference(was, now | {"controller.random_start": False}) == ("controller.random_start", True, False)
+    assert of_record("vae", {"frames": "fresh", "options": {}}) == VanillaConfig(frames="generated")
+
+
+def test_a_recorded_setting_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^vae.gamma 3: a finished artifact was made with that, .* does not know"):
+        of_record("vae", {"gamma": 3})

@@ -59,11 +59,11 @@ WRONG = [
     (["collect", "--game", "enduro", "--collect.policy", "agent", "--run", "{tmp}/x"], 1, "run bin/train_controller"),
     (["collect", "--game", "chaser", "--env.backend", "device"], 2, "--env.backend device: only carracing and jax"),
     (["collect", "--game", "carracing", "--env.crop", "0", "84", "0", "96"], 2, "--env.crop 0 84 0 96: the device"),
-    (["collect", "--game", "chaser", "--collect.anywhere", "--run", "{tmp}/x"], 2, "--collect.anywhere: episodes"),
-    (["train_vae", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "have them; give --vae"),
-    (["pipeline", "--game", "chaser", "--vae.frames", "fresh", "--run", "{tmp}/x"], 2, "have them; give --vae"),
+    (["collect", "--game", "chaser", "--collect.random_start", "--run", "{tmp}/x"], 2, "can't begin anywhere"),
+    (["train_vae", "--game", "chaser", "--vae.frames", "generated", "--run", "{tmp}/x"], 2, "have them; give --vae"),
+    (["pipeline", "--game", "chaser", "--vae.frames", "generated", "--run", "{tmp}/x"], 2, "have them; give --vae"),
     (["train_vae", "--game", "carracing", "--env.backend", "envpool", "--run", "{tmp}/x"], 2, "--vae.frames replays"),
-    (["train_controller", "--game", "chaser", "--controller.anywhere", "--run", "{tmp}/x"], 2, "can't begin anywhere"),
+    (["train_controller", "--game", "chaser", "--controller.random_start", "--run", "{tmp}/x"], 2, "can't begin"),
     (["evaluate", "--game", "chaser", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no agent for chaser"),
     (["collect", "--game", "carracing", "--pretrained", "--run", "{tmp}/x"], 2, "--pretrained: no such option"),
     (["pipeline", "--game", "chaser", "--collect.policy", "agent", "--fresh"], 2, "--fresh: it would move aside"),
@@ -224,7 +224,7 @@ def test_words_become_settings() -> None:
     assert config.controller.episode_steps is None
 
 
-def test_artefacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_artifacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--preset", "smoke", "--run", str(tmp_path), "--collect.episodes", "2", "--collect.episode_steps", "5"]
     assert cli.main(["collect", "--game", "chaser", "--json", *run]) == 0
     summary = json.loads(capsys.readouterr().out.strip().split("\n")[-1])

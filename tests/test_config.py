@@ -88,7 +88,7 @@ def test_the_paper_preset_is_the_papers_experiment() -> None:
 def test_the_gpu_preset_has_the_papers_networks() -> None:
     config = load("carracing", "carracing", "gpu")
     assert (config.vae.width, config.vae.latent, config.memory.hidden, config.controller.population) == (1, 32, 256, 64)
-    assert (config.controller.generations, config.vae.frames) == (400, "fresh")
+    assert (config.controller.generations, config.vae.frames) == (400, "generated")
     for game, family in (("carracing", "carracing"), ("enduro", "atari"), ("chaser", "procgen")):
         less, all_of_it = load(game, family, "gpu"), load(game, family, "paper")
         assert less.vae.steps <= all_of_it.vae.steps / 10

@@ -159,7 +159,7 @@ def test_episodes_begin_where_the_pool_says_whoever_looks_on(actor):
     agent, params = actor
     returns = {}
     for anywhere in (False, True):
-        with contextlib.closing(open_pool(game(), 8, anywhere=anywhere)) as pool:
+        with contextlib.closing(open_pool(game(), 8, random_start=anywhere)) as pool:
             for watch in (None, lambda step, done: None):
                 policy = AgentPolicy(agent, params, CANDIDATES[:8] * 0, SEEDS[:8], 8)
                 returns[anywhere, watch is None] = play(pool, SEEDS[:8], policy, watch=watch).returns

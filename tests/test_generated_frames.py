@@ -19,10 +19,10 @@ def few(monkeypatch):
     monkeypatch.setattr(generated_frames, "EPISODES", 4)
 
 
-def source(seed: int = 0, batch: int = 8, steps: int = 20, anywhere: bool = False) -> GeneratedFrames:
+def source(seed: int = 0, batch: int = 8, steps: int = 20, random_start: bool = False) -> GeneratedFrames:
     """Blocks of 40 frames: 5 updates of 8."""
     actions = find("carracing", EnvConfig(backend="device")).actions
-    game = CarRacingGame(anywhere, endless=True)
+    game = CarRacingGame(random_start, endless=True)
     return GeneratedFrames(game, actions, batch, seed, steps=steps, policy="brownian", hold=8.0)
 
 
@@ -61,7 +61,7 @@ def test_blocks_are_driven_by_one_program(caplog):
 
 
 def test_they_begin_anywhere_if_asked_to():
-    assert (np.asarray(source(anywhere=True).references(0, 5, 5)) != np.asarray(source().references(0, 5, 5))).any()
+    assert (np.asarray(source(random_start=True).references(0, 5, 5)) != np.asarray(source().references(0, 5, 5))).any()
 
 
 def test_the_first_frame_is_kept_and_then_every_second():

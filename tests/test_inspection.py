@@ -128,7 +128,7 @@ def test_error_and_surprise_are_those_of_the_models():
         action=jax.nn.one_hot(actions[:10], 3)[:, None],
         reward=jnp.zeros((10, 1)),
         done=jnp.zeros((10, 1)),
-        first=jnp.zeros((10, 1), bool).at[0].set(True),
+        is_first=jnp.zeros((10, 1), bool).at[0].set(True),
         mask=jnp.ones((10, 1)),
     )
     nll = memory.loss(window, memory.init_carry(1), jax.random.key(0))[1][0]["nll"]

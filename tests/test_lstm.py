@@ -27,11 +27,11 @@ def problem(seed, steps, batch, inputs, hidden, first_probability):
     scale = np.sqrt(inputs + hidden)  # larger weights would make it chaotic: every rounding would count
     params = LstmParams(normal(inputs, 4 * hidden) / scale, normal(hidden, 4 * hidden) / scale, normal(4 * hidden))
     carry = (normal(batch, hidden), normal(batch, hidden))
-    first = jnp.asarray(rng.random((steps, batch)) < first_probability)
-    return params, carry, normal(steps, batch, inputs), first
+    is_first = jnp.asarray(rng.random((steps, batch)) < first_probability)
+    return params, carry, normal(steps, batch, inputs), is_first
 
 
-def by_hand(params, carry, x, first):
+def by_hand(params, carry, x, is_first):
     """The textbook's equations in float64, one sample and one step at a time."""
 
     def sigmoid(a):
@@ -43,7 +43,7 @@ def by_hand(params, carry, x, first):
     for n in range(x.shape[1]):
         h, c = h0[n], c0[n]
         for t in range(x.shape[0]):
-            if first[t, n]:
+            if is_first[t, n]:
                 h, c = np.zeros_like(h), np.zeros_like(c)
             i, f, g, o = np.split(x[t, n] @ wx + h @ wh + b, 4)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -65,7 +65,7 @@ def test_equals_the_textbook(formulation):
 
 @ours
 @pytest.mark.parametrize(
-    ("seed", "steps", "batch", "inputs", "hidden", "first"),
+    ("seed", "steps", "batch", "inputs", "hidden", "is_first"),
     [
         (1, 1, 1, 3, 6, 0.0),
         (2, 9, 4, 1, 5, 0.0),
@@ -75,8 +75,8 @@ def test_equals_the_textbook(formulation):
         (6, 40, 3, 20, 256, 0.05),
     ],
 )
-def test_hand_derived_gradient_equals_autodiff(formulation, seed, steps, batch, inputs, hidden, first):
-    params, carry, x, flags = problem(seed, steps, batch, inputs, hidden, first)
+def test_hand_derived_gradient_equals_autodiff(formulation, seed, steps, batch, inputs, hidden, is_first):
+    params, carry, x, flags = problem(seed, steps, batch, inputs, hidden, is_first)
     weights = problem(seed + 100, steps, batch, hidden, hidden, 0.0)
 
     def score(params, carry, x, formulation):
@@ -94,8 +94,10 @@ def test_hand_derived_gradient_equals_autodiff(formulation, seed, steps, batch, 
 @ours
 def test_no_gradient_crosses_an_episode_start(formulation):
     params, carry, x, _ = problem(5, 6, 2, 3, 4, 0.0)
-    first = jnp.zeros((6, 2), bool).at[3, 0].set(True)
-    d_carry, dx = jax.grad(lambda carry, x: lstm(params, carry, x, first, formulation)[1][-1].sum(), (0, 1))(carry, x)
+    is_first = jnp.zeros((6, 2), bool).at[3, 0].set(True)
+    d_carry, dx = jax.grad(lambda carry, x: lstm(params, carry, x, is_first, formulation)[1][-1].sum(), (0, 1))(
+        carry, x
+    )
     assert not np.any(dx[:3, 0])
     assert not np.any(d_carry[0][0])
     assert np.all(dx[3:, 0] != 0)
@@ -129,24 +131,24 @@ def test_native_elementary_functions_keep_their_precision_everywhere():
     np.testing.assert_allclose(c, expected, rtol=1e-6, atol=1e-37)
 
 
-@pytest.mark.parametrize("wrong", ["b", "gates", "first", "flags", "carry", "steps"])
+@pytest.mark.parametrize("wrong", ["b", "gates", "is_first", "flags", "carry", "steps"])
 def test_what_does_not_fit_is_refused_before_c_reads_it(wrong):
     """All but the last would broadcast, or be read as something else, without a word."""
-    params, carry, x, first = problem(7, 3, 5, 2, 8, 0.0)
+    params, carry, x, is_first = problem(7, 3, 5, 2, 8, 0.0)
     if wrong == "b":
         params = params._replace(b=params.b[:1])
     elif wrong == "gates":
         params = LstmParams(params.wx[:, :4], params.wh[:, :4], params.b[:4])
-    elif wrong == "first":
-        first = first[:, :1]
+    elif wrong == "is_first":
+        is_first = is_first[:, :1]
     elif wrong == "flags":
-        first = first.astype(jnp.float32)
+        is_first = is_first.astype(jnp.float32)
     elif wrong == "carry":
-        x, first = x[:, :1], first[:, :1]
+        x, is_first = x[:, :1], is_first[:, :1]
     else:
-        x, first = x[:0], first[:0]
+        x, is_first = x[:0], is_first[:0]
     with pytest.raises((ValueError, TypeError), match="lstm: "):
-        inspect.unwrap(lstm)(params, carry, x, first, "native")  # as outside of pytest: without jaxtyping's check
+        inspect.unwrap(lstm)(params, carry, x, is_first, "native")  # as outside of pytest: without jaxtyping's check
 
 
 def test_the_bits_do_not_depend_on_the_number_of_cores():

@@ -31,7 +31,7 @@ def make_batch(key: int = 1, time: int = T) -> Sequences:
         action=jax.random.normal(keys[2], (time, B, A)),
         reward=jax.random.normal(keys[3], (time, B)),
         done=jax.random.bernoulli(keys[4], 0.3, (time, B)).astype(jnp.float32),
-        first=jnp.zeros((time, B), bool),
+        is_first=jnp.zeros((time, B), bool),
         mask=jnp.ones((time, B)),
     )
 
@@ -122,7 +122,7 @@ def test_loss_is_what_the_definition_says() -> None:
     batch = sharp(make_batch())
     batch = batch._replace(mask=jnp.ones((T, B)).at[4:, 2].set(0.0))
     loss, (metrics, _) = model.loss(batch, model.init_carry(B), jax.random.key(0))
-    _, h = model.unroll(model.init_carry(B), batch.latent.mean[:-1], batch.action, batch.first)
+    _, h = model.unroll(model.init_carry(B), batch.latent.mean[:-1], batch.action, batch.is_first)
     prediction = model.predict(h)
     assert prediction.reward is not None and prediction.done_logit is not None
     probability = np.asarray(jax.nn.sigmoid(prediction.done_logit), np.float64)
@@ -157,7 +157,7 @@ def test_masked_entries_cannot_leak(cell: str) -> None:
     model, clean = make(cell=cell, reward_head=True, done_head=True), make_batch()
     # Row 0: padded from step 4 on. Row 1: one episode ends with frame 3, the next begins with frame 4.
     mask = clean.mask.at[4:, 0].set(0.0).at[3, 1].set(0.0)
-    clean = clean._replace(mask=mask, first=clean.first.at[4, 1].set(True))
+    clean = clean._replace(mask=mask, is_first=clean.is_first.at[4, 1].set(True))
     unused_step = mask == 0
     unused_frame = jnp.zeros((T + 1, B), bool).at[5:, 0].set(True)
     dirty = clean._replace(
@@ -279,7 +279,7 @@ def test_training_learns_a_rule_that_needs_memory() -> None:
         action=jnp.repeat(actions[:-1], A, axis=-1),
         reward=blank,
         done=blank,
-        first=jnp.zeros((40, 32), bool),
+        is_first=jnp.zeros((40, 32), bool),
         mask=jnp.ones((40, 32)).at[:2].set(0.0),
     )
     losses = learn(model, batch, 0.02)

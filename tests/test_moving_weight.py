@@ -82,6 +82,6 @@ def test_training_with_the_weight(tmp_path: Path) -> None:
 
 def test_generated_frames_have_no_neighbours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train_vae", "--game", "carracing", "--preset", "smoke", "--run", str(tmp_path / "run")]
-    assert cli.main([*words, "--vae.frames", "fresh", "--vae.moving_weight", "0.5"]) == 2
-    assert "--vae.moving_weight 0.5: what moves in fresh frames is not known" in capsys.readouterr().err
+    assert cli.main([*words, "--vae.frames", "generated", "--vae.moving_weight", "0.5"]) == 2
+    assert "--vae.moving_weight 0.5: what moves in generated frames is not known" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

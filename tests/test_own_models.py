@@ -22,7 +22,7 @@ from wm_jax.models.vae import make_vae
 from wm_jax.run.artifacts import init_memory, init_vae
 from wm_jax.utils.errors import UsageError, UserError
 
-WORDS = ["--game", "jax:grid_game:Grid", "--preset", "smoke", "--vae.frames", "fresh", "--vae.batch", "16"]
+WORDS = ["--game", "jax:grid_game:Grid", "--preset", "smoke", "--vae.frames", "generated", "--vae.batch", "16"]
 VQ = ["--vae.variant", "own_models:TinyVq", "--vae.options", "codes=8", "--vae.latent", "8"]
 LOOKING_BACK = ["--memory.cell", "own_models:Attention", "--memory.options", "reach=6", "--memory.hidden", "12"]
 

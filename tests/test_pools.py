@@ -420,7 +420,7 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
 
 def test_cars_begin_anywhere_if_asked_to():
     game = find("carracing", backend="device", episode_steps=LIMIT)
-    line, anywhere, again = (open_pool(game, 3, anywhere=flag) for flag in (False, True, True))
+    line, anywhere, again = (open_pool(game, 3, random_start=flag) for flag in (False, True, True))
     at_line, first, second = (pool.reset((7, 8, 7)) for pool in (line, anywhere, again))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first[0], first[2])

@@ -63,7 +63,7 @@ def test_lanes_see_no_step_twice_in_a_pass_and_begin_where_episodes_do(
         places = lanes.window(window)
         assert (np.diff(places.frames, axis=0)[places.mask] == 1).all()
         seen.update(places.frames[:-1][places.mask].tolist())
-        assert np.isin(offsets[:-1], places.frames[:-1]).any() or not places.first[1:].any()
+        assert np.isin(offsets[:-1], places.frames[:-1]).any() or not places.is_first[1:].any()
     assert not seen or max(seen.values()) == 1
     assert not set(seen) & set((offsets[1:] - 1).tolist()), "an episode's last frame has no step"
 

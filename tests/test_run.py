@@ -352,7 +352,7 @@ def test_what_is_not_finite_is_null_in_every_file(tmp_path: Path) -> None:
 
 
 def finish(run: Run, *names: str) -> None:
-    """Make these artefacts, as far as their records go."""
+    """Make these artifacts, as far as their records go."""
     for name in names:
         with run.stage(name).lock():
             run.stage(name).write_summary({"steps": 1})

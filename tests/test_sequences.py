@@ -39,7 +39,7 @@ def test_random_windows_stay_inside_episodes() -> None:
     assert (EPISODE[now] == EPISODE[places.frames[0]][None, :]).all()
     assert (following[places.mask] == now[places.mask] + 1).all()
     assert (following[~places.mask] == now[~places.mask]).all()
-    assert places.first[0].all() and not places.first[1:].any()
+    assert places.is_first[0].all() and not places.is_first[1:].any()
 
 
 def test_random_windows_reach_every_step_about_equally_often_per_episode_length() -> None:
@@ -62,7 +62,7 @@ def test_lanes_visit_every_step_once_and_zero_the_state_at_every_episode(batch: 
         assert (following[places.mask] == now[places.mask] + 1).all()
         assert (EPISODE[following[places.mask]] == EPISODE[now[places.mask]]).all()
         seen.append(now[places.mask])
-        firsts.append(now[places.first])
+        firsts.append(now[places.is_first])
     visited = np.concatenate(seen)
     assert len(np.unique(visited)) == len(visited)
     # Each lane's last frame has no successor in the lane, and the remainder of the division is left out.

@@ -10,12 +10,12 @@ from wm_jax.run.stage_graph import CHAIN, PARENTS, upstream
 def test_the_chain_is_in_the_order_of_the_data() -> None:
     names = list(CHAIN)
     assert list(PARENTS) == names
-    for artefact, parents in PARENTS.items():
-        assert all(names.index(parent) < names.index(artefact) for parent in parents)
+    for artifact, parents in PARENTS.items():
+        assert all(names.index(parent) < names.index(artifact) for parent in parents)
 
 
 @pytest.mark.parametrize(
-    ("artefact", "settings", "done", "needed"),
+    ("artifact", "settings", "done", "needed"),
     [
         ("replays", {}, [], []),
         ("memory", {}, [], ["replays", "vae", "latents"]),
@@ -32,7 +32,7 @@ def test_the_chain_is_in_the_order_of_the_data() -> None:
     ],
 )
 def test_only_what_is_missing_and_needed_comes_before(
-    artefact: str, settings: dict[str, Any], done: list[str], needed: list[str]
+    artifact: str, settings: dict[str, Any], done: list[str], needed: list[str]
 ) -> None:
-    found = upstream(artefact, **{"inputs": "zh", "world": "trained", **settings}, done=lambda name: name in done)
+    found = upstream(artifact, **{"inputs": "zh", "world": "trained", **settings}, done=lambda name: name in done)
     assert found == needed

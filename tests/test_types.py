@@ -53,11 +53,11 @@ def test_windows_have_one_frame_more_than_steps() -> None:
     )
     batches.fetch(batches.data, places)
     with pytest.raises(TypeCheckError, match="parameter 'reference'"):
-        batches.fetch(batches.data, Places(places.frames[1:], places.mask, places.first))
+        batches.fetch(batches.data, Places(places.frames[1:], places.mask, places.is_first))
 
 
 def test_types_of_numbers_are_checked_also_inside_jit() -> None:
-    with pytest.raises(TypeCheckError, match="parameter 'fresh'"):
+    with pytest.raises(TypeCheckError, match="parameter 'is_first'"):
         jax.jit(restart)((jnp.zeros((2, 3)),), jnp.zeros(2), (jnp.zeros((1, 3)),))
     vae = make_vae(VanillaConfig.model_validate({"width": 0.125, "fast_kernels": False}), nnx.Rngs(0))
     with pytest.raises(TypeCheckError, match="parameter 'batch'"):

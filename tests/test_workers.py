@@ -364,7 +364,7 @@ def test_workers_that_always_die_are_given_up(diary: Diary, monkeypatch: pytest.
 
 def test_memory_is_blamed_where_the_kernel_may_have_taken_it(diary: Diary, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gymnasium, "RESTARTS", 0)
-    said = r"exit code -9 \(SIGKILL\); memory may be short: .*--env\.threads"
+    said = r"exit code -9 \(SIGKILL\); memory may be short: .*env\.threads"
     with opened("Eaten", 1) as pool, pytest.raises(UserError, match=said):
         pool.reset([4])
 
@@ -380,7 +380,7 @@ def test_what_an_environment_raises_is_one_sentence_and_its_traceback_is_kept(di
             pool.step([0, 0])
     assert str(caught.value) == (
         "gymnasium:faulty_games:Raises-v0: the environment of seed 1 raised ConnectionResetError: the simulator is "
-        "gone in step; mend it (--debug shows its traceback)"
+        "gone in step; mend it"
     )
     assert 'faulty_games.py", line' in caught.value.details and "Traceback" in caught.value.details
 

@@ -74,7 +74,7 @@ def fresh() -> str:
     how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0}
     from wm_jax.envs.car_racing.game import CarRacingGame  # late, as it computes when it is imported
 
-    game = CarRacingGame(anywhere=True, endless=True)
+    game = CarRacingGame(random_start=True, endless=True)
     return digest_of(np.asarray(GeneratedFrames(game, actions, 4, 0, **how).references(0, 2, 2)))
 
 

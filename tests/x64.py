@@ -55,14 +55,14 @@ def recurrent(**settings: Any) -> Any:
         Gaussian(jnp.asarray(z), jnp.asarray(0 * z)), *map(jnp.asarray, (z[1:, :, :2], ends, ends, flags, 1 - ends))
     )
     update = jax.jit(memory.loss_and_grad, static_argnums=0)
-    _, h = model.unroll(model.init_carry(5), batch.latent.mean[:-1], batch.action, batch.first)
+    _, h = model.unroll(model.init_carry(5), batch.latent.mean[:-1], batch.action, batch.is_first)
     sample = model.predict(h).latent.sample(jax.random.key(2), 1.5)
     return params, update(graphdef, params, batch, model.init_carry(5), jax.random.key(1)), sample
 
 
 def car() -> Any:
     """Tracks, states, rewards and pictures, these in C and by JAX."""
-    with contextlib.closing(open_pool(GAME, 2, anywhere=True)) as pool:
+    with contextlib.closing(open_pool(GAME, 2, random_start=True)) as pool:
         frames = pool.reset(SEEDS)
         steps = [pool.step(np.tile(np.array([0.3, 1, 0], np.float32), (2, 1)))[1:] for _ in range(STEPS)]
         engine: Any = pool._engine  # pyright: ignore[reportAttributeAccessIssue]

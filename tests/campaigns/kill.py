@@ -3,7 +3,7 @@
     python tests/campaigns/kill.py [--kills 20] [--folder DIR] [--game chaser] [--stages train_vae ...]
 
 For every stage: one undisturbed run, then one that is killed `--kills` times and started again each time. The
-artefacts must be equal, bit for bit. Ends with a table and exit status 0, or 1 when anything differs.
+artifacts must be equal, bit for bit. Ends with a table and exit status 0, or 1 when anything differs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ STAGES = {
     "train_memory": ["--memory.steps", "800", "--memory.save_every", "20", "--memory.report_every", "200"],
     "train_controller": ["--controller.generations", "40", "--controller.evaluate_every", "20"],
 }
-ARTEFACTS = {"collect": "replays", "train_vae": "vae", "train_memory": "memory", "train_controller": "controller"}
+ARTIFACTS = {"collect": "replays", "train_vae": "vae", "train_memory": "memory", "train_controller": "controller"}
 
 
 def command(stage: str, game: str, run: Path) -> list[str]:
@@ -66,7 +66,7 @@ def identity(stage: str, run: Path) -> Any:
         damages = store.verify()
         about = [[each.seed, each.split, each.score, each.begin, each.steps] for each in store.records]
         return [damages, about, *(store.episode(i).frames.tobytes() for i in range(len(store.records)))]
-    return json.loads((run / ARTEFACTS[stage] / "summary.json").read_text())["weights"]
+    return json.loads((run / ARTIFACTS[stage] / "summary.json").read_text())["weights"]
 
 
 def main() -> int:
@@ -84,13 +84,13 @@ def main() -> int:
     failures = 0
     for stage in options.stages:
         seconds = finish(command(stage, options.game, whole))
-        # Both start from the same artefacts upstream: the undisturbed ones.
-        shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(ARTEFACTS[stage], ".*"), dirs_exist_ok=True)
+        # Both start from the same artifacts upstream: the undisturbed ones.
+        shutil.copytree(whole, broken, ignore=shutil.ignore_patterns(ARTIFACTS[stage], ".*"), dirs_exist_ok=True)
         kills = resumed = 0
         while kills < options.kills:
             if not killed_after(command(stage, options.game, broken), dice.uniform(0.1, 1.0) * max(seconds, 4.0)):
                 # Done before all kills: start over, so that every kill hits a working stage.
-                shutil.rmtree(broken / ARTEFACTS[stage])
+                shutil.rmtree(broken / ARTIFACTS[stage])
                 resumed += 1
                 continue
             kills += 1

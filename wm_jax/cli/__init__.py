@@ -182,10 +182,10 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
     if command in MAINTENANCE:
         return []
     if command == "pipeline":
-        return [CHAIN[artefact] for artefact in pipeline_artifacts(config)]
+        return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]
     inputs, world = config.controller.inputs, config.controller.world
     needed = upstream(ARTIFACT_OF[command], inputs, world, lambda name: run.stage(name).summary() is not None)
-    return [CHAIN[artefact] for artefact in needed]
+    return [CHAIN[artifact] for artifact in needed]
 
 
 def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}
 """Settings of the pipeline, over those of the preset."""
 
 
-ARTIFACT_OF = {command: artefact for artefact, command in CHAIN.items()}
+ARTIFACT_OF = {command: artifact for artifact, command in CHAIN.items()}
 """What a command makes."""
 
 
@@ -66,5 +66,5 @@ PREVALIDATED = ("train_vae", "train_controller")
 
 
 def pipeline_artifacts(config: Config) -> list[str]:
-    """Every artefact that the pipeline makes under these settings."""
+    """Every artifact that the pipeline makes under these settings."""
     return [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]

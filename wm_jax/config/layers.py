@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from wm_jax.config.base import choices
-from wm_jax.config.schema import CHOICES, Config, chosen_type, default_of, field_names, types_of
+from wm_jax.config.schema import CHOICES, Config, chosen_type, current_names, default_of, field_names, types_of
 from wm_jax.config.text import nearest, shown
 from wm_jax.utils.errors import UsageError, UserError
 
@@ -85,6 +85,7 @@ def of_record(section: str, settings: Mapping[str, Any]) -> Any:
     Raises:
       UserError: it has a setting that this version does not know, or a value that it does not take.
     """
+    settings = current_names(section, settings)
     chosen = chosen_type(section, settings)
     # Earlier versions recorded settings of other variants too, at their defaults, where they do nothing.
     idle = {name for name, value in settings.items() if value == default_of(f"{section}.{name}")}

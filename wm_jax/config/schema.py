@@ -114,7 +114,7 @@ class CollectConfig(Section):
         default=0.05, description="share of the episodes kept for testing; the first one always is"
     )
     slots: Annotated[Size, MUTABLE] = Field(default=64, description="episodes played side by side; they make one shard")
-    anywhere: Annotated[bool | None, MUTABLE] = Field(
+    random_start: Annotated[bool | None, MUTABLE] = Field(
         default=None,
         description="begin episodes anywhere instead of at the beginning: on CarRacing's track, at any time of a game "
         "of Atari in which nobody acts (default: games on the device do that can, for random play hardly gets far)",
@@ -155,9 +155,9 @@ class VaeConfig(TrainingConfig):
     report_every: Annotated[Count, MUTABLE] = Field(
         default=1000, description="updates between held-out evaluations and reconstruction sheets"
     )
-    frames: Literal["replays", "fresh"] = Field(
+    frames: Literal["replays", "generated"] = Field(
         default="replays",
-        description="what to train on; fresh: new episodes all the time, where the game is on the device",
+        description="what to train on; generated: new episodes all the time, where the game is on the device",
     )
     bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
     fast_kernels: Annotated[bool, MUTABLE] = Field(
@@ -263,10 +263,10 @@ class ControllerConfig(Section):
         default=0, description="so many generations at the beginning play short episodes, while crashes come early"
     )
     short_steps: Count = Field(default=600, description="longest of the short episodes")
-    anywhere: bool = Field(
+    random_start: bool = Field(
         default=False,
-        description="training episodes begin anywhere (see collect.anywhere), such as at any time of Enduro's day, so "
-        "that short ones see all of it",
+        description="training episodes begin anywhere (see collect.random_start), such as at any time of Enduro's "
+        "day, so that short ones see all of it",
     )
     patience: NonNegative = Field(
         default=0, description="end a training episode after this many steps without reward (0: never)"
@@ -351,6 +351,29 @@ class Config(Section):
     ] = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+
+RENAMED = {
+    "collect.anywhere": "collect.random_start",
+    "controller.anywhere": "controller.random_start",
+    ("vae.frames", "fresh"): ("vae.frames", "generated"),
+}
+"""Settings, and values of settings, by what they were called when older artifacts recorded them."""
+
+
+def current_names(section: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded settings of a section by what they are called now.
+
+    Args:
+      section: its name; "" where the settings are named as `section.key`.
+    """
+    prefix = f"{section}." if section else ""
+    current = {}
+    for name, value in recorded.items():
+        key = RENAMED.get(prefix + name, prefix + name)
+        key, value = RENAMED.get((key, value), (key, value)) if isinstance(value, str) else (key, value)
+        current[key.removeprefix(prefix)] = value
+    return current
 
 
 def types_of(section: str) -> tuple[type[Section], ...]:

@@ -138,7 +138,7 @@ class ReplayStore:
         """Identity of the episodes that are seen here: a repaired store has that of before."""
         rows = []
         for record in self.records:
-            # Stores of format 2 keep the digests that artefacts were made from: they had no windows that begin later.
+            # Stores of format 2 keep the digests that artifacts were made from: they had no windows that begin later.
             later = [record.begin] if record.begin else []
             rows.append([record.number, record.seed, record.steps, record.split, record.score, *later])
         return files.identity([self.about, rows])

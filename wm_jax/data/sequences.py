@@ -48,12 +48,12 @@ class Places(NamedTuple):
 
     frames: places in `FlatLatents`.
     mask: the step is real: its next frame is of the same episode.
-    first: the state is zeroed before this step.
+    is_first: the state is zeroed before this step.
     """
 
     frames: Int32[Either, "*lead T+1 B"]
     mask: Bool[Either, "*lead T B"]
-    first: Bool[Either, "*lead T B"]
+    is_first: Bool[Either, "*lead T B"]
 
 
 def random_windows(offsets: Offsets, length: int, batch: int, random: np.random.Generator) -> Places:
@@ -64,9 +64,9 @@ def random_windows(offsets: Offsets, length: int, batch: int, random: np.random.
     start = offsets[episode] + (random.random(batch) * starts).astype(np.int64)
     last = offsets[episode + 1] - 1
     frames = np.minimum(start[None, :] + np.arange(length + 1)[:, None], last[None, :])
-    first = np.zeros((length, batch), bool)
-    first[0] = True
-    return Places(frames.astype(np.int32), frames[:-1] < last[None, :], first)
+    is_first = np.zeros((length, batch), bool)
+    is_first[0] = True
+    return Places(frames.astype(np.int32), frames[:-1] < last[None, :], is_first)
 
 
 class Lanes:
@@ -94,10 +94,10 @@ class Lanes:
         lane_start = np.arange(self._batch)[None, :] * self._lane
         places = lane_start + np.minimum(time, self._lane - 1)
         inside = np.broadcast_to(time[:-1] < self._lane - 1, (self._length, self._batch))
-        first = self._begins[places[:-1]] & inside
+        is_first = self._begins[places[:-1]] & inside
         if window == 0:
-            first[0] = True
-        return Places(self._row[places].astype(np.int32), ~self._ends[places[:-1]] & inside, first)
+            is_first[0] = True
+        return Places(self._row[places].astype(np.int32), ~self._ends[places[:-1]] & inside, is_first)
 
     def _shuffle(self, turn: int) -> None:
         order = streams.generator(self._seed, "lanes", turn).permutation(len(self._offsets) - 1)
@@ -200,14 +200,14 @@ class StreamedSequences:
 def cut(latents: FlatLatents, places: Places) -> Any:
     """The `Sequences` at these places, as arrays of the same kind: on the device, or on the host."""
     now = places.frames[:-1]
-    first: Any = places.first
+    is_first: Any = places.is_first
     mask: Any = places.mask.astype(np.float32)
     return Sequences(
         latent=jax.tree.map(lambda array: array[places.frames], latents.latent),
         action=latents.action[now],
         reward=latents.reward[now],
         done=latents.done[now],
-        first=first,
+        is_first=is_first,
         mask=mask,
     )
 

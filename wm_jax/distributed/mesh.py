@@ -5,7 +5,7 @@ a program computes does not depend on the number of devices, but for the order i
 
 With several processes (`distributed/processes.py`) a mesh holds as many devices of each, process by process, so that
 the rows of a batch that lie with a process are its `processes.share`. Arrays over such a mesh are made and looked at
-with `place`, `here` and `whole`, by all processes together.
+with `device_put`, `local_replica` and `gather`, by all processes together.
 """
 
 import os
@@ -103,17 +103,17 @@ def without_kernels(settings: S, mesh: Mesh) -> S:
     return settings.model_copy(update={"fast_kernels": False}) if shared else settings
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """A share of this axis on every device."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
-def place(tree: Any, sharding: Any) -> Any:
+def device_put(tree: Any, sharding: Any) -> Any:
     """Arrays onto the devices of a mesh.
 
     Args:
@@ -124,11 +124,11 @@ def place(tree: Any, sharding: Any) -> Any:
     if all(each.is_fully_addressable for each in shardings):
         return jax.device_put(tree, sharding)
     if isinstance(sharding, NamedSharding):
-        return jax.tree.map(lambda leaf: _place(leaf, sharding), tree)
-    return jax.tree.map(_place, tree, sharding)
+        return jax.tree.map(lambda leaf: _shard(leaf, sharding), tree)
+    return jax.tree.map(_shard, tree, sharding)
 
 
-def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+def _shard(array: Any, sharding: NamedSharding) -> jax.Array:
     """What `jax.device_put` does too, but that it sends the whole array around to see that all have the same."""
     shape = np.shape(array)
     places = sharding.addressable_devices_indices_map(shape)
@@ -136,19 +136,19 @@ def _place(array: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
-def here(tree: Any) -> Any:
+def local_replica(tree: Any) -> Any:
     """Arrays that lie everywhere, as they lie on one device of this process: for work that others have no part in."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def whole(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Arrays of which every process can see all: what is split between processes is put together."""
 
-    def gather(leaf: jax.Array) -> Any:
+    def gathered(leaf: jax.Array) -> Any:
         seen = leaf.is_fully_addressable or leaf.is_fully_replicated
         return leaf if seen else multihost_utils.process_allgather(leaf, tiled=True)
 
-    return jax.tree.map(gather, tree)
+    return jax.tree.map(gathered, tree)
 
 
 class RowSharing:
@@ -167,12 +167,12 @@ class RowSharing:
         several = jax.default_backend() != "cpu" and jax.local_device_count() > 1
         return RowSharing(open_local_mesh(0) if several else None)
 
-    def whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """A copy on every device."""
-        return tree if self._mesh is None else place(tree, everywhere(self._mesh))
+        return tree if self._mesh is None else device_put(tree, replicated(self._mesh))
 
     def rows(self, tree: Any) -> Any:
         """A share of the rows (first axes, all of one length) on every device; all of them, if they don't divide."""
         if self._mesh is None or jax.tree.leaves(tree)[0].shape[0] % self._mesh.size:
-            return self.whole(tree)
-        return place(tree, split(self._mesh))
+            return self.replicate(tree)
+        return device_put(tree, batch_sharding(self._mesh))

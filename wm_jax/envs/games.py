@@ -161,7 +161,7 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         envpool_id="CarRacing-v3",
         gymnasium_id="CarRacing-v3",
         device_entry=_CAR_ON_DEVICE,
-        begins_anywhere=env.backend == "device",
+        random_starts=env.backend == "device",
         solved=900,
     )
 
@@ -181,7 +181,7 @@ def _atari(name: str, env: EnvConfig) -> Game:
         env=env,
         envpool_id="".join(words) + "-v5",
         gymnasium_id="ALE/" + "".join(words).replace("3d", "3D") + "-v5",
-        begins_anywhere=env.backend == "gymnasium",
+        random_starts=env.backend == "gymnasium",
         unit="cars passed" if name == "enduro" else "score",
     )
 
@@ -274,7 +274,7 @@ def _jax(name: str, env: EnvConfig) -> Game:
         fps=game.fps,
         env=env,
         device_entry=entry,
-        begins_anywhere=game.begins_anywhere,
+        random_starts=game.random_starts,
         unit=game.unit,
         solved=game.solved,
     )
@@ -368,8 +368,8 @@ def is_official(game: Game) -> bool:
     return game == official(game) and (game.family in ("gymnasium", "jax") or game.env.backend == "gymnasium")
 
 
-def begin_anywhere(game: Game, asked: bool | None, option: str) -> bool:
-    """Shall episodes begin anywhere? If nothing is asked, those of games on the device do that can.
+def random_start_in(game: Game, asked: bool | None, option: str) -> bool:
+    """Shall episodes of a game begin anywhere? If nothing is asked, those of games on the device do that can.
 
     Args:
       option: that asks for it.
@@ -377,12 +377,12 @@ def begin_anywhere(game: Game, asked: bool | None, option: str) -> bool:
     Raises:
       UsageError: the game can't.
     """
-    if asked and not game.begins_anywhere:
+    if asked and not game.random_starts:
         raise UsageError(
             f"{option}: episodes of {game.name} can't begin anywhere, only those of CarRacing on the device, of Atari "
             "by Gymnasium, and of games of one's own in JAX that say so; leave it out"
         )
-    return game.begins_anywhere and game.env.backend == "device" if asked is None else asked
+    return game.random_starts and game.env.backend == "device" if asked is None else asked
 
 
 def is_transfer(game: Game) -> bool:

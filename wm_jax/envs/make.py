@@ -6,7 +6,7 @@ from wm_jax.envs.load import load_device_game
 from wm_jax.envs.types import DeviceGame, Game, Pool
 
 
-def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, anywhere: bool = False) -> Pool:
+def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, random_start: bool = False) -> Pool:
     """Open `slots` environments of a game.
 
     Args:
@@ -14,7 +14,8 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       slots: most episodes side by side.
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
-      anywhere: begin episodes anywhere, where the game can (`Game.begins_anywhere`): on the track of CarRacing, at any
+      random_start: begin episodes anywhere, where the game can (`Game.random_starts`): on the track of CarRacing, at
+      any
         time of a game of Atari in which nobody acts; elsewhere, and in the official game, ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
@@ -24,11 +25,15 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
         from wm_jax.envs.device import DeviceEngine
 
         played = device_game(game)
-        return EpisodePool(game, slots, DeviceEngine(played.for_training(anywhere=True) if anywhere else played))
+        return EpisodePool(
+            game, slots, DeviceEngine(played.for_training(random_start=True) if random_start else played)
+        )
     if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
         from wm_jax.envs.host.gymnasium import open_engine
 
-        return EpisodePool(game, slots, open_engine(game, slots, official=official, workers=workers, anywhere=anywhere))
+        return EpisodePool(
+            game, slots, open_engine(game, slots, official=official, workers=workers, random_start=random_start)
+        )
     from wm_jax.envs.host.envpool import EnvPoolEngine
 
     return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))

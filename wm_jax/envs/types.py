@@ -44,7 +44,7 @@ class Game:
     gymnasium_id: str | None = None
     device_entry: str | None = None
     """`module:NAME` of its `DeviceGame`, if it has one."""
-    begins_anywhere: bool = False
+    random_starts: bool = False
     """Can episodes begin elsewhere than at the beginning?"""
     unit: str = "score"
     """What the score counts."""
@@ -76,7 +76,7 @@ class DeviceGame(ABC):
       fps: steps in one second of it, for videos.
       unit: what the score counts.
       solved: the mean score at which it counts as solved, if there is one.
-      begins_anywhere: can `for_training` begin its episodes elsewhere than at the beginning?
+      random_starts: can `for_training` begin its episodes elsewhere than at the beginning?
     """
 
     name: str
@@ -85,7 +85,7 @@ class DeviceGame(ABC):
     fps: float = 15.0
     unit: str = "score"
     solved: float | None = None
-    begins_anywhere: bool = False
+    random_starts: bool = False
 
     @abstractmethod
     def params_for(self, seeds: Sequence[int]) -> Any:
@@ -104,11 +104,11 @@ class DeviceGame(ABC):
     def step(self, params: Any, state: Any, action: "jax.Array") -> "tuple[jax.Array, Any, jax.Array, jax.Array]":
         """One step: what is observed then, the state, the reward float32[], and whether the game has ended, bool[]."""
 
-    def for_training(self, *, anywhere: bool = False, endless: bool = False) -> "DeviceGame":
+    def for_training(self, *, random_start: bool = False, endless: bool = False) -> "DeviceGame":
         """The game as training data are made of it.
 
         Args:
-          anywhere: episodes begin anywhere, as their seeds decide, where `begins_anywhere`.
+          random_start: episodes begin anywhere, as their seeds decide, where `random_starts`.
           endless: levels may be of another make than those of the game itself, if ever new ones cost less so.
         """
         return self

@@ -130,8 +130,8 @@ def _surprise(graphdef: Any, params: Any, z: jax.Array, target: jax.Array, actio
     [T, B, A] from zero.
     """
     memory = nnx.merge(graphdef, params)
-    first = jnp.zeros(action.shape[:2], bool).at[0].set(True)
-    _, h = memory.unroll(memory.init_carry(z.shape[1]), z[:-1], action, first)
+    is_first = jnp.zeros(action.shape[:2], bool).at[0].set(True)
+    _, h = memory.unroll(memory.init_carry(z.shape[1]), z[:-1], action, is_first)
     return -memory.predict(h).latent.log_prob(target[1:])
 
 

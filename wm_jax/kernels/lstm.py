@@ -49,7 +49,7 @@ def lstm(
     params: LstmParams,
     carry: Carry,
     x: Float[Array, "T B I"],
-    first: Bool[Array, "T B"],
+    is_first: Bool[Array, "T B"],
     formulation: Formulation = "plain",
 ) -> tuple[Carry, Float[Array, "T B H"]]:
     """A sequence.
@@ -57,7 +57,7 @@ def lstm(
     Args:
       params: weights.
       carry: the state before the first step.
-      first: where true the state is zeroed before that step.
+      is_first: where true the state is zeroed before that step.
       formulation: all give the same values and gradients up to rounding; only the plain one has a forward-mode
         derivative.
 
@@ -69,12 +69,12 @@ def lstm(
         gates, state = 4 * hidden, (batch, hidden)
         native.require(
             "lstm",
-            {**params._asdict(), "h": carry[0], "c": carry[1], "x": x, "first": first},
+            {**params._asdict(), "h": carry[0], "c": carry[1], "x": x, "is_first": is_first},
             {"wx": (inputs, gates), "wh": (hidden, gates), "b": (gates,), "h": state, "c": state}
-            | {"x": x.shape, "first": (steps, batch)},
-            {"first": bool},
+            | {"x": x.shape, "is_first": (steps, batch)},
+            {"is_first": bool},
         )
-    return {"plain": _scan, "derived": _derived_lstm, "native": _native_lstm}[formulation](params, carry, x, first)
+    return {"plain": _scan, "derived": _derived_lstm, "native": _native_lstm}[formulation](params, carry, x, is_first)
 
 
 def lstm_step(params: LstmParams, carry: Carry, x: Float[Array, "B I"]) -> Carry:
@@ -91,51 +91,51 @@ def _gated(params: LstmParams, carry: Carry, x: Array) -> tuple[Carry, _Saved]:
     return (o * jnp.tanh(c), c), saved
 
 
-def _unless(first: Array, state: Carry) -> Carry:
-    """The state [B, H], zero where first [B]."""
-    h, c = (jnp.where(first[:, None], jnp.zeros_like(part), part) for part in state)
+def _unless(is_first: Array, state: Carry) -> Carry:
+    """The state [B, H], zero where is_first [B]."""
+    h, c = (jnp.where(is_first[:, None], jnp.zeros_like(part), part) for part in state)
     return h, c
 
 
-def _scan(params: LstmParams, carry: Carry, x: Array, first: Array) -> tuple[Carry, Array]:
+def _scan(params: LstmParams, carry: Carry, x: Array, is_first: Array) -> tuple[Carry, Array]:
     def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
-        x, first = now
-        carry = lstm_step(params, _unless(first, carry), x)
+        x, is_first = now
+        carry = lstm_step(params, _unless(is_first, carry), x)
         return carry, carry[0]
 
-    return lax.scan(step, carry, (x, first))
+    return lax.scan(step, carry, (x, is_first))
 
 
 _derived_lstm = jax.custom_vjp(_scan)
 
 
-def _derived_forward(params, carry, x, first):
+def _derived_forward(params, carry, x, is_first):
     def step(carry, now):
-        x, first = now
-        carry, saved = _gated(params, _unless(first, carry), x)
+        x, is_first = now
+        carry, saved = _gated(params, _unless(is_first, carry), x)
         return carry, (carry[0], saved)
 
-    carry, (h, saved) = lax.scan(step, carry, (x, first))
-    return (carry, h), (params, x, first, saved)
+    carry, (h, saved) = lax.scan(step, carry, (x, is_first))
+    return (carry, h), (params, x, is_first, saved)
 
 
 def _derived_backward(residuals, cotangents):
-    params, x, first, saved = residuals
+    params, x, is_first, saved = residuals
     d_carry, d_outputs = cotangents
     to_h = params.wh.T
 
     def step(d_carry, now):
         dh, dc = d_carry
-        d_output, first, (_, c, i, f, g, o) = now
+        d_output, is_first, (_, c, i, f, g, o) = now
         dh = dh + d_output
         tanh_c = jnp.tanh(f * c + i * g)
         dc = dc + dh * o * (1 - tanh_c * tanh_c)
         d_gates = jnp.concatenate(
             [dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], axis=-1
         )
-        return _unless(first, (d_gates @ to_h, dc * f)), d_gates
+        return _unless(is_first, (d_gates @ to_h, dc * f)), d_gates
 
-    d_carry, d_gates = lax.scan(step, d_carry, (d_outputs, first, saved), reverse=True)
+    d_carry, d_gates = lax.scan(step, d_carry, (d_outputs, is_first, saved), reverse=True)
     flat = d_gates.reshape(-1, d_gates.shape[-1])
     d_params = LstmParams(
         wx=x.reshape(-1, x.shape[-1]).T @ flat,
@@ -149,20 +149,20 @@ _derived_lstm.defvjp(_derived_forward, _derived_backward)
 
 
 @jax.custom_vjp
-def _native_lstm(params: LstmParams, carry: Carry, x: Array, first: Array) -> tuple[Carry, Array]:
-    return _native_forward(params, carry, x, first)[0]
+def _native_lstm(params: LstmParams, carry: Carry, x: Array, is_first: Array) -> tuple[Carry, Array]:
+    return _native_forward(params, carry, x, is_first)[0]
 
 
-def _native_forward(params, carry, x, first):
+def _native_forward(params, carry, x, is_first):
     steps, batch, _ = x.shape
     hidden = params.wh.shape[0]
     states, gates = (jax.ShapeDtypeStruct((steps, batch, *size), x.dtype) for size in ((hidden,), (4, hidden)))
-    h, gates, c = native.call("lstm_forward", (states, gates, states), x, *params, first, *carry)
-    return ((h[-1], c[-1]), h), (params, carry, x, first, h, gates, c)
+    h, gates, c = native.call("lstm_forward", (states, gates, states), x, *params, is_first, *carry)
+    return ((h[-1], c[-1]), h), (params, carry, x, is_first, h, gates, c)
 
 
 def _native_backward(saved, cotangents):
-    params, carry, x, first, *states = saved
+    params, carry, x, is_first, *states = saved
     (d_last_h, d_last_c), d_h = cotangents
     inputs, gates = params.wx.shape
     groups = _groups(x.shape[1])
@@ -170,7 +170,7 @@ def _native_backward(saved, cotangents):
     dw, db, d_h0, d_c0, dx = native.call(
         "lstm_backward",
         tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes),
-        *(x, params.wx, params.wh, first, *carry, *states, d_h, d_last_h, d_last_c),
+        *(x, params.wx, params.wh, is_first, *carry, *states, d_h, d_last_h, d_last_c),
         input=True,
     )
     dw = dw.sum(0)

@@ -85,7 +85,7 @@ class Agent:
         observations: Observations,
         seeds: Int32[Array, "B"],
         candidates: Int[Array, "B"] | None = None,
-        fresh: Bool[Array, "B"] | None = None,
+        is_first: Bool[Array, "B"] | None = None,
         at_once: int | None = None,
     ) -> tuple[AgentCarry, Int32[Array, "B"] | Float32[Array, "B A"]]:
         """One step of the slots `ids` out of N, for pools that answer a few at a time. The carry is given up.
@@ -97,7 +97,7 @@ class Agent:
           observations: frames, or latents of a game that shows these: then V is not asked.
           seeds: of each row's episode; the same for every step of it.
           candidates: which row of the population plays the episode; needed with a population.
-          fresh: this frame is the first of a new episode: the slot's state begins anew before it.
+          is_first: this frame is the first of a new episode: the slot's state begins anew before it.
           at_once: rows that go through the network together, a divisor of B (default: all). Batches of different
             sizes may be summed in different orders, which depends on the processor; pieces of one size are not, so
             a row's bits don't depend on how many others there are. Padding at the end costs nothing but its last piece.
@@ -108,7 +108,7 @@ class Agent:
         Returns:
           the new carry, and actions: positions, or vectors.
         """
-        rows = _Rows(ids, observations, seeds, candidates, fresh)
+        rows = _Rows(ids, observations, seeds, candidates, is_first)
         if at_once is None:
             return self._act(params, carry, rows)
         size = ids.shape[0]
@@ -168,8 +168,8 @@ class Agent:
         """`act` with all rows at once."""
         count = carry.steps.shape[0]
         own = jax.tree.map(lambda leaf: leaf.at[rows.ids].get(mode="clip"), carry)
-        if rows.fresh is not None:
-            own = AgentCarry(restart(own.memory, rows.fresh, self.begin), jnp.where(rows.fresh, 0, own.steps))
+        if rows.is_first is not None:
+            own = AgentCarry(restart(own.memory, rows.is_first, self.begin), jnp.where(rows.is_first, 0, own.steps))
         keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(rows.seeds, own.steps)
         own, actions = self.decide(params, own, self.see(params, rows.observations, keys), rows.candidates)
         targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
@@ -183,7 +183,7 @@ class _Rows(NamedTuple):
     observations: Array
     seeds: Array
     candidates: Array | None
-    fresh: Array | None
+    is_first: Array | None
 
 
 def make_agent(

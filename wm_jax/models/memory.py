@@ -39,7 +39,7 @@ class Sequences(NamedTuple):
     action: encoded (`ActionSpace.encode`), the one taken at frame t.
     reward: received for that action.
     done: 1 where frame t+1 is terminal.
-    first: frame t begins an episode: the state begins anew before it.
+    is_first: frame t begins an episode: the state begins anew before it.
     mask: 1 where the step is real: frame t+1 belongs to the same episode as frame t.
     """
 
@@ -47,7 +47,7 @@ class Sequences(NamedTuple):
     action: Float[Array, "T B A"]
     reward: Float[Array, "T B"]
     done: Float[Array, "T B"]
-    first: Bool[Array, "T B"]
+    is_first: Bool[Array, "T B"]
     mask: Float[Array, "T B"]
 
 
@@ -83,9 +83,9 @@ class Cell(Protocol):
         ...
 
     def unroll(
-        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+        self, carry: Carry, x: Float[Array, "T B I"], is_first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
-        """A sequence, from `init_carry` where first: the last state, and h after every step."""
+        """A sequence, from `init_carry` where is_first: the last state, and h after every step."""
         ...
 
     def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
@@ -117,11 +117,11 @@ class LSTM(nnx.Module):
         return lstm_step(self._params, (h, c), x)
 
     def unroll(
-        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+        self, carry: Carry, x: Float[Array, "T B I"], is_first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
         h, c = carry
-        return lstm(self._params, (h, c), x, first, self.formulation)
+        return lstm(self._params, (h, c), x, is_first, self.formulation)
 
     def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
         """See `Cell`: h and c."""
@@ -152,17 +152,17 @@ class GRU(nnx.Module):
         return ((1.0 - update) * candidate + update * h,)
 
     def unroll(
-        self, carry: Carry, x: Float[Array, "T B I"], first: Bool[Array, "T B"]
+        self, carry: Carry, x: Float[Array, "T B I"], is_first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
         """See `Cell`."""
         begin = self.init_carry(1)
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
-            x, first = now
-            carry = self.step(restart(carry, first, begin), x)
+            x, is_first = now
+            carry = self.step(restart(carry, is_first, begin), x)
             return carry, carry[0]
 
-        return lax.scan(step, carry, (x, first))
+        return lax.scan(step, carry, (x, is_first))
 
     def visible(self, carry: Carry) -> tuple[Float[Array, "B H"], ...]:
         """See `Cell`: h alone."""
@@ -189,13 +189,13 @@ def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
     return cell
 
 
-def restart(carry: Carry, fresh: Bool[Array, "B"], begin: Carry) -> Carry:
-    """Begin anew in the rows where fresh is true, whatever axes come after them.
+def restart(carry: Carry, is_first: Bool[Array, "B"], begin: Carry) -> Carry:
+    """Begin anew in the rows where is_first is true, whatever axes come after them.
 
     Args:
       begin: the state of one episode at its start, [1, ...].
     """
-    return choose_rows(fresh, begin, carry)
+    return choose_rows(is_first, begin, carry)
 
 
 class MDNRNN(nnx.Module):
@@ -236,14 +236,14 @@ class MDNRNN(nnx.Module):
         return self.cell.step(carry, jnp.concatenate([z, action], axis=-1))
 
     def unroll(
-        self, carry: Carry, z: Float[Array, "T B Z"], action: Float[Array, "T B A"], first: Bool[Array, "T B"]
+        self, carry: Carry, z: Float[Array, "T B Z"], action: Float[Array, "T B A"], is_first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B H"]]:
-        """Feed a sequence, from the start of an episode where first.
+        """Feed a sequence, from the start of an episode where is_first.
 
         Returns:
           the last state, and h after every step.
         """
-        return self.cell.unroll(carry, jnp.concatenate([z, action], axis=-1), first)
+        return self.cell.unroll(carry, jnp.concatenate([z, action], axis=-1), is_first)
 
     def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
         """What follows h."""
@@ -285,7 +285,7 @@ class MDNRNN(nnx.Module):
             jnp.where(real[..., None], x, jnp.zeros((), x.dtype)) for x in (z[:-1], target[1:], batch.action)
         )
         reward, done = (jnp.where(real, x, 0.0) for x in (batch.reward, batch.done))
-        carry, h = self.unroll(carry, inputs, action, batch.first)
+        carry, h = self.unroll(carry, inputs, action, batch.is_first)
         weight = real.astype(h.dtype)
         weight = weight / jnp.maximum(weight.sum(), 1.0)
         loss, metrics = self._mean_terms(h, target, reward, done, weight)

@@ -95,7 +95,7 @@ def write_report(
       seen: what V and M make of the agent's own games.
       losses: loss plots.
       settings: nested mapping, shown folded, one table for each section.
-      provenance: versions, device, seed, artefact ids; values may be mappings.
+      provenance: versions, device, seed, artifact ids; values may be mappings.
       embed_limit: bytes.
 
     Raises:

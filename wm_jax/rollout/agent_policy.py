@@ -39,15 +39,15 @@ class AgentPolicy:
         devices: RowSharing | None = None,
     ):
         self._devices = devices or RowSharing.of_accelerators()
-        self._agent, self._params, self._slots = agent, self._devices.whole(params), slots
+        self._agent, self._params, self._slots = agent, self._devices.replicate(params), slots
         self._on_cpu = jax.default_backend() == "cpu"
         self._candidates, self._seeds = np.asarray(candidates, np.int32), np.asarray(seeds, np.int32)
-        self._episodes, self._fresh = np.zeros(slots, np.int64), np.zeros(slots, bool)
-        self._carry = self._devices.whole(agent.init(slots))
+        self._episodes, self._is_first = np.zeros(slots, np.int64), np.zeros(slots, bool)
+        self._carry = self._devices.replicate(agent.init(slots))
 
     def start(self, slots: np.ndarray, episodes: np.ndarray) -> None:
         """The slots' memories are forgotten; their episodes' candidates play."""
-        self._episodes[slots], self._fresh[slots] = episodes, True
+        self._episodes[slots], self._is_first[slots] = episodes, True
 
     def act(self, ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """int32[B] or float32[B, A]. Batches are padded to one size, or a few, so that few programs are compiled."""
@@ -86,10 +86,10 @@ class AgentPolicy:
             padded(frames, size),
             padded(self._seeds[episodes], size),
             padded(self._candidates[episodes], size),
-            padded(self._fresh[ids], size),
+            padded(self._is_first[ids], size),
         )
         at_once = CPU_ROWS if self._on_cpu else None
         carry, actions = self._agent.act(self._params, self._carry, *self._devices.rows(batch), at_once=at_once)
-        self._carry = self._devices.whole(carry)
-        self._fresh[ids] = False
+        self._carry = self._devices.replicate(carry)
+        self._is_first[ids] = False
         return np.asarray(actions)[: len(ids)]

@@ -44,7 +44,7 @@ class Slots(NamedTuple):
     observations: frames uint8[S, 64, 64, 3] or latents float32[S, Z], what it shows.
     carry: of the agent.
     seeds, candidates: int32[S], the episode's seed, and the candidate that plays it.
-    fresh: bool[S], its first frame has not been acted on.
+    is_first: bool[S], its first frame has not been acted on.
     running: bool[S], it has not ended.
     returns: float32[S]; lengths: int32[S]; rewarded: int32[S], the length at the last positive reward.
     """
@@ -54,7 +54,7 @@ class Slots(NamedTuple):
     carry: AgentCarry
     seeds: jax.Array
     candidates: jax.Array
-    fresh: jax.Array
+    is_first: jax.Array
     running: jax.Array
     returns: jax.Array
     lengths: jax.Array
@@ -91,7 +91,7 @@ def play_on_device(
     if not seeds:
         return EpisodeStats(np.zeros(0), np.zeros(0, np.int64), 0.0)
     books = SlotScheduler(game, agent, seeds, candidates, slots, devices)
-    params = devices.whole(params)
+    params = devices.replicate(params)
     limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
     while books.playing:
         if stop is not None:
@@ -117,7 +117,7 @@ class SlotScheduler:
     ):
         self._name = game.name
         params, self._places = episodes_of(game, seeds)
-        self.params, self._devices = devices.whole(params), devices
+        self.params, self._devices = devices.replicate(params), devices
         self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
         self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
         self._waiting = deque(range(len(seeds)))
@@ -208,14 +208,16 @@ def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
     """So many slots in which nothing is played. Every field is an array of its own, so that it can be given up."""
     observations, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
     seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
-    fresh, running = (jnp.zeros(count, bool) for _ in range(2))
+    is_first, running = (jnp.zeros(count, bool) for _ in range(2))
     returns = jnp.zeros(count, jnp.float32)
-    return Slots(states, observations, agent.init(count), seeds, candidates, fresh, running, returns, lengths, rewarded)
+    return Slots(
+        states, observations, agent.init(count), seeds, candidates, is_first, running, returns, lengths, rewarded
+    )
 
 
 @partial(jax.jit, donate_argnums=1)
 def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
-    """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `fresh`."""
+    """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `is_first`."""
     observations, states = jax.tree.map(lambda leaf: leaf[places], starts)
     number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)
     begun = Slots(states, observations, slots.carry, seeds, candidates, new, new, zero, number, number)
@@ -247,7 +249,7 @@ def _segment(
 
     def step(slots: Slots, _: Any) -> tuple[Slots, None]:
         acting = jnp.where(slots.running, ids, -1)
-        rows = acting, slots.observations, slots.seeds, slots.candidates, slots.fresh
+        rows = acting, slots.observations, slots.seeds, slots.candidates, slots.is_first
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
         observations, states, rewards, terminated = step_all(game, game_params, slots.states, space.in_game(actions))
         lengths = slots.lengths + slots.running.astype(jnp.int32)
@@ -257,7 +259,7 @@ def _segment(
             states=states,
             observations=observations,
             carry=carry,
-            fresh=jnp.zeros_like(slots.fresh),
+            is_first=jnp.zeros_like(slots.is_first),
             running=slots.running & ~ended,
             returns=slots.returns + jnp.where(slots.running, rewards, 0.0),
             lengths=lengths,

@@ -1,4 +1,4 @@
-"""What finished artefacts were made with holds for all that is made from them.
+"""What finished artifacts were made with holds for all that is made from them.
 
 Every command resolves all settings anew; but those of a V that is trained were settled when it was. A stage therefore
 works, and records itself, with the settings that its ancestors were really made with.
@@ -9,20 +9,20 @@ from collections.abc import Collection
 from typing import Any
 
 from wm_jax.config.layers import of_record
-from wm_jax.config.schema import Config
+from wm_jax.config.schema import Config, current_names
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.provenance import misfit
 from wm_jax.run.stage_graph import CHAIN, parents
 from wm_jax.utils.errors import UserError
 
 SECTIONS = {"replays": ("collect",), "vae": ("vae",), "memory": ("memory",), "controller": ("controller",)}
-"""The settings that belong to an artefact. Those of the game are compared wherever it is opened (`artifacts.py`)."""
+"""The settings that belong to an artifact. Those of the game are compared wherever it is opened (`artifacts.py`)."""
 COUNTS = {"collect": {"episodes", "frames"}, "vae": {"steps"}, "memory": {"steps"}, "controller": {"generations"}}
-"""The settings that say how much of an artefact is made. Its summary says under the same names how much there is."""
+"""The settings that say how much of an artifact is made. Its summary says under the same names how much there is."""
 
 
 def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[str] = ()) -> Config:
-    """The settings in force for making an artefact: its own as they are, those of finished ancestors as they were.
+    """The settings in force for making an artifact: its own as they are, those of finished ancestors as they were.
 
     Args:
       given: settings of which the command line says itself what they are, as `section.key`.
@@ -33,6 +33,7 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
     for parent in parents(artifact, config.controller.inputs, config.controller.world):
         for name, was in _made_with(run.stage(parent)).items():
             section = getattr(config, name)
+            was = current_names(name, was)
             for key, value in section.model_dump(mode="json").items():
                 if f"{name}.{key}" in given and key in was and was[key] != value:
                     path, anew = run.stage(parent).path, f"run {CHAIN[parent]} with it first"
@@ -43,7 +44,7 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
 
 
 def _made_with(stage: Stage) -> dict[str, dict[str, Any]]:
-    """Sections of settings that a finished stage's artefact was made with; none while there is none.
+    """Sections of settings that a finished stage's artifact was made with; none while there is none.
 
     A record that is damaged is none either: the stage that needs it says so.
     """

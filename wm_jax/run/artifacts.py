@@ -208,7 +208,7 @@ def _require_actions(run: Run, stage: str, names: list[str], game: Game) -> None
 
 
 def missing(run: Run, stage: str) -> UserError:
-    """The error for an artefact that is not there (yet)."""
+    """The error for an artifact that is not there (yet)."""
     half = run.stage(stage).path.exists()
     state = "is unfinished" if half else "does not exist"
     return UserError(f"{run.stage(stage).path} {state}: run {CHAIN[stage]} first")

@@ -10,7 +10,7 @@
       base.json     another run, from which this one takes what it does not make itself
       discarded/    what --fresh moved aside
 
-`stage.json` names the settings and the parents (by content) that made a stage's artefact. Going on with other
+`stage.json` names the settings and the parents (by content) that made a stage's artifact. Going on with other
 settings, or with parents that have changed since, is an error that names both. It and `summary.json` carry a checksum
 of themselves, so that a stage never goes on from half of what it was.
 
@@ -107,8 +107,8 @@ class Stage:
         """See that what is there, if anything, was made the same way; a stage that is to start anew may differ.
 
         Args:
-          settings: what must stay the same for the artefact to be continued.
-          parents: identity of each artefact that it is made from.
+          settings: what must stay the same for the artifact to be continued.
+          parents: identity of each artifact that it is made from.
 
         Raises:
           UserError: see `provenance.require_same`.
@@ -133,7 +133,7 @@ class Stage:
 
     @processes.on_main_process
     def claim(self, settings: Mapping[str, Any], parents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Start the stage's artefact, or go on with what is there; to be called after whatever else may be refused.
+        """Start the stage's artifact, or go on with what is there; to be called after whatever else may be refused.
 
         What is to start anew is moved aside here, so that a command that is refused has moved nothing.
 
@@ -151,7 +151,7 @@ class Stage:
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def note(self, config: Mapping[str, Any]) -> None:
-        """Record the settings that the artefact is gone on with, for those that may change."""
+        """Record the settings that the artifact is gone on with, for those that may change."""
         record = self.manifest()
         if record is not None and record["config"] != plain(config):
             self.write_record("stage.json", {**record, "config": plain(config)})
@@ -258,11 +258,11 @@ class Run:
     """A run's folder.
 
     path: where it is; made when the first stage starts.
-    old: names of the artefacts that the command makes anew (--fresh), each with what tells its old folder from the one
+    old: names of the artifacts that the command makes anew (--fresh), each with what tells its old folder from the one
       that takes its place (`_identity_of`). Where the old one lies there still, it counts as not there, and
       `Stage.claim` moves it aside.
     base: the run that it takes from what it does not make itself, such as replays.
-    makes: names of the artefacts that the command makes, which are therefore its own.
+    makes: names of the artifacts that the command makes, which are therefore its own.
     """
 
     path: Path
@@ -277,7 +277,7 @@ class Run:
         Args:
           base: folder of another run.
           makes: see `Run`.
-          anew: artefacts that are to be made anew, whatever of them is there now.
+          anew: artifacts that are to be made anew, whatever of them is there now.
 
         Raises:
           UserError: the base is none, is another one than before, or is built on this run.
@@ -299,7 +299,7 @@ class Run:
 
     @property
     def anew(self) -> list[str]:
-        """The artefacts that are still to be moved aside."""
+        """The artifacts that are still to be moved aside."""
         return [name for name in self.old if self.stage(name)._is_old()]
 
     def make(self) -> None:
@@ -319,7 +319,7 @@ class Run:
             write_manifest(self.path / BASE, {"base": where}, indent=2)
 
     def stage(self, name: str) -> Stage:
-        """The folder of one of the artefacts of `stage_graph.CHAIN`: this run's, or its base's."""
+        """The folder of one of the artifacts of `stage_graph.CHAIN`: this run's, or its base's."""
         if name not in CHAIN:
             raise KeyError(name)
         if self.base is None or self._is_own(name):
@@ -327,7 +327,7 @@ class Run:
         return self.base.stage(name)
 
     def _is_own(self, name: str) -> bool:
-        """Is the artefact made here? So it is once something that it is made from is, and where the base lacks it."""
+        """Is the artifact made here? So it is once something that it is made from is, and where the base lacks it."""
         assert self.base is not None
         if name in self.makes or (self.path / name).exists() or any(map(self._is_own, PARENTS[name])):
             return True

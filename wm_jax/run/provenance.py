@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wm_jax import __version__
-from wm_jax.config.schema import default_of
+from wm_jax.config.schema import current_names, default_of
 from wm_jax.config.text import shown
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain
@@ -41,6 +41,7 @@ def first_difference(was: Mapping[str, Any], now: Mapping[str, Any], first: str 
       was, now: by key. What the record lacks is the setting's default: it did not exist yet when the record was made.
       first: the section whose settings come next, since they may be why those of others matter at all.
     """
+    was = current_names("", was)
     for key in sorted({*was, *now}, key=lambda key: (key != "game", key.partition(".")[0] != first, key)):
         difference = Difference(key, *(each.get(key, default_of(key)) for each in (was, now)))
         if difference.was != difference.now:

@@ -1,4 +1,4 @@
-"""The chain of artefacts: what each is made from, and by which command."""
+"""The chain of artifacts: what each is made from, and by which command."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ CHAIN = {
     "controller": "train_controller",
     "evaluation": "evaluate",
 }
-"""The command that makes each artefact, in the order of the data."""
+"""The command that makes each artifact, in the order of the data."""
 
 PARENTS = {
     "replays": (),
@@ -23,23 +23,23 @@ PARENTS = {
 """What each command reads. The controller may do without M, or without both: see `parents`."""
 
 
-def parents(artefact: str, inputs: str, world: str) -> tuple[str, ...]:
-    """What the artefact is made from under the settings `controller.inputs` and `controller.world`."""
-    if artefact == "controller" and (world == "random" or inputs == "z"):
+def parents(artifact: str, inputs: str, world: str) -> tuple[str, ...]:
+    """What the artifact is made from under the settings `controller.inputs` and `controller.world`."""
+    if artifact == "controller" and (world == "random" or inputs == "z"):
         return () if world == "random" else ("vae",)
-    return PARENTS[artefact]
+    return PARENTS[artifact]
 
 
-def upstream(artefact: str, inputs: str, world: str, done: Callable[[str], bool] = lambda _: False) -> list[str]:
-    """What has to be made before the artefact, in order; nothing that only finished artefacts were made from.
+def upstream(artifact: str, inputs: str, world: str, done: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """What has to be made before the artifact, in order; nothing that only finished artifacts were made from.
 
     Args:
-      artefact: a name in `CHAIN`.
+      artifact: a name in `CHAIN`.
       inputs, world: as in `parents`.
-      done: whether an artefact is finished.
+      done: whether an artifact is finished.
     """
     found: list[str] = []
-    for parent in parents(artefact, inputs, world):
+    for parent in parents(artifact, inputs, world):
         if not done(parent):
             found += [*upstream(parent, inputs, world, done), parent]
     return list(dict.fromkeys(found))

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.config.schema import CollectConfig, Config
+from wm_jax.config.schema import CollectConfig, Config, current_names
 from wm_jax.data.episodes import Split
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
-from wm_jax.envs.games import begin_anywhere, find
+from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
 from wm_jax.rollout.agent_policy import AgentPolicy
@@ -137,7 +137,8 @@ def _lacking(settings: CollectConfig, store: ReplayStore) -> int:
 
 def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
     """The player of lost episodes; if that is gone and others may take their place, `player`."""
-    how = {"anywhere": False} | {name: about[name] for name in about if name != "weights"}
+    about = current_names("collect", about)
+    how = {"random_start": False} | {name: about[name] for name in about if name != "weights"}
     settings = config.collect.model_copy(update=how)
     try:
         then = _player(config.model_copy(update={"collect": settings}), run, game)
@@ -197,7 +198,7 @@ class Collector:
         most = (settings.episode_steps or sys.maxsize) * 3 // 2 + 2 * settings.window
         frames = min(most, self._game.episode_steps) + 1
         slots = min(settings.slots, episodes, max(1, RECORDING_BYTES // (frames * FRAME_BYTES)))
-        return contextlib.closing(open_pool(self._game, slots, anywhere=player.about.get("anywhere", False)))
+        return contextlib.closing(open_pool(self._game, slots, random_start=player.about.get("random_start", False)))
 
     def _play(self, pool: Pool, player: Player, numbers: list[int], meter: "Meter") -> int:
         """Play the episodes of these numbers into one shard; returns their steps."""
@@ -217,7 +218,7 @@ class Collector:
 
 def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
-    where = {"anywhere": True} if begin_anywhere(game, settings.anywhere, "--collect.anywhere") else {}
+    where = {"random_start": True} if random_start_in(game, settings.random_start, "--collect.random_start") else {}
     if settings.policy == "agent":
         world, controller, record = load_agent(run, config)
         params = world.params(controller)

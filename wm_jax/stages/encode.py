@@ -17,7 +17,7 @@ from wm_jax.data.episodes import Shard
 from wm_jax.data.latents import Entry, Kind, LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
-from wm_jax.distributed.mesh import AXIS, everywhere, open_local_mesh, place
+from wm_jax.distributed.mesh import AXIS, device_put, open_local_mesh, replicated
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.models.latents import named
 from wm_jax.models.preprocess import to_float
@@ -87,7 +87,7 @@ def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
     """Encodes in batches of one size (rounded up to share it out), split between the devices of the mesh."""
-    params, batch = place(vae.params, everywhere(mesh)), -(-batch // mesh.size) * mesh.size
+    params, batch = device_put(vae.params, replicated(mesh)), -(-batch // mesh.size) * mesh.size
 
     def encode(params: Any, frames: jax.Array) -> dict[str, jax.Array]:
         return named(nnx.merge(vae.graphdef, params).encode(to_float(frames)))

@@ -21,7 +21,7 @@ import numpy as np
 from wm_jax.config.schema import Config
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import Progress, log
-from wm_jax.envs.games import begin_anywhere, find
+from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game, Pool
 from wm_jax.evaluation.statistics import half_width, is_approximate
@@ -108,8 +108,8 @@ def accept(config: Config) -> None:
             f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "
             "or other seeds"
         )
-    if settings.anywhere:
-        begin_anywhere(find(config.game, config.env), settings.anywhere, "--controller.anywhere")
+    if settings.random_start:
+        random_start_in(find(config.game, config.env), settings.random_start, "--controller.random_start")
     if settings.gas != "sigmoid":
         with_gas(find(config.game, config.env).actions, settings.gas)
 
@@ -137,7 +137,7 @@ def _evolve(
     checkpoints, mine = stage.checkpoints, processes.share(settings.population * settings.episodes)
     slots = min(settings.slots, max(1, mine.stop - mine.start))
     with (
-        contextlib.closing(open_pool(game, slots, anywhere=settings.anywhere)) as pool,
+        contextlib.closing(open_pool(game, slots, random_start=settings.random_start)) as pool,
         Metrics(stage.path, resume_at=generation) as metrics,
         Progress("controller", settings.generations, "generation", done=generation) as progress,
     ):

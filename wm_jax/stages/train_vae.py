@@ -15,7 +15,7 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.mesh import open_mesh, without_kernels
 from wm_jax.distributed.progress import log
-from wm_jax.envs.games import begin_anywhere, find
+from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import device_game
 from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update, gradient_of
@@ -34,8 +34,8 @@ REPORT_FRAMES = 1000
 SHEET_FRAMES = 24
 STRETCHES, STRETCH, EVERY = 30, 100, 10
 """What moves is looked at in so many stretches of so many held-out frames, in every tenth of them."""
-DRIVING = {"policy", "hold", "anywhere", "episode_steps"}
-"""Settings of `collect` that decide what fresh frames show."""
+DRIVING = {"policy", "hold", "random_start", "episode_steps"}
+"""Settings of `collect` that decide what generated frames show."""
 ACTIVE_VARIANCE = 0.01
 """A latent unit is active when the variance of its mean over frames is above this (Burda et al. 2015, 5.1)."""
 
@@ -48,11 +48,11 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     mesh = open_mesh(config.devices, settings.batch, "vae.batch")
     graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
     sheet = stage.path / "reconstructions.png"
-    fresh = settings.frames == "fresh"
+    generated = settings.frames == "generated"
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
-        size = 0 if fresh else store.count("train").frames
+        size = 0 if generated else store.count("train").frames
         steps = tuple(
             OptimizerStep(gradient_of(graphdef, objective, size), optimizer, objective.learned)
             for objective in nnx.merge(graphdef, params).objectives
@@ -68,16 +68,16 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         mesh=mesh,
         prepare=prepare,
         record={"settings": settings.model_dump(), "pictures": pictures(config)},
-        extras={"train_frames": "fresh" if fresh else store.count("train").frames, "sheet": sheet.name},
+        extras={"train_frames": "generated" if generated else store.count("train").frames, "sheet": sheet.name},
         warn=warnings,
-        also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if fresh else {},
+        also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if generated else {},
     )
     return train(stage, job, config, stop)
 
 
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
-    if config.vae.frames == "fresh":
-        return _fresh(config, seed)
+    if config.vae.frames == "generated":
+        return _generated(config, seed)
     count = store.count("train").frames
     size = count * FRAME_BYTES
     lengths = np.array([record.frames for record in store.records if record.split == "train"])
@@ -92,32 +92,32 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
 
 
 def accept(config: Config) -> None:
-    """Refuse fresh frames where there are none, before anything is played.
+    """Refuse generated frames where there are none, before anything is played.
 
     Raises:
       UsageError: the game is not on the device, or an agent was to play.
     """
-    if config.vae.frames != "fresh":
+    if config.vae.frames != "generated":
         return
     otherwise = "give --vae.frames replays"
     if config.env.backend != "device":
-        raise UsageError(f"--vae.frames fresh: only games on the device (--env.backend) have them; {otherwise}")
+        raise UsageError(f"--vae.frames generated: only games on the device (--env.backend) have them; {otherwise}")
     if config.vae.moving_weight:
         raise UsageError(
-            f"--vae.moving_weight {config.vae.moving_weight}: what moves in fresh frames is not known, for they come "
-            f"mixed; leave it out, or {otherwise}"
+            f"--vae.moving_weight {config.vae.moving_weight}: what moves in generated frames is not known, for they "
+            f"come mixed; leave it out, or {otherwise}"
         )
     if config.collect.policy == "agent":
-        raise UsageError(f"--vae.frames fresh: the agent of --collect.policy can't play for them; {otherwise}")
+        raise UsageError(f"--vae.frames generated: the agent of --collect.policy can't play for them; {otherwise}")
 
 
-def _fresh(config: Config, seed: int) -> Batches:
+def _generated(config: Config, seed: int) -> Batches:
     """Frames that are played while V trains."""
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
-    anywhere = begin_anywhere(game, collect.anywhere, "--collect.anywhere")
+    random_start = random_start_in(game, collect.random_start, "--collect.random_start")
     log("vae: on frames that are played for it")
     return GeneratedFrames(
-        device_game(game).for_training(anywhere=anywhere, endless=True),
+        device_game(game).for_training(random_start=random_start, endless=True),
         game.actions,
         config.vae.batch,
         seed,

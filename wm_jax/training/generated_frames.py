@@ -57,7 +57,7 @@ class GeneratedFrames:
         self._updates = EPISODES * (self._steps // EVERY) // batch
         if self._updates == 0:
             raise UsageError(
-                f"vae.batch {batch}: vae.frames fresh drives {EPISODES * self._steps // EVERY} frames at a time; "
+                f"vae.batch {batch}: vae.frames generated drives {EPISODES * self._steps // EVERY} frames at a time; "
                 "give a smaller batch, or more collect.episode_steps"
             )
         self._blocks: dict[int, jax.Array] = {}

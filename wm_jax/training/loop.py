@@ -24,7 +24,7 @@ from wm_jax.config.schema import Config
 from wm_jax.data.frames import Batches
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
-from wm_jax.distributed.mesh import everywhere, here, open_mesh, place, split, whole
+from wm_jax.distributed.mesh import batch_sharding, device_put, gather, local_replica, open_mesh, replicated
 from wm_jax.distributed.progress import Progress, Stopwatch, log
 from wm_jax.models.variables import combine, partition
 from wm_jax.run.folder import Stage
@@ -126,7 +126,7 @@ class TrainingJob:
     Attributes:
       settings: its section of the settings.
       store: the replays.
-      parents: identity of each artefact that it is made from.
+      parents: identity of each artifact that it is made from.
       params: initial parameters.
       carry: initial carry of `TrainState`.
       mesh: the devices that share the batch.
@@ -267,7 +267,7 @@ def fit(
         log(f"{stage.name}: every batch is shared by {mesh.size} of {there} devices")
     state, data, dispatch = lay_out(task, begun.state, mesh)
     checkpoints, look = stage.checkpoints, processes.on_main_process(report)
-    key = place(jax.random.key(seed), everywhere(mesh))
+    key = device_put(jax.random.key(seed), replicated(mesh))
     with (
         contextlib.closing(task.batches),
         Metrics(stage.path, resume_at=step) as metrics,
@@ -291,17 +291,17 @@ def fit(
                 _record(*pending, metrics, progress, stage)
                 pending = None
             if reporting:
-                figures, reported = look(here(state.params), step), step
+                figures, reported = look(local_replica(state.params), step), step
                 # On the curves, training is the running mean of every dispatch.
                 metrics.write(step, **{name: value for name, value in figures.items() if not name.startswith("train_")})
             if saving:
                 _refuse_non_finite(state.params, step, stage)
-                checkpoints.save(step, whole(state), begun.record(figures, reported))
+                checkpoints.save(step, gather(state), begun.record(figures, reported))
                 processes.wait()  # so that nobody waits in the next dispatch for one that could not save
                 saved = step
             if stopping:
                 raise Interrupted
-    params = here(state.params)
+    params = local_replica(state.params)
     if reported != step:  # an earlier process was stopped right here, before there was anything to report
         figures = look(params, step)
     seconds = begun.watch.seconds()
@@ -362,16 +362,16 @@ def lay_out(task: Task, state: TrainState, mesh: Mesh) -> tuple[TrainState, Any,
 
     The carry of a batch lies with the batch, all else is on every device.
     """
-    whole, with_batch = everywhere(mesh), split(mesh, task.batches.batch_axis)
-    carry = jax.tree.map(lambda leaf: split(mesh) if jnp.ndim(leaf) else whole, state.carry)
+    whole, with_batch = replicated(mesh), batch_sharding(mesh, task.batches.batch_axis)
+    carry = jax.tree.map(lambda leaf: batch_sharding(mesh) if jnp.ndim(leaf) else whole, state.carry)
     params, optimizer = (jax.tree.map(lambda _: whole, part) for part in (state.params, state.optimizer))
     placed = TrainState(params, optimizer, carry)
     compiled = compile_dispatch(task, placed)
 
     def dispatch(state: TrainState, data: Any, references: Any, *more: Any) -> tuple[TrainState, Scalars]:
-        return compiled(state, data, place(references, with_batch), *more)
+        return compiled(state, data, device_put(references, with_batch), *more)
 
-    return place(state, placed), place(task.batches.data, whole), dispatch
+    return device_put(state, placed), device_put(task.batches.data, whole), dispatch
 
 
 def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:

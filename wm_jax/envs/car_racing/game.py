@@ -35,18 +35,18 @@ class CarRacingGame(DeviceGame):
     """See `CarRacing`, with its three continuous actions and the World Models' frames.
 
     Attributes:
-      anywhere: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
+      random_start: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
       endless: tracks of the same kind, but drawn on the device (`endless.py`), S of them from the first seed.
     """
 
-    anywhere: bool = False
+    random_start: bool = False
     endless: bool = False
 
     name = "CarRacing"
     actions = CAR_ACTIONS
     fps = 50.0
     solved = 900.0
-    begins_anywhere = True
+    random_starts = True
 
     def params_for(self, seeds: Sequence[int]) -> Tracks:
         """See `DeviceGame`: Gymnasium's tracks of these seeds."""
@@ -55,7 +55,7 @@ class CarRacingGame(DeviceGame):
         else:
             params = _ENV.on_tracks(seeds)
         sections = np.zeros(len(seeds), np.int32)
-        if self.anywhere:
+        if self.random_start:
             drawn = np.array([streams.integer(seed, "section") for seed in seeds], np.int32)
             sections = drawn % np.asarray(params.tracks.count)
         return Tracks(params, sections)
@@ -69,6 +69,6 @@ class CarRacingGame(DeviceGame):
         frame, state, reward, terminated, _ = _ENV.step_env(_NO_KEY, state, action, params.params)
         return frame, state, reward, terminated
 
-    def for_training(self, *, anywhere: bool = False, endless: bool = False) -> "CarRacingGame":
+    def for_training(self, *, random_start: bool = False, endless: bool = False) -> "CarRacingGame":
         """See `DeviceGame`."""
-        return CarRacingGame(anywhere, endless)
+        return CarRacingGame(random_start, endless)

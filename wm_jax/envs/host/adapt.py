@@ -123,7 +123,7 @@ def open_environment(
     observation: str | None = None,
     pixels: Literal["observation", "render"] = "observation",
     screen: tuple[int, int] | None = None,
-    anywhere: bool = False,
+    random_start: bool = False,
 ) -> Environment:
     """Open an environment by its id (`ID` or `module:ID`), with its own limit on the length of episodes.
 
@@ -133,7 +133,7 @@ def open_environment(
       kwargs: its own arguments.
       observation, screen: see `Environment`.
       pixels: what is seen: its observations, or what it draws.
-      anywhere: episodes of an ALE game begin anywhere in it; see `anywhere.py`.
+      random_start: episodes of an ALE game begin anywhere in it; see `random_start.py`.
 
     Raises:
       Unplayable: it is none that we play, or not with these arguments.
@@ -157,8 +157,8 @@ def open_environment(
         env = gymnasium.make(identifier, disable_env_checker=True, **arguments)
         with contextlib.ExitStack() as unless_it_fits:
             unless_it_fits.callback(env.close)
-            if anywhere:
-                from wm_jax.envs.host.anywhere import RandomStart
+            if random_start:
+                from wm_jax.envs.host.random_start import RandomStart
 
                 env = RandomStart(env)
             adapted = Environment(env, observation, draws=draws, screen=screen)

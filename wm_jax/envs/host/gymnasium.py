@@ -120,14 +120,14 @@ class _Worker:
 
 
 def open_engine(
-    game: Game, slots: int, *, official: bool, workers: int = 0, anywhere: bool = False
+    game: Game, slots: int, *, official: bool, workers: int = 0, random_start: bool = False
 ) -> "GymnasiumEngine":
-    """Workers for `slots` environments; `official` ignores the settings that change the game, and `anywhere`."""
+    """Workers for `slots` environments; `official` ignores the settings that change the game, and `random_start`."""
     env = game.env
     options = {"kwargs": env.kwargs, "observation": env.observation, "pixels": env.pixels, "screen": game.screen}
     if game.family == "atari" and not official:
         options["kwargs"] = {"frameskip": env.frame_skip, "repeat_action_probability": env.sticky}
-        options["anywhere"] = anywhere
+        options["random_start"] = random_start
     return GymnasiumEngine(game, options, min(slots, workers or game.env.threads or cores()))
 
 
