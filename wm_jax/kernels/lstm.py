@@ -87,7 +87,7 @@ def _gated(params: LstmParams, carry: Carry, x: Array) -> tuple[Carry, _Saved]:
     i, f, g, o = jnp.split(x @ params.wx + h @ params.wh + params.b[None, :], 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     saved = _Saved(h, c, i, f, g, o)
-    c = f * c + i * g
+    c = f * c + i * g  # Graves 2013, eq. 7 to 11, without peepholes
     return (o * jnp.tanh(c), c), saved
 
 

@@ -67,7 +67,11 @@ class Controller:
         return jnp.concatenate([z, *seen[:wanted]], axis=-1)
 
     def apply(self, params: Float[Array, "n_params"], features: Float[Array, "F"]) -> Float[Array, "outputs"]:
-        """Raw outputs. In params, each layer: weights (outputs, inputs), then biases."""
+        """Raw outputs W [z, h] + b (Ha & Schmidhuber 2018, eq. 1).
+
+        Args:
+          params: of each layer the weights (outputs, inputs), then the biases.
+        """
         x, begin = features, 0
         for layer, (inputs, outputs) in enumerate(self._layers):
             x = jnp.tanh(x) if layer else x

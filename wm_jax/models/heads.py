@@ -74,6 +74,7 @@ class Mixture(NamedTuple):
           temperature: divides the log weights and multiplies the standard deviations by sqrt(tau). Towards 0 the draw
             becomes the mean of the likeliest component; large values make the components equally likely and wide.
         """
+        # Ha & Eck 2017 (arXiv 1704.03477), eq. 8: logits / tau, variances * tau.
         log_weights, mean, log_std = self
         component_key, noise_key = jax.random.split(key)
         component = jax.random.categorical(component_key, log_weights / temperature, axis=-2)[..., None, :]
@@ -96,8 +97,9 @@ def log_density(mixture: Mixture, target: Float[Array, "*lead Z"]) -> Float[Arra
     held = (log_std <= MIN_LOG_STD) & (jnp.abs(distance) <= math.exp(MIN_LOG_STD))
     log_std = jnp.where(held, jax.lax.stop_gradient(log_std), log_std)
     score = distance * jnp.exp(-log_std)
+    # log(alpha_k phi_k): Bishop 1994, eq. 23, in one dimension
     components = log_weights - 0.5 * jnp.square(score) - log_std - LOG_SQRT_TWO_PI
-    return jax.nn.logsumexp(components, axis=-2).sum(axis=-1)
+    return jax.nn.logsumexp(components, axis=-2).sum(axis=-1)  # log p: eq. 22; its negative is the error of eq. 29
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class MixtureHead:
         """See `Head`: logits, means, log deviations, in this order."""
         parts = raw.reshape(*raw.shape[:-1], 3, self.mixtures, self.latent)
         logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
+        # Bishop 1994: weights by eq. 25, deviations exp(log_std) by eq. 26, means by eq. 27.
         return Mixture(jax.nn.log_softmax(logits, axis=-2), mean, _floored(log_std))
 
 

@@ -56,7 +56,7 @@ class Gaussian(NamedTuple):
     def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
         """See `Latent`; reparameterised (Kingma & Welling 2014, 2.4)."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return jnp.asarray(self.mean) + noise * jnp.exp(self.log_var / 2)
+        return jnp.asarray(self.mean) + noise * jnp.exp(self.log_var / 2)  # z = mu + sigma * epsilon, eq. 10 there
 
     def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
         """See `Latent`."""

@@ -278,6 +278,7 @@ class MDNRNN(nnx.Module):
           the loss, and (metrics, state after the windows). Metrics: loss; nll in nats per step, summed over Z;
           reward (squared error) and done (cross-entropy, ending steps weighted by `done_weight`) with those heads.
         """
+        # P(z_{t+1} | a_t, z_t, h_t) with z drawn from N(mu_t, sigma_t): Ha & Schmidhuber 2018, 2.2 and A.2.
         z, target = batch.latent.sample(key), batch.latent.target(key)
         real = batch.mask > 0
         # Cleaned rather than only weighted by 0 afterwards: 0 * NaN is NaN.

@@ -49,7 +49,7 @@ def moving_weights(
 def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
     """KL(posterior || N(0, 1)) in nats, summed over latents."""
     mean, log_var = posterior
-    return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)
+    return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)  # Kingma & Welling 2014, appendix B
 
 
 def with_noise_patches(frames: Float[Array, "B side side 3"], key: Key[Array, ""]) -> Float[Array, "B side side 3"]:

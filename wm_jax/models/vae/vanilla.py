@@ -56,5 +56,5 @@ class Vanilla(Vae):
             error = jnp.mean(squared_error(decoded, target, weights))
         kl = kl_to_standard_normal(posterior)
         floored = jnp.mean(jnp.maximum(kl, self.config.free_nats * self.config.latent))
-        loss = error + self.config.beta * floored
+        loss = error + self.config.beta * floored  # Higgins et al. 2017, eq. 4, with a floor under the KL
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl)}
