@@ -38,6 +38,7 @@ ROOMS = (
 NO_JAX = (
     "cli",
     "config",
+    "distributed.group",
     "distributed.processes",
     "distributed.progress",
     "envs.games",

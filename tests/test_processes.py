@@ -12,7 +12,7 @@ import jax
 import pytest
 
 import wm_jax
-from wm_jax.distributed import processes
+from wm_jax.distributed import group, processes
 from wm_jax.utils.errors import UserError
 
 
@@ -34,7 +34,7 @@ class Silent:
 
 @pytest.fixture
 def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_group", processes._Group(0, 2, Silent()))
+    monkeypatch.setattr(processes, "_group", group.Group(0, 2, Silent()))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -81,13 +81,13 @@ def test_jax_has_the_coordination_service_where_we_look_for_it() -> None:
     from jax._src import distributed
     from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
-    where = f"in JAX {jax.__version__}; `processes._store_of_words` found it in {', '.join(processes.TRIED_WITH)}"
+    where = f"in JAX {jax.__version__}; `group.store_of_words` found it in {', '.join(group.TRIED_WITH)}"
     assert hasattr(getattr(distributed, "global_state", None), "client"), (
         f"no client of the coordination service {where}"
     )
     missing = [name for name in METHODS if not hasattr(_jax.DistributedRuntimeClient, name)]
     assert not missing, f"the coordination service's client lacks {missing} {where}"
-    source = Path(processes.__file__).read_text()
+    source = Path(group.__file__).read_text()
     used = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
     assert {name for name in used if "key_value" in name} == set(METHODS)
 
@@ -97,7 +97,7 @@ def test_a_jax_that_keeps_it_elsewhere_is_refused_in_one_sentence(monkeypatch: p
     with pytest.raises(
         UserError, match=r"^hosts.coordinator: this version of JAX .*0\.10\.2, or work with one process$"
     ):
-        processes._store_of_words()
+        group.store_of_words()
 
 
 def test_nothing_else_is_taken_from_inside_jax() -> None:
@@ -111,4 +111,4 @@ def test_nothing_else_is_taken_from_inside_jax() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[:2] == ["jax", "_src"] for name in names):
                 found.append((path.name, *(function.name for function in functions if node in ast.walk(function))))
-    assert found == [("processes.py", "_store_of_words")]
+    assert found == [("group.py", "store_of_words")]
