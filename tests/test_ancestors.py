@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from wm_jax.config.layers import of_record
-from wm_jax.config.schema import Config, VanillaConfig
+from wm_jax.config.schema import Config, OwnVaeConfig, VanillaConfig
 from wm_jax.run.ancestors import COUNTS, inherit_settings
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import first_difference
@@ -76,3 +76,38 @@ def test_settings_are_read_by_what_they_were_called_then() -> None:
 def test_a_recorded_setting_that_nobody_knows_is_refused() -> None:
     with pytest.raises(UserError, match=r"^vae.gamma 3: a finished artifact was made with that, .* does not know"):
         of_record("vae", {"gamma": 3})
+
+
+OWN = {"variant": "m:C", "beta": 0.01, "latent": 8, "options": {"codes": 5}}
+"""What an earlier version recorded of an auto-encoder of the user's own: the settings of ours, too."""
+
+
+def test_records_of_own_auto_encoders_from_before_are_read() -> None:
+    assert of_record("vae", OWN) == OwnVaeConfig(variant="m:C", latent=8, options={"codes": 5})
+    now = {"vae.variant": "m:C", "vae.latent": 8, "vae.options": {"codes": 5}}
+    assert first_difference({f"vae.{name}": value for name, value in OWN.items()}, now) is None
+
+
+def test_what_chooses_the_settings_is_said_before_them() -> None:
+    ours = {"vae.variant": "vanilla", "vae.beta": 0.01}
+    assert first_difference(ours, {"vae.variant": "m:C"}) == ("vae.variant", "vanilla", "m:C")
+    assert first_difference({"vae.variant": "m:C"}, ours) == ("vae.variant", "m:C", "vanilla")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("beta", 7.0, "vae.beta 7.0: .* was made with vae.variant m:C, which lacks that; leave it out"),
+        ("moving_weight", 0.5, "was made with vae.moving_weight 0.0, but now it is 0.5: leave it out"),
+    ],
+)
+def test_a_given_setting_that_a_finished_v_lacks_is_refused(key: str, value: float, said: str, tmp_path: Path) -> None:
+    """Also where the setting did not exist yet when it was made."""
+    run, own = Run(tmp_path), {"variant": "m:C", "latent": 8}
+    with run.stage("vae").lock():
+        run.stage("vae").claim({}, {}, {**CONFIG.model_dump(), "vae": own})
+        run.stage("vae").write_summary({"steps": 5})
+    asked = CONFIG.model_copy(update={"vae": CONFIG.vae.model_copy(update={key: value})})
+    with pytest.raises(UserError, match=said):
+        inherit_settings(asked, run, "memory", {f"vae.{key}"})
+    assert isinstance(inherit_settings(asked, run, "memory").vae, OwnVaeConfig)

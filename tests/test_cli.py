@@ -245,6 +245,8 @@ def test_artifacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
         ("runs/vae.beta/vae is lost: run train_vae anew", "runs/vae.beta/vae is lost: run bin/train_vae --fresh"),
         ("runs/a was made with another game: use another run", "runs/a was made with another game: use another --run"),
         ("--vae.beta 2 is typed already, my_vae.beta is none", "--vae.beta 2 is typed already, my_vae.beta is none"),
+        ("run train_vae anew", "run bin/train_vae --fresh"),
+        ("/data/run collect/x is no folder", "/data/run collect/x is no folder"),
         ("enduro.yaml: vae.beta high: give a number", "enduro.yaml: vae.beta high: give a number"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from wm_jax.config import layers as layers_module
 from wm_jax.config.layers import config_folder, load, presets, validate
-from wm_jax.config.schema import Config, ControllerConfig, VanillaConfig, field_names
+from wm_jax.config.schema import Config, ControllerConfig, OwnVaeConfig, VanillaConfig, field_names
 from wm_jax.config.text import arguments_of, shown
 from wm_jax.envs.games import PROCGEN, family_of
 from wm_jax.utils.errors import UsageError
@@ -266,3 +266,24 @@ def test_every_setting_is_described() -> None:
     for section in Config.model_fields.values():
         for name, field in getattr(section.annotation, "model_fields", {}).items():
             assert field.description, name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vae: {variant: 'm:C', beta: 3}", "enduro.yaml: vae.beta: m:C has no such setting; remove the line"),
+        ("memory: {cell: gru, options: {reach: 2}}", "enduro.yaml: memory.options: gru has no such setting"),
+        ("vae: {beta: many}", "enduro.yaml: vae.beta many: input should be a valid number"),
+    ],
+)
+def test_settings_of_what_is_not_chosen_are_checked_in_files_too(layers: Path, text: str, said: str) -> None:
+    (layers / "enduro.yaml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        load("enduro", "atari", overrides={"vae": {"variant": "m:D"}})
+
+
+def test_options_in_a_file_are_those_of_its_own_choice(layers: Path) -> None:
+    (layers / "enduro.yaml").write_text("vae: {variant: 'm:C', options: {codes: 3}, latent: 5}")
+    same, other = (load("enduro", "atari", overrides={"vae": {"variant": name}}).vae for name in ("m:C", "m:D"))
+    assert isinstance(same, OwnVaeConfig) and isinstance(other, OwnVaeConfig)
+    assert (same.options, other.options, same.latent, other.latent) == ({"codes": 3}, {}, 5, 5)

@@ -563,7 +563,7 @@ def test_long_episodes_that_are_recorded_side_by_side_fit_the_memory(
     steps: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    monkeypatch.setattr(collect, "open_pool", lambda game, slots, anywhere: opened.append(slots))
+    monkeypatch.setattr(collect, "open_pool", lambda game, slots, random_start: opened.append(slots))
     settings = {"slots": 512, "episode_steps": steps, "window": min(steps, 1000)}
     config = load("enduro", "atari", "paper", {"collect": settings})
     store = cast(ReplayStore, None)

@@ -27,10 +27,11 @@ from wm_jax.cli.commands import (
 )
 from wm_jax.cli.folders import open_run
 from wm_jax.cli.options import parse
-from wm_jax.cli.sentences import explained
+from wm_jax.cli.sentences import as_typed, explained
 from wm_jax.config.schema import Config
 from wm_jax.config.text import nearest
 from wm_jax.distributed import processes
+from wm_jax.distributed.progress import set_wording
 from wm_jax.run.stage_graph import CHAIN, upstream
 from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         process.die_on_ctrl_c()
         process.mend_streams()
     process.prepare()
+    set_wording(as_typed)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _main(arguments)

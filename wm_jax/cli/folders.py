@@ -24,7 +24,7 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     if options.run is not None:
         if not options.run.strip():
             raise UsageError(f"--run: no folder is named; leave it out for {path}, or name one")
-        path = _folder(options.run)
+        path = _folder("--run", options.run)
     _require_utf8(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run {path}: this is a file; give a folder")
@@ -35,7 +35,7 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
             "(bin/collect), then start the later stages anew, one by one"
         )
-    base = None if options.base is None else _folder(options.base)
+    base = None if options.base is None else _folder("--base", options.base)
     if options.name is not None:
         if base is not None:
             raise UsageError("--name: with it, the run itself is the base; leave --base out, or give another --run")
@@ -54,7 +54,7 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
 
 
-def _folder(name: str) -> Path:
+def _folder(option: str, name: str) -> Path:
     """A folder as it is named; `~` is home, also where the shell leaves it as it is, as in `--run=~/x`.
 
     Raises:
@@ -64,10 +64,10 @@ def _folder(name: str) -> Path:
         path = Path(name).expanduser()
         path.exists()
     except RuntimeError:
-        raise UsageError(f"--run {name}: nobody knows that home; give the folder's whole name") from None
+        raise UsageError(f"{option} {name}: nobody knows that home; give the folder's whole name") from None
     except OSError as error:
         short = name if len(name) <= 80 else f"{name[:77]}..."
-        raise UsageError(f"--run {short}: {os.strerror(error.errno or 0)}; give another folder") from None
+        raise UsageError(f"{option} {short}: {os.strerror(error.errno or 0)}; give another folder") from None
     return path
 
 

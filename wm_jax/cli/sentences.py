@@ -16,10 +16,10 @@ def _typed() -> tuple[tuple[re.Pattern[str], str], ...]:
     settings = "|".join(re.escape(name) for name in field_names() if "." in name)
     stages = "|".join(COMMANDS)
     rules = {
-        r"^(?=(?:game|preset|seed|devices|run|base) \S)": "--",
+        rf"^(?=(?:game|preset|seed|devices|run|base) (?!(?:{stages})\b)\S)": "--",
         rf"(?<![\w./-])(?=(?:{settings})(?![\w.]))": "--",
-        rf"\brun ({stages}) anew\b": r"run bin/\1 --fresh",
-        rf"\brun ({stages})\b": r"run bin/\1",
+        rf"(?<![\w/.-])run ({stages}) anew\b": r"run bin/\1 --fresh",
+        rf"(?<![\w/.-])run ({stages})\b": r"run bin/\1",
         r"\banother run\b": "another --run",
     }
     return tuple((re.compile(pattern), typed) for pattern, typed in rules.items())
@@ -41,7 +41,7 @@ def explained(error: Exception, *, debug: bool) -> str:
     """The sentence for an error: of the user's mistake, or of anything else.
 
     Args:
-      debug: more than the sentence is shown already.
+      debug: the traceback was printed already.
     """
     if not isinstance(error, UserError):
         return with_origin(sentence_of(error), error)

@@ -31,7 +31,7 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(coerce_numbers_to_str=True)]
 MUTABLE = "free"
-"""Marks the settings that may change while what they made is gone on with: how far, how fast, by what program."""
+"""Marks the settings that may change when work is resumed: how far, how fast, by what program."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def known_or_own(*names: str) -> Any:
 
 
 def _mapping(value: Any) -> Any:
-    """Nothing is a mapping too; words that are none have not got through `arguments_of`."""
+    """None counts as an empty mapping; anything else must be one."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -102,6 +102,11 @@ class TrainingConfig(Section):
     save_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between checkpoints")
     report_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between held-out evaluations")
 
+    def shape(self) -> dict[str, Any]:
+        """What decides the network before it is trained: all but how it is trained, as far as it is not the default."""
+        others = {name: value for name, value in self.fixed().items() if name not in TrainingConfig.model_fields}
+        return {name: value for name, value in others.items() if value != type(self).model_fields[name].default}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -109,7 +114,7 @@ class Choice:
 
     key: that setting.
     ours: its known values, and the type that each chooses.
-    own: the type for a class of the user's own, MODULE:CLASS; and for what is no value at all, which it refuses.
+    own: the type for a class of the user's own, MODULE:CLASS; also for invalid values, which its validation reports.
     """
 
     key: str

@@ -15,8 +15,8 @@ from pydantic import (
     ValidationError,
 )
 
-from wm_jax.config.base import choices
-from wm_jax.config.schema import CHOICES, Config, chosen_type, current_names, default_of, field_names, types_of
+from wm_jax.config.base import Choice, Section, choices
+from wm_jax.config.schema import CHOICES, Config, all_fields, chosen_type, current_names, field_names, types_of
 from wm_jax.config.text import nearest, shown
 from wm_jax.utils.errors import UsageError, UserError
 
@@ -62,21 +62,48 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
         late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
         early.append((f"{name}.yaml", layer))
     layers = [*early, (general, _read_yaml(folder / general)), *late]
+    chosen: dict[str, Any] = {}
     for source, layer in layers:
         _require_known(layer, source)
-        settings = _merge(settings, layer, source)
+        chosen = _merge(chosen, layer, source)
     overrides = overrides or {}
-    settings = _without_others(settings, _merge(settings, overrides, "command line"))
+    chosen = _merge(chosen, overrides, "command line")
+    for source, layer in layers:
+        settings = _merge(settings, _for_chosen(layer, chosen, source), source)
     return validate(_merge(settings, overrides, "command line"), (*layers, ("", overrides)))
 
 
-def _without_others(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the files without those of variants that are not chosen, which the files are right to have."""
-    mine = dict(settings)
-    for section in CHOICES:
-        known = chosen_type(section, chosen.get(section, {})).model_fields
-        mine[section] = {name: value for name, value in mine.get(section, {}).items() if name in known}
+def _for_chosen(layer: Mapping[str, Any], chosen: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A file's settings without those of auto-encoders and cells that are not chosen, which files may have.
+
+    Raises:
+      UsageError: it names one itself that lacks a setting beside it, or such a setting has no possible value.
+    """
+    mine = dict(layer)
+    for section, choice in CHOICES.items():
+        given, own = layer.get(section, {}), chosen_type(section, layer.get(section, {}))
+        final = chosen.get(section, {})
+        fields = chosen_type(section, final).model_fields
+        elsewhere = choice.key in given and given[choice.key] != final.get(choice.key)
+        mine[section] = {}
+        for name, value in given.items():
+            if choice.key in given and name not in own.model_fields:
+                raise UsageError(
+                    f"{source}: {section}.{name}: {given[choice.key]} has no such setting; remove the line"
+                )
+            if name in fields and not (elsewhere and name == "options"):
+                mine[section][name] = value
+            else:
+                owner = next(each for each in types_of(section) if name in each.model_fields)
+                validate(
+                    {"game": "any", section: {choice.key: _name_for(choice, owner), name: value}}, ((source, layer),)
+                )
     return mine
+
+
+def _name_for(choice: Choice, owner: type[Section]) -> str:
+    """A value of the choosing setting for this type."""
+    return next((name for name, each in choice.ours.items() if each is owner), "any:Class")
 
 
 def of_record(section: str, settings: Mapping[str, Any]) -> Any:
@@ -87,9 +114,9 @@ def of_record(section: str, settings: Mapping[str, Any]) -> Any:
     """
     settings = current_names(section, settings)
     chosen = chosen_type(section, settings)
-    # Earlier versions recorded settings of other variants too, at their defaults, where they do nothing.
-    idle = {name for name, value in settings.items() if value == default_of(f"{section}.{name}")}
-    known = {name: value for name, value in settings.items() if name in chosen.model_fields or name not in idle}
+    # Earlier versions recorded the settings of all types, of which the chosen one used its own.
+    others = all_fields(section).keys() - chosen.model_fields.keys()
+    known = {name: value for name, value in settings.items() if name not in others}
     try:
         return chosen.model_validate(known)
     except ValidationError as error:
@@ -209,7 +236,7 @@ def _own_preset(block: Any, preset: str, source: str) -> dict[str, Any]:
 
 
 def _mapping(content: Any, source: str) -> dict[str, Any]:
-    """A YAML mapping without the keys that nothing follows, which YAML reads as null."""
+    """A YAML mapping without the keys whose value is empty, which YAML reads as null."""
     if not isinstance(content, dict):
         raise UsageError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
     return {key: value for key, value in content.items() if value is not None}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
+from pydantic.fields import FieldInfo
 
 from wm_jax.config.base import (
     MUTABLE,
@@ -353,12 +354,10 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-RENAMED = {
-    "collect.anywhere": "collect.random_start",
-    "controller.anywhere": "controller.random_start",
-    ("vae.frames", "fresh"): ("vae.frames", "generated"),
-}
-"""Settings, and values of settings, by what they were called when older artifacts recorded them."""
+RENAMED = {"collect.anywhere": "collect.random_start", "controller.anywhere": "controller.random_start"}
+"""Settings by what they were called when older artifacts recorded them."""
+RENAMED_VALUES = {("vae.frames", "fresh"): "generated"}
+"""Likewise values of settings."""
 
 
 def current_names(section: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,8 +370,7 @@ def current_names(section: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
     current = {}
     for name, value in recorded.items():
         key = RENAMED.get(prefix + name, prefix + name)
-        key, value = RENAMED.get((key, value), (key, value)) if isinstance(value, str) else (key, value)
-        current[key.removeprefix(prefix)] = value
+        current[key.removeprefix(prefix)] = RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
     return current
 
 
@@ -380,6 +378,11 @@ def types_of(section: str) -> tuple[type[Section], ...]:
     """The types that a group of settings may have; none for what is no group."""
     field = Config.model_fields.get(section)
     return () if field is None else section_types(field)
+
+
+def all_fields(section: str) -> dict[str, FieldInfo]:
+    """The settings of a group, those of all its types."""
+    return {name: field for each in reversed(types_of(section)) for name, field in each.model_fields.items()}
 
 
 def chosen_type(section: str, settings: Mapping[str, Any]) -> type[Section]:
@@ -390,14 +393,13 @@ def chosen_type(section: str, settings: Mapping[str, Any]) -> type[Section]:
 def default_of(key: str) -> Any:
     """The default of a setting as `section.key`; None for what is no setting."""
     section, _, name = key.partition(".")
-    found = [each.model_fields[name].default for each in types_of(section) if name in each.model_fields]
-    return found[0] if found else None
+    field = all_fields(section).get(name)
+    return None if field is None else field.default
 
 
 def field_names() -> tuple[str, ...]:
     """Every setting as `section.key`, whatever type of its section has it."""
     names: dict[str, None] = {}
-    for name, field in Config.model_fields.items():
-        types = section_types(field)
-        names |= dict.fromkeys([f"{name}.{key}" for each in types for key in each.model_fields] if types else [name])
+    for name in Config.model_fields:
+        names |= dict.fromkeys([f"{name}.{key}" for key in all_fields(name)] or [name])
     return tuple(names)

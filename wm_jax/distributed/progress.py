@@ -1,10 +1,11 @@
-"""Progress and records: JSON lines (the truth), TensorBoard (a view of it), and a progress bar or plain lines.
+"""What the user is told while work goes on: a progress bar or plain lines, and single sentences.
 
-Of several processes (`distributed/processes.py`) the first alone records and shows anything.
+Of several processes (`processes.py`) the main one alone shows anything.
 """
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from wm_jax.distributed import processes
 
 PLAIN_LINE_EVERY_S = 10.0
+_wording: Callable[[str], str] = str
 
 
 class Progress:
@@ -89,4 +91,10 @@ def clock(seconds: float) -> str:
 def log(line: str, *, everywhere: bool = False) -> None:
     """Tell the user one thing, on standard error, past any progress bar; `everywhere`: by every process."""
     if everywhere or processes.is_main_process():
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(_wording(line), file=sys.stderr)
+
+
+def set_wording(wording: Callable[[str], str]) -> None:
+    """Have every line of `log` worded so: the command line shows settings and stages as they are typed."""
+    global _wording
+    _wording = wording

@@ -15,8 +15,7 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       official: the game that scores are published for, instead of the training one: Gymnasium's CarRacing-v3;
         ALE/X-v5 (frame skip 4, sticky actions 0.25, full-screen RGB); Procgen on its unseen test levels.
       random_start: begin episodes anywhere, where the game can (`Game.random_starts`): on the track of CarRacing, at
-      any
-        time of a game of Atari in which nobody acts; elsewhere, and in the official game, ignored.
+        any time of a game of Atari in which nobody acts; elsewhere, and in the official game, ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
     """
     announce(game)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from wm_jax.config.layers import of_record
-from wm_jax.config.schema import Config, current_names
+from wm_jax.config.schema import CHOICES, Config
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.provenance import misfit
 from wm_jax.run.stage_graph import CHAIN, parents
@@ -17,7 +17,7 @@ from wm_jax.utils.errors import UserError
 
 SECTIONS = {"replays": ("collect",), "vae": ("vae",), "memory": ("memory",), "controller": ("controller",)}
 """The settings that belong to an artifact. Those of the game are compared wherever it is opened (`artifacts.py`)."""
-COUNTS = {"collect": {"episodes", "frames"}, "vae": {"steps"}, "memory": {"steps"}, "controller": {"generations"}}
+COUNTS = {"collect": {"episodes"}, "vae": {"steps"}, "memory": {"steps"}, "controller": {"generations"}}
 """The settings that say how much of an artifact is made. Its summary says under the same names how much there is."""
 
 
@@ -32,13 +32,18 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
     """
     for parent in parents(artifact, config.controller.inputs, config.controller.world):
         for name, was in _made_with(run.stage(parent)).items():
-            section = getattr(config, name)
-            was = current_names(name, was)
-            for key, value in section.model_dump(mode="json").items():
-                if f"{name}.{key}" in given and key in was and was[key] != value:
-                    path, anew = run.stage(parent).path, f"run {CHAIN[parent]} with it first"
-                    raise misfit(path, f"{name}.{key}", was[key], value, "leave it out", anew, "use another run")
-            config = config.model_copy(update={name: of_record(name, was)})
+            recorded = of_record(name, was)
+            then, asked = recorded.model_dump(mode="json"), getattr(config, name).model_dump(mode="json")
+            for key, value in asked.items():
+                if f"{name}.{key}" not in given or (key in then and then[key] == value):
+                    continue
+                path, option = run.stage(parent).path, f"{name}.{key}"
+                if key not in then:
+                    chosen = f"{name}.{CHOICES[name].key} {then[CHOICES[name].key]}"
+                    raise UserError(f"{option} {value}: {path} was made with {chosen}, which lacks that; leave it out")
+                anew = f"run {CHAIN[parent]} with it first"
+                raise misfit(path, option, then[key], value, "leave it out", anew, "use another run")
+            config = config.model_copy(update={name: recorded})
         config = inherit_settings(config, run, parent, given)
     return config
 

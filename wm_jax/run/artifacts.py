@@ -196,7 +196,7 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
 def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:
     """Random V and M, identified by all that decides them."""
     vae_settings, memory_settings = config.vae.model_dump(), config.memory.model_dump()
-    identity = files.identity([config.seed, vae_settings, memory_settings])
+    identity = files.identity([config.seed, config.vae.shape(), config.memory.shape()])
     vae = Trained(*init_vae(config.vae, config.seed), f"random {identity}", {"settings": vae_settings})
     networks = init_memory(config.memory, vae.model().latent_kind, game.actions.size, config.seed)
     return vae, Trained(*networks, f"random {identity}", {"settings": memory_settings})

@@ -107,7 +107,7 @@ class Checkpoints:
                 log(f"moved it to {self._set_aside(each)}")
             return step, tree, about
         if steps:
-            raise DamagedCheckpoints(f"no checkpoint in {self.folder} is intact: start its stage anew")
+            raise DamagedCheckpoints(f"no checkpoint in {self.folder} is intact")
         return None
 
     def holds(self, digest: str, template: Any) -> bool:

@@ -289,7 +289,7 @@ class Run:
         below = chosen
         while below is not None:
             if below.resolve() in seen:
-                raise UserError(f"base {chosen}: that is built on {path} itself; give another run")
+                raise UserError(f"base {chosen}: that is built on {path} itself; give another base")
             if not below.is_dir():
                 raise UserError(f"base {below}: there is no such run; restore it, or give a run's folder")
             seen.add(below.resolve())

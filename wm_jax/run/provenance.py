@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wm_jax import __version__
-from wm_jax.config.schema import current_names, default_of
+from wm_jax.config.schema import CHOICES, all_fields, chosen_type, current_names, default_of
 from wm_jax.config.text import shown
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain
@@ -35,18 +35,33 @@ class Difference(NamedTuple):
 
 
 def first_difference(was: Mapping[str, Any], now: Mapping[str, Any], first: str = "") -> Difference | None:
-    """The first value that differs; the game before all others, since it may be why they differ.
+    """The first value that differs; the game before all others, and what chooses a section's type before the rest of
+    it, since they may be why the others differ.
 
     Args:
       was, now: by key. What the record lacks is the setting's default: it did not exist yet when the record was made.
       first: the section whose settings come next, since they may be why those of others matter at all.
     """
     was = current_names("", was)
-    for key in sorted({*was, *now}, key=lambda key: (key != "game", key.partition(".")[0] != first, key)):
+    choosing = {f"{section}.{choice.key}" for section, choice in CHOICES.items()}
+    order = {key: (key != "game", key.partition(".")[0] != first, key not in choosing, key) for key in (*was, *now)}
+    for key in sorted(order, key=lambda key: order[key]):
+        if _is_idle(key, was) and _is_idle(key, now):
+            continue
         difference = Difference(key, *(each.get(key, default_of(key)) for each in (was, now)))
         if difference.was != difference.now:
             return difference
     return None
+
+
+def _is_idle(key: str, settings: Mapping[str, Any]) -> bool:
+    """Does the type that these settings choose for their section lack this one? Earlier records have such, too."""
+    section, _, name = key.partition(".")
+    if section not in CHOICES or name not in all_fields(section):
+        return False
+    prefix = f"{section}."
+    mine = {other.removeprefix(prefix): value for other, value in settings.items() if other.startswith(prefix)}
+    return name not in chosen_type(section, mine).model_fields
 
 
 def require_same(
@@ -63,7 +78,7 @@ def require_same(
       path: of the artifact.
       was, now, first: see `first_difference`.
       remedies: what the user may do instead of making things as they were.
-      mend: how that is done, where something was given then.
+      mend: the advice where the recorded value is not empty.
 
     Raises:
       UserError: the first difference, with both values and the remedies.

@@ -27,6 +27,7 @@ from wm_jax.distributed import processes
 from wm_jax.distributed.mesh import batch_sharding, device_put, gather, local_replica, open_mesh, replicated
 from wm_jax.distributed.progress import Progress, Stopwatch, log
 from wm_jax.models.variables import combine, partition
+from wm_jax.run.checkpoints import DamagedCheckpoints
 from wm_jax.run.folder import Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
@@ -223,7 +224,9 @@ def _say_finished(stage: Stage, done: dict[str, Any], store: ReplayStore) -> Non
     line = f"{stage.name}: trained already ({done['steps']:,} steps)"
     if store.unseen:
         seen = store.count().episodes
-        line += f" on the first {seen:,} of {seen + store.unseen:,} episodes; started anew, it trains on all of them"
+        line += (
+            f" on the first {seen:,} of {seen + store.unseen:,} episodes; run {CHAIN[stage.name]} anew to train on all"
+        )
     log(line)
 
 
@@ -339,7 +342,10 @@ def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
     Raises:
       UserError: the checkpoint lies beyond the limit, none is intact, or processes don't share the folder.
     """
-    found = processes.main_process_first(lambda: stage.checkpoints.restore(state, mend=True))
+    try:
+        found = processes.main_process_first(lambda: stage.checkpoints.restore(state, mend=True))
+    except DamagedCheckpoints as error:
+        raise UserError(f"{error}: run {CHAIN[stage.name]} anew") from None
     if other := processes.first_mismatch(found and found[2]["digest"]):
         raise UserError(
             f"{stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
