@@ -150,17 +150,48 @@ def test_arguments_reach_it() -> None:
 
 
 def test_frames_of_another_size_are_refused() -> None:
-    with (
-        contextlib.closing(open_pool(find("jax:test_own_games:Narrow", DEVICE), 1)) as pool,
-        pytest.raises(UserError, match=r"Narrow declared pictures of uint8 \[1, 64, 64, 3\], but returned uint8 \[1, "),
-    ):
-        pool.reset([0])
+    with pytest.raises(UserError, match=r"Narrow: it shows uint8\[32, 64, 3\], no frame uint8\[64, 64, 3\] and no"):
+        find("jax:test_own_games:Narrow", DEVICE)
     agent: Any = _Stubborn(Controller("z", 0, 2, 0, Grid.actions))
     params = AgentParams(None, None, jnp.zeros(agent.controller.n_params))
     with pytest.raises(UserError, match=r"Narrow shows uint8 \[32, 64, 3\], but agents act on frames uint8 \[64, "):
         play_on_device(
             Narrow(), [0], agent, params, np.zeros(1, int), EpisodeLimits(3), slots=1, devices=RowSharing(None)
         )
+
+
+class Drifting(Grid):
+    """One thing about its steps is wrong."""
+
+    name = "Drifting"
+    wrong: str
+
+    def __init__(self, wrong: str):
+        super().__init__()
+        object.__setattr__(self, "wrong", wrong)
+
+    def step(self, params, state, action):
+        shown, after, reward, ended = super().step(params, state, action)
+        if self.wrong == "state":
+            after = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), after)
+        if self.wrong == "branch" and ended:
+            return shown, after, reward, ended
+        reward = reward.astype(jnp.int32) if self.wrong == "reward" else reward
+        return (shown, after, reward) if self.wrong == "three" else (shown, after, reward, ended)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("state", r"after a step, its state must stay int32.*, not become float16"),
+        ("reward", r"after a step, its reward must be float32\[\], not int32\[\]; mend it"),
+        ("three", r"its step fails \(ValueError: not enough values to unpack \(expected 4, got 3\)\); mend it"),
+        ("branch", r"its step fails \(TracerBoolConversionError"),
+    ],
+)
+def test_a_game_that_does_not_do_as_it_should_is_refused_before_anything_is_played(wrong: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find("jax:test_own_games:Drifting", EnvConfig(backend="device", kwargs={"wrong": wrong}))
 
 
 class Dream(DeviceGame):

@@ -14,7 +14,7 @@ from test_memory import learn
 
 from wm_jax import cli
 from wm_jax.config.layers import validate
-from wm_jax.config.schema import MemoryConfig, OwnVaeConfig
+from wm_jax.config.schema import MemoryConfig, OwnVaeConfig, VaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart
@@ -115,3 +115,39 @@ def test_what_is_no_such_model_is_refused(settings: Any, error: type[UserError],
         make_vae(config.vae, nnx.Rngs(0))
         MDNRNN(config.memory, LatentKind(4), 2, nnx.Rngs(0))
     assert type(raised.value) is error
+
+
+class Wrong(TinyVq):
+    """One thing about it is wrong."""
+
+    def __init__(self, config: VaeConfig, rngs: nnx.Rngs, wrong: str):
+        super().__init__(config, rngs)
+        self.wrong = wrong
+
+    def encode(self, frames: Any) -> Any:
+        codes = super().encode(frames.reshape(-1) if self.wrong == "encode" else frames)
+        return codes._replace(vectors=codes.vectors[:, 1:]) if self.wrong == "latent" else codes
+
+    def decode(self, z: Any) -> Any:
+        return super().decode(z)[:, ::2] if self.wrong == "decode" else super().decode(z)
+
+    def loss(self, batch: Any, update: Any) -> Any:
+        loss, metrics = super().loss(batch, update)
+        if self.wrong == "metrics":
+            del metrics["kl"]
+        return (loss[None] if self.wrong == "loss" else loss), metrics
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("encode", r"^vae.variant test_own_models:Wrong: its encode fails \("),
+        ("latent", r"the sample of what encode returns has shape \(7,\) for each frame, but it must be \(8,\)"),
+        ("decode", r"what decode returns has shape \(32, 64, 3\) for each frame, but it must be \(64, 64, 3\)"),
+        ("metrics", "of what its loss returns the metrics lack kl; mend it"),
+        ("loss", r"of what its loss returns the loss is \(1,\), not one number; mend it"),
+    ],
+)
+def test_an_auto_encoder_that_does_not_do_as_it_should_is_refused_before_training(wrong: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        init_vae(OwnVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig, VanillaConfig
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.car_racing.bodies import origin
 from wm_jax.models import memory as memories
@@ -134,7 +134,7 @@ def vae(case: str, fast: bool = False, **settings: Any) -> Figures:
       fast: by the kernels in C.
     """
     common = {"width": 0.125, "latent": 4, "beta": 2.0, "free_nats": 3.0, "fast_kernels": fast}
-    config = VaeConfig.model_validate({**common, **VAE_CASES[case], **settings})
+    config = VanillaConfig.model_validate({**common, **VAE_CASES[case], **settings})
     graphdef, params = weighted(lambda: make_vae(config, nnx.Rngs(0)), mean=5.0, log_var=5.0)
     light = np.linspace(0.25, 1, 4, dtype=np.float32)[:, None, None, None]
     frames = np.floor(255.99 * light * (uniform("frames", (4, 64, 64, 3)) / 2 + 0.5)).astype(np.uint8)
@@ -161,8 +161,8 @@ def memory(case: str, fast: bool = False, **settings: Any) -> Figures:
     common = {"hidden": 8, "mixtures": 3, "reward_head": True, "done_head": True, "fast_kernels": fast}
     config = MemoryConfig.model_validate({**common, **MEMORY_CASES[case], **settings})
     graphdef, params = weighted(lambda: MDNRNN(config, LatentKind(size), action, nnx.Rngs(0)))
-    done, first, mask = (np.zeros((time, rows), bool) for _ in range(3))
-    done[4, 1] = done[8, 2] = first[5, 1] = True
+    done, is_first, mask = (np.zeros((time, rows), bool) for _ in range(3))
+    done[4, 1] = done[8, 2] = is_first[5, 1] = True
     mask[:] = True
     mask[5, 1] = mask[6:, 0] = False
     mean, log_var = (uniform(name, (time + 1, rows, size)) for name in ("mean", "log_var"))
@@ -171,7 +171,7 @@ def memory(case: str, fast: bool = False, **settings: Any) -> Figures:
         action=jnp.asarray(uniform("action", (time, rows, action))),
         reward=jnp.asarray(uniform("reward", (time, rows))),
         done=jnp.asarray(done, jnp.float32),
-        first=jnp.asarray(first),
+        is_first=jnp.asarray(is_first),
         mask=jnp.asarray(mask, jnp.float32),
     )
     carry = nnx.merge(graphdef, params).init_carry(rows)

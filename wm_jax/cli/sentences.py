@@ -51,7 +51,8 @@ def explained(error: Exception, *, debug: bool) -> str:
 
 def with_origin(sentence: str, error: Exception) -> str:
     """The sentence, and which other process it comes from, if it does."""
-    return " ".join([sentence, *getattr(error, "__notes__", [])])
+    notes = [note for note in getattr(error, "__notes__", []) if note.startswith("(process ")]  # JAX adds its own
+    return " ".join([sentence, *notes])
 
 
 def sentence_of(error: Exception) -> str:

@@ -1,11 +1,13 @@
 """Classes of the user's own, by MODULE:NAME: of installed modules, and of those in the current folder."""
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from wm_jax.utils.errors import UsageError, UserError
@@ -50,15 +52,29 @@ def make_own(entry: str, option: str, *given: Any, **arguments: Any) -> Any:
         make_importable(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"{option}: {error}") from None
-    try:
+    with blamed_on(f"{option}: it can't be made", f"mend it{', or what it is given' if arguments else ''}"):
         there = importlib.import_module(module)
         if not hasattr(there, name):
             raise UsageError(f"{option}: the module {module} has no {name}; give a class that it has")
         return getattr(there, name)(*given, **arguments)
+
+
+@contextlib.contextmanager
+def blamed_on(what: str, remedy: str = "mend it") -> Iterator[None]:
+    """While inside, what is raised is the fault of the user's own code.
+
+    Args:
+      what: fails, such as "vae.variant m:C: it can't be made".
+
+    Raises:
+      UserError: in one sentence what was raised; its traceback is in `details`.
+    """
+    try:
+        yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever it raises, it is the module's
+    except (Exception, SystemExit) as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        failure = UserError(f"{option}: it can't be made ({said}); mend it")
+        failure = UserError(f"{what} ({said}); {remedy}")
         failure.details = "".join(traceback.format_exception(error))
         raise failure from error

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.schema import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.losses import background
+from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
@@ -26,7 +27,7 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
     """The auto-encoder of `config.variant`, an NNX module with fresh weights.
 
     Raises:
-      UserError: it is one of the user's own, and none.
+      UserError: the user's own class makes something that is no `Vae`, or that does not do what one does.
     """
     if not isinstance(config, OwnVaeConfig):
         return VARIANTS[config.variant](config, rngs)
@@ -36,6 +37,7 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
         raise UserError(
             f"{option}: it makes {type(vae).__name__}, no wm_jax.models.vae.Vae; let the class inherit from it"
         )
+    require_sound(vae, option)
     return vae
 
 
