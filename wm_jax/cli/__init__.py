@@ -3,7 +3,7 @@
     bin/train_vae --game enduro --preset quick --vae.beta 2
 
 `bin/X` and `wm X` are the same thing. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (state saved).
-Only the standard library, pydantic and PyYAML are imported before the work starts, so that --help is quick.
+Nothing that takes long is imported before the work starts, so that --help is quick.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def arguments_of(option: str, words: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE words as a mapping; values are YAML.
 
     Raises:
-      UsageError: a word that is none.
+      UsageError: a word is not NAME=VALUE.
     """
     found = {}
     for word in words:

@@ -116,7 +116,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a process says that can't go on.
+    """What a process sends when it can't go on.
 
     pickled: the error, or None if it can't be sent.
     text: its first line.

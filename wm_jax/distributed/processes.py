@@ -164,7 +164,7 @@ def joined(settings: HostsConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def spread_stop(stop: Stoppable) -> Iterator[None]:
-    """While inside, whoever of the processes is asked to stop, all are; they agree on where at their next word."""
+    """While inside, a request to stop one process reaches all; they agree on where to stop at their next exchange."""
     group, over = _current(), threading.Event()
     if group is None:
         yield

@@ -177,7 +177,7 @@ def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
     """The `Cell` of `config.cell`, an NNX module with fresh weights.
 
     Raises:
-      UserError: it is one of the user's own, and none.
+      UserError: the user's own class makes something that is no `Cell`.
     """
     given = inputs, config.hidden, config.fast_kernels, rngs
     if not isinstance(config, OwnMemoryConfig):

@@ -136,7 +136,7 @@ class SlotScheduler:
         return int((self._episodes >= 0).sum())
 
     def enter(self) -> int:
-        """Enter the episodes that have ended, and let others begin, or the rest move together; how many had ended."""
+        """Record finished episodes, then start waiting ones or compact the slots; how many had ended."""
         self._refuse_returns()
         over = (self._episodes >= 0) & ~np.asarray(self.slots.running)
         done = self._episodes[over]

@@ -151,7 +151,7 @@ class Stage:
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def note(self, config: Mapping[str, Any]) -> None:
-        """Record the settings that the artifact is gone on with, for those that may change."""
+        """Record the settings in force now, after a resume, for those that may change."""
         record = self.manifest()
         if record is not None and record["config"] != plain(config):
             self.write_record("stage.json", {**record, "config": plain(config)})

@@ -31,7 +31,7 @@ def parents(artifact: str, inputs: str, world: str) -> tuple[str, ...]:
 
 
 def upstream(artifact: str, inputs: str, world: str, done: Callable[[str], bool] = lambda _: False) -> list[str]:
-    """What has to be made before the artifact, in order; nothing that only finished artifacts were made from.
+    """What has to be made before the artifact, in order; ancestors of finished artifacts are left out.
 
     Args:
       artifact: a name in `CHAIN`.

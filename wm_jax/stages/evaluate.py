@@ -54,7 +54,7 @@ SAVED_TOGETHER = 2
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
-    """Play `evaluate.episodes`; writes `evaluation/<on>.json`, a histogram and, on wish, a video."""
+    """Play `evaluate.episodes`; writes `evaluation/<on>.json`, a histogram and, if asked for, a video."""
     stage = run.stage("evaluation")
     game = find(config.game, config.env)
     world, controller, about = load_agent(run, config)

@@ -82,6 +82,7 @@ class GeneratedFrames:
         """uint8 [updates, B, 64, 64, 3]."""
         if number in self._blocks:
             return self._blocks[number]
+        # The streams' name is older than the setting's; another one would draw other frames.
         seeds = [streams.integer(self._seed, "fresh", number, episode) for episode in range(EPISODES)]
         plans = np.stack([plan(self._policy, self._actions, seed, self._steps, self._hold) for seed in seeds])
         frames = _play(self._game, self._game.params_for(seeds), self._actions.in_game(jnp.asarray(plans)))
