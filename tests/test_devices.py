@@ -202,11 +202,11 @@ def test_what_stops_one_process_is_said_by_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given, complaint",
     [
-        ({"count": 2}, "--hosts.count 2: say where process 0 is"),
-        ({"coordinator": "auto", "index": 0}, "--hosts.index 0: --hosts.coordinator auto finds this out"),
-        ({"coordinator": "node0", "count": 2, "index": 0}, "--hosts.coordinator node0: give HOST:PORT"),
-        ({"coordinator": "node0:1"}, "--hosts.coordinator node0:1: also give --hosts.count and"),
-        ({"coordinator": "node0:1", "count": 2, "index": 2}, "--hosts.index 2: with --hosts.count 2 it is one of 0 to"),
+        ({"count": 2}, "hosts.count 2: say where process 0 is"),
+        ({"coordinator": "auto", "index": 0}, "hosts.index 0: hosts.coordinator auto finds this out"),
+        ({"coordinator": "node0", "count": 2, "index": 0}, "hosts.coordinator node0: give HOST:PORT"),
+        ({"coordinator": "node0:1"}, "hosts.coordinator node0:1: also give hosts.count and"),
+        ({"coordinator": "node0:1", "count": 2, "index": 2}, "hosts.index 2: with hosts.count 2 it is one of 0 to"),
     ],
 )
 def test_places_that_are_none(given: dict[str, Any], complaint: str) -> None:

@@ -17,7 +17,7 @@ def test_each_probe_fails_alone(monkeypatch):
     table = probes(("training no-such-game", 60, False), ("jax", 0.0, False), ("video", 60, True))
     monkeypatch.setattr(doctor, "_PROBES", table)
     unknown, slow, video = doctor.run()[-3:]
-    assert not unknown.ok and unknown.detail.startswith("UsageError: --game no-such-game: no such game")
+    assert not unknown.ok and unknown.detail.startswith("UsageError: game no-such-game: no such game")
     assert not slow.ok and slow.detail == "no answer within 0 s"
     assert unknown.remedy == slow.remedy == "mend it"
     assert video.ok and video.detail.startswith("MP4 by")

@@ -72,7 +72,7 @@ def test_a_weight_of_nothing_is_the_plain_loss():
 
 def test_training_with_the_weight(tmp_path: Path) -> None:
     words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(tmp_path)]
-    assert cli.main([*words, "--vae.moving_weight", "0.5", "--vae.free_nats", "0"]) == 0
+    assert cli.main([*words, "--vae.moving_weight", "0.5", "--vae.free_nats", "0", "--vae.width", "1"]) == 0
     rows = [row for row in read_metrics(tmp_path / "vae" / "metrics.jsonl") if "train_loss" in row]
     assert len(rows) == 4
     for row in rows:

@@ -84,7 +84,7 @@ def test_replays_grow_under_a_trained_vae(tmp_path: Path, capsys: pytest.Capture
     run(["collect", *words, "--collect.episodes", "10"], capsys)
     after, said = run(["train_vae", *words], capsys)
     assert after == before
-    assert "trained already (20 steps) on the first 6 of 10 episodes; --fresh trains on all of them" in said
+    assert "trained already (20 steps) on the first 6 of 10 episodes; run bin/train_vae --fresh to train on all" in said
     assert ReplayStore.open(tmp_path / "replays").count().episodes == 10
     again, said = run(["collect", *words, "--collect.episodes", "10"], capsys)
     assert again["episodes"] == 10 and again["episodes_added"] == 0
@@ -147,7 +147,7 @@ def test_lost_weights_are_written_again_from_the_checkpoints(
         victim.write_bytes(content)
     assert cli.main(["evaluate", *words]) == 1
     said = capsys.readouterr().err.strip().split("\n")[-1]
-    assert said.startswith("error: ") and f"bin/train_{stage} writes it again" in said
+    assert said.startswith("error: ") and f"run bin/train_{stage}, which writes it again" in said
     before = json.loads((path / stage / "summary.json").read_text())["weights"]
     curves = (path / stage / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
@@ -208,9 +208,9 @@ def test_a_finished_stage_of_another_game_is_not_taken_for_this_one(
     for command in (["train_vae"], ["encode"], ["train_memory"], ["collect", "verify"], ["collect", "repair"]):
         words = ["--game", "maze", *CHASED[2:], "--run", str(chased)]
         assert cli.main([*command, *words]) == 1
-        assert "with --game chaser, not maze" in capsys.readouterr().err
+        assert "made with game chaser, but now it is maze" in capsys.readouterr().err
     assert cli.main(["train_vae", *CHASED, "--run", str(chased), "--env.levels", "7"]) == 1
-    assert "replays were collected with --env.levels 200, not 7" in capsys.readouterr().err
+    assert "replays was made with --env.levels 200, but now it is 7" in capsys.readouterr().err
 
 
 def test_nothing_is_played_twice(chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,14 +366,38 @@ def test_the_official_game_is_played_once_where_training_was_on_it(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["train_memory", "--vae.latent", "64"], "--vae.latent 64: {run}/vae was made with 32"),
-        (["train_memory", "--vae.steps", "50"], "--vae.steps 50: {run}/vae was made with 20"),
-        (["train_vae", "--collect.episodes", "256"], "--collect.episodes 256: {run}/replays was made with 6"),
-        (["train_vae", "--collect.policy", "uniform"], "--collect.policy uniform: {run}/replays was made with held"),
-        (["train_controller", "--memory.cell", "gru"], "--memory.cell gru: {run}/memory was made with lstm"),
-        (["evaluate", "--controller.inputs", "z"], "--controller.inputs z: {run}/controller was made with zh"),
-        (["evaluate", "--vae.beta", "2", "--fresh"], "--vae.beta 2.0: {run}/vae was made with 1.0"),
-        (["evaluate", "--evaluate.on", "training", "--env.difficulty", "hard"], "with --env.difficulty easy, not hard"),
+        (
+            ["train_memory", "--vae.latent", "64"],
+            "{run}/vae was made with --vae.latent 32, but now it is 64: leave it out",
+        ),
+        (
+            ["train_memory", "--vae.steps", "50"],
+            "{run}/vae was made with --vae.steps 20, but now it is 50: leave it out",
+        ),
+        (
+            ["train_vae", "--collect.episodes", "256"],
+            "{run}/replays was made with --collect.episodes 6, but now it is 256: leave it out",
+        ),
+        (
+            ["train_vae", "--collect.policy", "uniform"],
+            "{run}/replays was made with --collect.policy held, but now it is uniform: leave it out",
+        ),
+        (
+            ["train_controller", "--memory.cell", "gru"],
+            "{run}/memory was made with --memory.cell lstm, but now it is gru: leave it out",
+        ),
+        (
+            ["evaluate", "--controller.inputs", "z"],
+            "{run}/controller was made with --controller.inputs zh, but now it is z: leave it out",
+        ),
+        (
+            ["evaluate", "--vae.beta", "2", "--fresh"],
+            "{run}/vae was made with --vae.beta 1.0, but now it is 2.0: leave it out",
+        ),
+        (
+            ["evaluate", "--evaluate.on", "training", "--env.difficulty", "hard"],
+            "with --env.difficulty easy, but now it is hard",
+        ),
     ],
 )
 def test_settings_that_contradict_what_is_there_are_refused(
@@ -418,7 +442,10 @@ def test_latents_that_are_lost_or_damaged_are_encoded_again(
     victim.unlink() if how == "lost" else victim.write_bytes(content[:-4] + b"1234")
     words = [*CHASED, "--run", str(path)]
     assert cli.main(["train_memory", *words, "--fresh"]) == 1
-    assert "000000.npz is missing or does not fit its checksum: bin/encode writes it again" in capsys.readouterr().err
+    assert (
+        "000000.npz is missing or does not fit its checksum: run bin/encode, which writes it again"
+        in capsys.readouterr().err
+    )
     summary, _ = run(["encode", *words], capsys)
     assert summary["encoded_now"] == summary["frames"]
     assert victim.read_bytes() == content
@@ -641,10 +668,10 @@ def test_v_of_another_game_or_renderer_is_refused(tmp_path: Path, capsys: pytest
     words = ["--preset", "smoke", "--run", str(tmp_path)]
     run(["train_vae", "--game", "chaser", *words], capsys)
     for other, sentence in (
-        (["--game", "maze"], "was trained with --game chaser, not maze"),
+        (["--game", "maze"], "was made with game chaser, but now it is maze"),
         (
             ["--game", "chaser", "--env.crop", "0", "32", "0", "32"],
-            "was trained with --env.crop None, not 0 32 0 32",
+            "was made with --env.crop None, but now it is 0 32 0 32",
         ),
     ):
         assert cli.main(["encode", *other, *words]) == 1
