@@ -151,3 +151,10 @@ class Wrong(TinyVq):
 def test_an_auto_encoder_that_does_not_do_as_it_should_is_refused_before_training(wrong: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         init_vae(OwnVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)
+
+
+@pytest.mark.parametrize("words", [["--vae.variant", "own_models:Nobody"], ["--memory.cell", "own_models:Nobody"]])
+def test_what_is_no_such_class_is_refused_before_anything_is_played(words: list[str], tmp_path: Path, capsys) -> None:
+    assert cli.main(["train_memory", *WORDS, *words, "--run", str(tmp_path / "run")]) == 2
+    assert "the module own_models has no Nobody" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

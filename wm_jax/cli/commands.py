@@ -61,7 +61,7 @@ AGENT_COMMANDS = ("evaluate",)
 """Commands that the agent that comes with the package can be used with."""
 
 
-PREVALIDATED = ("train_vae", "train_controller")
+PREVALIDATED = ("train_vae", "train_memory", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
 

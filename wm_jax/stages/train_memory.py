@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import Config
+from wm_jax.config.schema import Config, OwnMemoryConfig
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches
 from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences
-from wm_jax.distributed.mesh import open_mesh, without_kernels
+from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.models.latents import from_named
-from wm_jax.models.memory import gradient_of
+from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, missing, open_replays, require_parent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
@@ -26,6 +26,17 @@ from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, trai
 
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""
+
+
+def accept(config: Config) -> None:
+    """Refuse a class that is no cell, before anything is played.
+
+    Raises:
+      UserError: there is none of that name, or it makes something else.
+    """
+    if isinstance(config.memory, OwnMemoryConfig):
+        started()
+        make_cell(config.memory, config.vae.latent + 1, nnx.Rngs(0))
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:

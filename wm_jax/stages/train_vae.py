@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import Config
+from wm_jax.config.schema import Config, OwnVaeConfig
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
-from wm_jax.distributed.mesh import open_mesh, without_kernels
+from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import device_game
@@ -92,11 +92,15 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
 
 
 def accept(config: Config) -> None:
-    """Refuse generated frames where there are none, before anything is played.
+    """Refuse a class that is no auto-encoder, and generated frames where there are none, before anything is played.
 
     Raises:
-      UsageError: the game is not on the device, or an agent was to play.
+      UsageError: the game is not on the device, or an agent was to play; or there is no such class.
+      UserError: the class makes no sound auto-encoder.
     """
+    if isinstance(config.vae, OwnVaeConfig):
+        started()
+        init_vae(config.vae, config.seed)
     if config.vae.frames != "generated":
         return
     otherwise = "give --vae.frames replays"
