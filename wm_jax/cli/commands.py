@@ -17,31 +17,21 @@ COMMANDS = {
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
-
-
 STANDALONE = {
     "benchmark": "wm_jax.tools.benchmark.command",
     "check_car_racing": "wm_jax.tools.fidelity.command",
     "doctor": "wm_jax.tools.doctor",
 }
 """Commands without a game, and the modules that have a `main` of their own for them."""
-
-
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
-
-
 ARTIFACT_OF = {command: artifact for artifact, command in CHAIN.items()}
 """What a command makes."""
-
-
 MAINTENANCE = {
     "verify": "reads every stored byte and names what is damaged",
     "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
 }
 """What `collect` does to a store that is there."""
-
-
 SECTIONS = {
     "collect": ("env", "collect"),
     "train_vae": ("env", "collect", "data", "vae", "hosts"),
@@ -51,16 +41,10 @@ SECTIONS = {
     "evaluate": ("env", "evaluate"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
-
-
 COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
-
-
 AGENT_COMMANDS = ("evaluate",)
 """Commands that the agent that comes with the package can be used with."""
-
-
 PREVALIDATED = ("train_vae", "train_memory", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 

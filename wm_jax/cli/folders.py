@@ -42,13 +42,9 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
         if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
             raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
         base, path = path, path / "named" / options.name
-    made = (
-        pipeline_artifacts(config)
-        if command == "pipeline"
-        else [ARTIFACT_OF[command]]
-        if command in ARTIFACT_OF
-        else []
-    )
+    made = pipeline_artifacts(config) if command == "pipeline" else []
+    if command in ARTIFACT_OF:
+        made = [ARTIFACT_OF[command]]
     # A pipeline on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if command == "pipeline" and base is not None else set())
     return Run.open(path, base, makes=makes, anew=made if options.fresh else ())

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS
 from wm_jax.config.base import Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets
-from wm_jax.config.schema import CHOICES, Config, field_names, types_of
+from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
 from wm_jax.config.text import arguments_of, nearest, shown
 from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.utils.arguments import Parser
@@ -103,7 +103,7 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
     mine = type(values).model_fields
     # What every training has comes last: what is special about this one is looked for more often.
     fields = sorted(mine.items(), key=lambda item: isinstance(values, TrainingConfig) and item[0] in TRAINING)
-    others = {key: field for each in types_of(name) for key, field in each.model_fields.items() if key not in mine}
+    others = {key: field for key, field in all_fields(name).items() if key not in mine}
     for key, field in fields:
         known = choices(field)
         one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""

@@ -30,7 +30,7 @@ NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(coerce_numbers_to_str=True)]
-MUTABLE = "free"
+MUTABLE = "mutable"
 """Marks the settings that may change when work is resumed: how far, how fast, by what program."""
 
 

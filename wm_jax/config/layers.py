@@ -175,10 +175,8 @@ def _first_complaint(error: ValidationError) -> str:
     given = complaint["input"]
     if complaint["type"] in ("int_parsing", "float_parsing") and re.fullmatch(r"[0-9]+,[0-9]+", str(given)):
         message += "; fractions have a point, thousands nothing"
-    found = [
-        each.model_fields[path[1]] for each in types_of(path[0]) if len(path) == 2 and path[1] in each.model_fields
-    ]
-    known = choices(found[0]) if found else ()
+    field = all_fields(path[0]).get(path[-1])
+    known = choices(field) if field is not None else ()
     return f"{name} {shown(given)}: {message}{nearest(str(given), known)}"
 
 

@@ -15,11 +15,7 @@ from wm_jax.utils.errors import UserError
 
 SLICE_MS = 1000
 """Waiting is cut into slices of this length, so that a second Ctrl-C is heard."""
-
-
 ASKED_TO_STOP = "wm_jax/stop"
-
-
 TRIED_WITH = ("0.10.0", "0.10.1", "0.10.2")
 """Versions of JAX in which `store_of_words` finds what it looks for."""
 

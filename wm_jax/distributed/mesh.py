@@ -75,7 +75,7 @@ def open_local_mesh(wanted: int) -> Mesh:
     """This process's own devices, for work that it shares with no other process.
 
     Args:
-      wanted: how many, in all count together (0: as many as there are).
+      wanted: how many, in all processes together (0: as many as there are).
 
     Raises:
       UserError: there are fewer.

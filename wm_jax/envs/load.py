@@ -1,5 +1,6 @@
 """Games in JAX by the name of their class: ours, and those of the user's own modules."""
 
+from functools import cache
 from typing import Any
 
 from wm_jax.envs.spaces import ActionSpace
@@ -32,8 +33,9 @@ def load_device_game(entry: str, arguments: dict[str, Any], option: str) -> Devi
     return game
 
 
+@cache
 def _require_sound(game: DeviceGame, option: str) -> None:
-    """Try a game on shapes alone, so that what does not fit is said before anything is played.
+    """Try a game on shapes alone, so that what does not fit is said before anything is played; equal ones once.
 
     Raises:
       UserError: a method fails, or returns something else than `DeviceGame` says.

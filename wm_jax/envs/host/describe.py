@@ -10,7 +10,8 @@ from wm_jax.config.text import shown
 from wm_jax.envs.host.adapt import Environment, open_environment
 from wm_jax.envs.host.conversions import Unplayable
 from wm_jax.envs.spaces import ActionSpace
-from wm_jax.utils.errors import UsageError, UserError
+from wm_jax.utils.errors import UsageError
+from wm_jax.utils.user_classes import blamed_on
 
 _DEFAULT_FPS = 30.0
 _NEAR = 0.7
@@ -61,28 +62,24 @@ def _look_at(
 
     name = f"game gymnasium:{identifier}"
     settings = {"kwargs": kwargs, "observation": observation, "pixels": pixels}
-    failure: UserError
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with contextlib.closing(open_environment(identifier, **settings)) as env:
-                if pixels == "render":
-                    env.reset(seed=0)  # its first picture says how large they are
-                fps = float(env.env.metadata.get("render_fps") or _DEFAULT_FPS)
-                return Facts(env.actions, env.screen, _limit(env), fps, env.conversions)
-    except Unplayable as error:
-        raise UsageError(f"{name}: {' '.join(str(error).split())}") from error  # NumPy breaks lines
-    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
-        raise UsageError(f"{name}: Gymnasium knows no such id{_near(identifier, settings)}") from error
-    except gymnasium.error.Error as error:
-        failure, cause = UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})"), error
-    except (Exception, SystemExit) as error:  # whatever it raises, it is the environment's
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        given = f", or env.kwargs {shown(kwargs)}" if kwargs else ""
-        failure = UserError(f"{name}: it can't be opened ({said}); mend it{given}")
-        cause = error
-    failure.details = "".join(traceback.format_exception(cause))
-    raise failure from cause
+    given = f", or env.kwargs {shown(kwargs)}" if kwargs else ""
+    with blamed_on(f"{name}: it can't be opened", f"mend it{given}"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.closing(open_environment(identifier, **settings)) as env:
+                    if pixels == "render":
+                        env.reset(seed=0)  # its first picture says how large they are
+                    fps = float(env.env.metadata.get("render_fps") or _DEFAULT_FPS)
+                    return Facts(env.actions, env.screen, _limit(env), fps, env.conversions)
+        except Unplayable as error:
+            raise UsageError(f"{name}: {' '.join(str(error).split())}") from error  # NumPy breaks lines
+        except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
+            raise UsageError(f"{name}: Gymnasium knows no such id{_near(identifier, settings)}") from error
+        except gymnasium.error.Error as error:
+            failure = UsageError(f"{name}: Gymnasium can't open it ({' '.join(str(error).split())})")
+            failure.details = "".join(traceback.format_exception(error))
+            raise failure from error
 
 
 def _limit(env: Environment) -> int | None:
