@@ -61,7 +61,9 @@ def workers(arguments: list[str]) -> list[str]:
     """Two test processes, unless the caller says otherwise or there is but one core."""
     if (os.cpu_count() or 1) < 2 or importlib.util.find_spec("xdist") is None:
         return []
-    return [] if any(word.startswith(("-n", "--numprocesses", "--pdb")) for word in arguments) else ["-n", "2"]
+    if any(word.startswith(("-n", "--numprocesses", "--pdb")) for word in arguments):
+        return []
+    return ["-n", "2", "--dist", "loadgroup"]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ TRIMMED_ABOVE_GB = 1.0
 """Of a test process. Freed memory stays with it (`process.keep_freed_memory`), which is fast, and in a process that
 runs hundreds of tests becomes gigabytes in which nothing lies."""
 
+SHARED_OUT = ("test_pipeline.py",)
+"""Files whose tests both test processes run. Those of any other stay together in one: what several tests of a file look
+at, or have compiled, is made once."""
+
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Give freed memory back once there is much of it, and after a file's last test what was compiled for it, too."""
@@ -36,13 +40,16 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     process.give_back_memory()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `bin/test --quick` leaves out."""
+    """Mark what `bin/test --quick` leaves out, and what runs in one test process."""
     slow = set((Path(__file__).parent / "slow.txt").read_text().split())
     for item in items:
         name = item.originalname if isinstance(item, pytest.Function) else item.name
         if slow & {item.path.name, f"{item.path.name}::{name}"}:
             item.add_marker("slow")
+        if item.path.name not in SHARED_OUT:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _resident_gb() -> float:

@@ -200,6 +200,9 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
         assert {_distribution(each) for each in makers[module]} & declared, f"{module} is imported but not declared"
     imported = {_distribution(each) for module in used for each in makers[module]}
     assert declared - imported - INDIRECT == set()
+    launcher = (ROOT / "bin" / "_launch").read_text()
+    looked_for = set(re.findall(r"\w+", launcher.split("needs='")[1].split("'")[0]))
+    assert used - looked_for == set(), "an environment without these would be taken for one that has all"
 
 
 def _distribution(requirement: str) -> str:
