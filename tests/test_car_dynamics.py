@@ -9,7 +9,8 @@ import pytest
 
 from wm_jax.envs.car_racing import bodies, dynamics
 from wm_jax.envs.car_racing.contacts import HALF_TYRE, RADIUS, SKIN, touch
-from wm_jax.envs.car_racing.track import HALF_WIDTH, bank
+from wm_jax.envs.car_racing.road import HALF_WIDTH
+from wm_jax.envs.car_racing.track import bank
 from wm_jax.tools.fidelity.motion import drift, gather, one_step
 from wm_jax.tools.fidelity.reference import UndrawnCarRacing, record, snapshot
 

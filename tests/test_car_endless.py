@@ -7,7 +7,8 @@ import pytest
 
 from wm_jax.envs.car_racing import CarRacing, Params, track
 from wm_jax.envs.car_racing.endless import _curbs, draw_checkpoints, draw_tracks, lay_out
-from wm_jax.envs.car_racing.track import CHECKPOINTS, SECTIONS
+from wm_jax.envs.car_racing.road import SECTIONS
+from wm_jax.envs.car_racing.track import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 """CarRacing's pictures: beside Gymnasium's, and the two formulations beside each other."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.envs.car_racing.drawing import picture, shot
+from wm_jax.envs.car_racing.drawing import Shot, _ground, _ground_afar, _redrawn, picture, shot
 from wm_jax.envs.car_racing.instruments import bar
 from wm_jax.envs.car_racing.raster import FRAME, OBSERVATION, ROWS_SEEN, WINDOW, raster
 from wm_jax.envs.car_racing.track import bank
@@ -95,6 +95,57 @@ def test_maps_over_maps_draw_the_same(fast):
     np.testing.assert_array_equal(several[1, 2], one_by_one[2])
 
 
+def descending(steps: list[int]) -> np.ndarray:
+    """Pictures of cars at the beginnings of two tracks in turns, so many steps after the start."""
+    tracks, track = bank((1000, 1001)), np.arange(len(steps)) % 2
+    times = jnp.asarray(0.02 * (np.array(steps) + 1), jnp.float32)
+
+    def draw(track, time):
+        zeros, where = jnp.zeros(4), tracks.points[track, 5]
+        shown = shot(track, jnp.zeros(400, bool), where, 0.3 + time, zeros, zeros, time)
+        return picture(tracks, shown, FRAME, fast=False)
+
+    return np.asarray(jax.jit(jax.vmap(draw))(jnp.asarray(track, jnp.int32), times))
+
+
+def test_rows_of_a_batch_are_drawn_as_if_they_were_alone():
+    """In the formulation for accelerators: those whose camera is far away, few or many, and their neighbours."""
+    alone = {steps: descending([steps] * 4)[:2] for steps in (0, 2, 5, 9, 16, 17, 60)}
+    for mixed in ([60, 0, 60, 60], [0] * 4, [9, 0, 17, 2, 5, 16, 60, 0] * 9, [60] * 69 + [0, 9]):
+        for place, (steps, drawn) in enumerate(zip(mixed, descending(mixed), strict=True)):
+            np.testing.assert_array_equal(drawn, alone[steps][place % 2], f"{steps} steps, among {mixed}")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 64])
+def test_no_more_rows_are_drawn_anew_than_need_it(count):
+    drawn, chosen = [], np.random.default_rng(0).permutation(64) < count
+
+    def draw(shots):
+        jax.debug.callback(lambda track: drawn.append(track.tolist()), shots.track)
+        return jnp.broadcast_to(shots.track.astype(jnp.float32)[:, None, None, None], (len(shots.track), 3, 2, 2))
+
+    rows = jnp.arange(64, dtype=jnp.int32)
+    shots = Shot(rows, jnp.zeros((64, 400), bool), jnp.zeros((64, 21)))
+    levels = jax.jit(lambda chosen: _redrawn(jnp.full((64, 3, 2, 2), -1.0), chosen, draw, shots))(chosen)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(levels[:, 0, 0, 0], np.where(chosen, rows, -1))
+    assert len(drawn) == -(-count // 2) and all(len(each) == 2 for each in drawn)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4, 6])
+def test_maps_show_what_many_samples_show(steps):
+    """Where the camera is far away: beside every pixel made from 8 x 8 samples of the tiles themselves."""
+    tracks, grid = bank((1000, 1001)), raster(FRAME)
+    time, zeros = jnp.float32(0.02 * (steps + 1)), jnp.zeros(4)
+    for section in (0, 60, 120):
+        where, angle = tracks.points[1, section], tracks.angles[1, section]
+        shown = shot(jnp.int32(1), jnp.zeros(400, bool), where, angle, zeros, zeros, time)
+        exact = jax.jit(partial(_ground, grid=grid, side=8))(tracks, shown)
+        differences = np.abs(np.asarray(jax.jit(partial(_ground_afar, grid=grid))(tracks, shown) - exact))
+        assert np.asarray(exact).std() > 20
+        assert differences.mean() < 0.25 and np.quantile(differences, 0.99) < 6.5
+
+
 @pytest.mark.parametrize("fast", [False, pytest.param(True, marks=pytest.mark.skipif("not native.available()"))])
 def test_every_bank_of_several_is_drawn(fast):
     """Tracks under `vmap` too, which is unusual."""
@@ -104,7 +155,7 @@ def test_every_bank_of_several_is_drawn(fast):
     def draw(tracks):
         zeros, place = jnp.zeros(4), tracks.points[0, 30]
         shown = shot(jnp.int32(0), jnp.zeros(400, bool), place, tracks.angles[0, 30], zeros, zeros, jnp.float32(5))
-        return picture(tracks, shown, FRAME, fast=fast)
+        return picture(tracks, shown, FRAME, fast=False)
 
     together = np.asarray(jax.jit(jax.vmap(draw))(banks))
     np.testing.assert_array_equal(together, [jax.jit(draw)(each) for each in (one, other)])

@@ -6,7 +6,8 @@ import pytest
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from wm_jax.envs.car_racing import track
-from wm_jax.envs.car_racing.track import FIELD, NOWHERE, REACH, STRIP, bank, nearest_section
+from wm_jax.envs.car_racing.road import FIELD, HALF_WIDTH, STRIP
+from wm_jax.envs.car_racing.track import NOWHERE, REACH, bank, nearest_section
 from wm_jax.kernels import native
 
 SEEDS = (1000, 1001, 1007, 20869)
@@ -93,7 +94,7 @@ def test_strips_measure_distances_to_the_tiles_sides(tracks):
         across = np.stack([np.cos(angles), np.sin(angles)], -1)
         strip = dict(zip(STRIP, np.asarray(tracks.strips[i, :count], float).T, strict=True))
         for side in (-1, 1):
-            corners = points + side * track.HALF_WIDTH * across
+            corners = points + side * HALF_WIDTH * across
             for prefix, tile in (("", np.arange(count)), ("next_", (np.arange(count) + 1) % count)):
                 for ends in (corners[tile], corners[tile - 1]):
                     right = strip[f"{prefix}right_x"] * ends[:, 0] + strip[f"{prefix}right_y"] * ends[:, 1]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from wm_jax.envs.car_racing.plane import ahead, dot, left_of, right
-from wm_jax.envs.car_racing.track import HALF_WIDTH, NOWHERE, Tracks, nearest_section
+from wm_jax.envs.car_racing.road import HALF_WIDTH
+from wm_jax.envs.car_racing.track import NOWHERE, Tracks, nearest_section
 
 HALF_TYRE, RADIUS = 0.28, 0.54
 """Half a wheel's width and half its length, which is its radius, in u (`car_dynamics.WHEEL_W`, `WHEEL_R`)."""

@@ -2,10 +2,10 @@
 
 Gymnasium paints polygons into a window and averages it down to a picture (`raster.py`). All of this is linear but for
 the painting, so each pixel is a mean over a part of the window, its footprint. Here every pixel asks, by
-`Tracks.nearest`, which section of the road lies near, computes how much of its footprint the two tiles at that section
-cover, and mixes the colours. Coverage is that of a half-plane by a box, clip(1/2 + distance / width). While the camera
-is still far away (the first second), a footprint holds several tiles: then a pixel is made from several samples. The
-car, always at the same place, is drawn apart, in finer samples of a small patch.
+`Tracks.nearest`, which section of the road lies near, computes how much of its footprint is road (`road.py`), and mixes
+the colours. While the camera comes down, in the first third of a second, a footprint holds several tiles: then a pixel
+is made from several samples, or, from still higher, from maps of the road (`distant.py`). The car, always at the same
+place, is drawn apart, in finer samples of a small patch.
 
 Everything happens in two systems: the world's (u, angles counter-clockwise) and the camera's, with the car at its
 origin, x to the right and y ahead: window column = 500 + zoom x, row = 600 - zoom y.
@@ -15,6 +15,7 @@ There are two formulations of the same arithmetic, one in JAX for accelerators, 
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,18 +25,38 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
+from wm_jax.envs.car_racing import distant
 from wm_jax.envs.car_racing.raster import FRAME, MIDDLE, OBSERVATION, Raster, Vector, raster
-from wm_jax.envs.car_racing.track import CELL, CELLS, CURB, FIELD, SECTIONS, STRIP, Tracks, nearest_section
+from wm_jax.envs.car_racing.road import (
+    CELL,
+    CURB,
+    FIELD,
+    HALF_WIDTH,
+    OUTLINE,
+    SECTIONS,
+    SHADES,
+    Camera,
+    Shares,
+    extent,
+    in_view,
+    ramp,
+    shares,
+)
+from wm_jax.envs.car_racing.track import CELLS, Tracks, nearest_section
 from wm_jax.kernels import native
 
-OUTLINE = 0.5
-"""Polygons are painted with their outlines: each reaches half a window pixel farther."""
 LOST_LEVELS = 2.0
 """What pygame's smoothscale loses in fixed point: 102 becomes 100, 255 becomes 253; black stays."""
 PATCH = 100 / 6.0
 """Side of a patch of darker grass, in u; they lie two apart."""
-COARSE = ((1.5, 8), (3.0, 4), (6.0, 2))
-"""Below this zoom a pixel has so many samples in either direction: their footprints stay below the length of a tile."""
+DISTANT, CLOSE = 3.0, 6.0
+"""Zooms. Below the latter a pixel is made from several samples, whose footprints stay below the length of a tile; below
+the former from maps (`distant.py`)."""
+SAMPLES = 2
+"""In either direction, between the two."""
+PARTS, LEAST_ROWS = 32, 2
+"""Of a batch, such a part is drawn anew at once, where that is needed, and so many rows at least: one that is alone in
+its batch may be rounded otherwise."""
 _UNIT = 0.02
 """Gymnasium's shapes of the car are given in this many u."""
 _HULL = (
@@ -112,150 +133,162 @@ def picture(tracks: Tracks, shot: Shot, width: int, *, fast: bool = True) -> UIn
       width: FRAME for 64 x 64, OBSERVATION for 84 x 96.
       fast: in C, where that can be had.
     """
-    if fast and native.available():
-        track, visited, numbers = (field[None] for field in shot)
-        return _natively(width)(tracks, (track, visited, numbers))[0]
-    return _plainly(tracks, shot, raster(width))
+    shots = Shot(*(field[None] for field in shot))
+    return _many(width, in_c=fast and native.available())(tracks, shots)[0]
+
+
+@cache
+def _many(width: int, *, in_c: bool) -> Callable[[Tracks, Shot], Array]:
+    """(tracks, shots [B]) -> uint8 [B, H, W, 3]. Under `vmap` all pictures are drawn in one call."""
+    grid, formulation = raster(width), _in_c if in_c else _in_jax
+
+    @custom_vmap
+    def draw(tracks: Tracks, shots: Shot) -> Array:
+        return formulation(tracks, shots, grid)
+
+    @draw.def_vmap
+    def _mapped(size: int, mapped: Any, tracks: Any, shots: Any) -> tuple[Array, bool]:
+        def spread(field: Array, batched: bool) -> Array:
+            return field if batched else jnp.broadcast_to(field, (size, *field.shape))
+
+        several = Shot(*map(spread, shots, mapped[1]))
+        if any(mapped[0]):  # banks of tracks are large, and several of them unusual
+            banks = Tracks(*map(spread, tracks, mapped[0]))
+            return lax.map(lambda each: draw(*each), (banks, several)), True
+        pictures = draw(tracks, Shot(*(field.reshape(-1, *field.shape[2:]) for field in several)))
+        return pictures.reshape(size, -1, *pictures.shape[1:]), True
+
+    return draw
 
 
 # ---- In JAX ----
 
 
-class _Camera(NamedTuple):
-    """`Shot.numbers`, by name."""
-
-    x: Array
-    y: Array
-    cos: Array
-    sin: Array
-    zoom: Array
-
-    def turn(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """A direction of the world in the camera's system."""
-        return self.cos * x + self.sin * y, self.cos * y - self.sin * x
-
-
-def _plainly(tracks: Tracks, shot: Shot, grid: Raster) -> UInt8[Array, "H W 3"]:
-    camera, wheels = _Camera(*shot.numbers[:5]), shot.numbers[5:].reshape(4, 4)
-    levels = _with_car(_ground(tracks, shot, camera, grid), camera, wheels, grid)
-    return jnp.moveaxis(jnp.round(jnp.maximum(levels - LOST_LEVELS, 0.0)).astype(jnp.uint8), 0, -1)
-
-
-def _ground(tracks: Tracks, shot: Shot, camera: _Camera, grid: Raster) -> Float32[Array, "3 H W"]:
-    """Field, grass and road. The number of samples is a loop's, not a shape's: usually it is one."""
-    side = jnp.int32(1)
-    for below, samples in reversed(COARSE):
-        side = jnp.where(camera.zoom < below, samples, side)
-    share = 1.0 / side.astype(jnp.float32)
-    footprint = grid.width * share / camera.zoom, grid.height * share / camera.zoom
-    strips = _seen(tracks, shot, camera, footprint)
-    shape = (len(grid.rows), len(grid.columns))
-
-    def add(i: Array, total: Array) -> Array:
-        right = ((i % side).astype(jnp.float32) + 0.5) * share - 0.5
-        down = ((i // side).astype(jnp.float32) + 0.5) * share - 0.5
-        x = (jnp.asarray(grid.columns) - MIDDLE[0] + right * grid.width) / camera.zoom
-        y = (MIDDLE[1] - jnp.asarray(grid.rows) - down * grid.height) / camera.zoom
-        x, y = jnp.broadcast_to(x[None], shape), jnp.broadcast_to(y[:, None], shape)
-        return total + _sample(tracks, shot.track, camera, strips, footprint, x, y)
-
-    total = lax.fori_loop(0, side * side, add, jnp.zeros((3, *shape), jnp.float32))
-    return total * jnp.square(share)
-
-
-def _extent(footprint: tuple[Array, Array], right: Array, ahead: Array) -> Array:
-    """The width of a footprint along unit vectors of the camera's system: of a box, by its variance."""
-    return jnp.sqrt(jnp.square(right * footprint[0]) + jnp.square(ahead * footprint[1]))
-
-
-def _seen(tracks: Tracks, shot: Shot, camera: _Camera, footprint: tuple[Array, Array]) -> Float32[Array, "401 16"]:
-    """`Tracks.strips` as this picture needs them: lines in the camera's system, distances in footprints, shades as they
-    are now; and in the place of `next` the width of a curb.
+def _in_jax(tracks: Tracks, shots: Shot, grid: Raster) -> UInt8[Array, "B H W 3"]:
+    """B pictures. The ground is drawn as if all cameras were near, then anew where they are not: there it costs more,
+    and every row pays for itself alone.
     """
-    strip = dict(zip(STRIP, tracks.strips[shot.track].T, strict=True))
-
-    def line(name: str) -> tuple[Array, Array, Array]:
-        x, y, c = (strip[f"{name}_{part}"] for part in "xyc")
-        return (*camera.turn(x, y), x * camera.x + y * camera.y + c)
-
-    ahead, right, next_right = line("ahead"), line("right"), line("next_right")
-    along, across = (1.0 / _extent(footprint, *each[:2]) for each in (ahead, right))
-    halves = [(strip[name] + OUTLINE / camera.zoom) * across for name in ("half", "next_half")]
-    fraction = tracks.colours[shot.track, 0, 0] % 1.0
-    visited = jnp.concatenate([shot.visited, jnp.zeros(1, bool)])
-    shades = [
-        jnp.where(where, 0.0, jnp.floor(strip[name] + fraction))
-        for name, where in (("shade", visited), ("next_shade", visited[strip["next"].astype(jnp.int32)]))
-    ]
-    columns = [part * along for part in ahead]
-    columns += [*(part * across for part in right), halves[0], *(part * across for part in next_right), halves[1]]
-    return jnp.stack([*columns, strip["curb"], strip["next_curb"], *shades, CURB * across], -1)
+    zoom = shots.numbers[:, 4]
+    levels = jax.vmap(lambda shot: _ground(tracks, shot, grid, 1))(shots)
+    for above, below, ground in ((DISTANT, CLOSE, partial(_ground, side=SAMPLES)), (-jnp.inf, DISTANT, _ground_afar)):
+        draw = partial(_each, ground, tracks, grid)
+        levels = _redrawn(levels, (above <= zoom) & (zoom < below), draw, shots)
+    cameras = jax.vmap(lambda levels, shot: _with_car(levels, Camera(*shot.numbers[:5]), _wheels(shot), grid))
+    levels = cameras(levels, shots)
+    return jnp.moveaxis(jnp.round(jnp.maximum(levels - LOST_LEVELS, 0.0)).astype(jnp.uint8), 1, -1)
 
 
-def _sample(
-    tracks: Tracks, track: Array, camera: _Camera, strips: Array, footprint: tuple[Array, Array], x: Array, y: Array
+def _each(ground: Callable[..., Array], tracks: Tracks, grid: Raster, shots: Shot) -> Float32[Array, "B 3 H W"]:
+    return jax.vmap(lambda shot: ground(tracks, shot, grid))(shots)
+
+
+def _redrawn(
+    levels: Float32[Array, "B 3 H W"], chosen: Bool[Array, "B"], draw: Callable[[Shot], Array], shots: Shot
+) -> Float32[Array, "B 3 H W"]:
+    """With the chosen rows drawn by `draw`, some at a time: as often as it takes for those that there are."""
+    rows = len(chosen)
+    at_once = min(rows, max(LEAST_ROWS, rows // PARTS))
+    count = jnp.sum(chosen, dtype=jnp.int32)
+    order = jnp.nonzero(chosen, size=-(-rows // at_once) * at_once, fill_value=rows)[0].astype(jnp.int32)
+
+    def some(i: Array, levels: Array) -> Array:
+        places = lax.dynamic_slice_in_dim(order, i * at_once, at_once)
+        drawn = draw(jax.tree.map(lambda field: field.at[places].get(mode="clip"), shots))
+        return levels.at[places].set(drawn, mode="drop")
+
+    return lax.fori_loop(0, -(-count // at_once), some, levels)
+
+
+def _wheels(shot: Shot) -> Float32[Array, "4 4"]:
+    return shot.numbers[5:].reshape(4, 4)
+
+
+def _ground(tracks: Tracks, shot: Shot, grid: Raster, side: int) -> Float32[Array, "3 H W"]:
+    """Field, grass and road, each pixel from side x side samples."""
+    camera, colours = Camera(*shot.numbers[:5]), tracks.colours[shot.track]
+    share = 1.0 / side
+    footprint = grid.width * share / camera.zoom, grid.height * share / camera.zoom
+    strips = in_view(tracks.strips[shot.track], colours, shot.visited, camera, footprint)
+
+    def sample(right: Array, down: Array) -> Array:
+        x, y = _points(grid, camera, right * grid.width, down * grid.height)
+        world = camera.world(x, y)
+        road = shares(strips[nearest_section(tracks, shot.track, *world)], x, y)
+        return _colours(colours, camera, road, footprint, *world)
+
+    middles = (jnp.arange(side, dtype=jnp.float32) + 0.5) * share - 0.5
+    return _mean(sample, middles, middles)
+
+
+def _ground_afar(tracks: Tracks, shot: Shot, grid: Raster) -> Float32[Array, "3 H W"]:
+    """The same, each pixel from a few places of a map."""
+    camera, colours = Camera(*shot.numbers[:5]), tracks.colours[shot.track]
+    coarse = camera.zoom < distant.COARSE_BELOW
+    cell = jnp.where(coarse, distant.CELLS[1], distant.CELLS[0])
+    footprint = grid.width / camera.zoom, grid.height / camera.zoom
+    right, down = (
+        distant.taps(*each) * camera.zoom for each in zip(footprint, (cell, cell), distant.TAPS, strict=True)
+    )
+
+    def look(right: Array, down: Array) -> tuple[Array, Array]:
+        return distant.look(tracks.distant, shot.track, coarse, *camera.world(*_points(grid, camera, right, down)))
+
+    paved, curbs = _mean(look, right, down)
+    road = distant.road_of(paved, curbs, camera.zoom, colours)
+    return _colours(colours, camera, road, footprint, *camera.world(*_points(grid, camera, 0.0, 0.0)))
+
+
+def _mean(sample: Callable[[Array, Array], Any], right: Float32[Array, "across"], down: Float32[Array, "along"]) -> Any:
+    """Of what is found at all combinations of these distances from the middles of the pixels."""
+    if len(right) == len(down) == 1:
+        return sample(right[0], down[0])
+    places = (each.ravel() for each in jnp.meshgrid(right, down))
+    return jax.tree.map(lambda found: jnp.mean(found, 0), jax.vmap(sample)(*places))
+
+
+def _points(grid: Raster, camera: Camera, right: Array | float, down: Array | float) -> tuple[Array, Array]:
+    """A point of each footprint, [H, W] x and y in the camera's system.
+
+    Args:
+      right, down: from the middle, in window pixels.
+    """
+    shape = (len(grid.rows), len(grid.columns))
+    x = (jnp.asarray(grid.columns) - MIDDLE[0] + right) / camera.zoom
+    y = (MIDDLE[1] - jnp.asarray(grid.rows) - down) / camera.zoom
+    return jnp.broadcast_to(x[None], shape), jnp.broadcast_to(y[:, None], shape)
+
+
+def _colours(
+    colours: Array, camera: Camera, road: Shares, footprint: tuple[Array, Array], world_x: Array, world_y: Array
 ) -> Float32[Array, "3 H W"]:
-    """The colours at points x, y [H, W] of the camera's system, averaged over footprints (sides in u)."""
-    world_x = camera.x + camera.cos * x - camera.sin * y
-    world_y = camera.y + camera.sin * x + camera.cos * y
+    """Of samples at points [H, W] of the world.
+
+    Args:
+      colours: of the track.
+      road: what of the samples' footprints is road.
+      footprint: their sides in the camera's system, in u.
+    """
     outline = OUTLINE / camera.zoom
-    extents = _extent(footprint, camera.cos, -camera.sin), _extent(footprint, camera.sin, camera.cos)
+    extents = extent(footprint, camera.cos, -camera.sin), extent(footprint, camera.sin, camera.cos)
     on_field, on_patch = (first * second for first, second in zip(
         _grass(world_x, extents[0], outline), _grass(world_y, extents[1], outline), strict=True
     ))  # fmt: skip
-    shares = _road(strips[nearest_section(tracks, track, world_x, world_y)], x, y)
-    bare = on_field * (1.0 - shares.paved - shares.red - shares.white)
-    curbs = shares.white + shares.red, shares.white, shares.white
+    bare = on_field * (1.0 - road.paved - road.red - road.white)
+    curbs = road.white + road.red, road.white, road.white
     channels = []
-    for (road, ground, patch), curb in zip(tracks.colours[track].T, curbs, strict=True):
+    for (plain, ground, patch), curb in zip(colours.T, curbs, strict=True):
         grass = bare * (ground + (patch - ground) * on_patch)
-        channels.append(grass + jnp.floor(road) * shares.paved + shares.shade + 255.0 * curb)
+        channels.append(grass + jnp.floor(plain) * road.paved + road.shade + 255.0 * curb)
     return jnp.stack(channels)
 
 
-def _grass(along: Array, extent: Array, outline: Array) -> tuple[Array, Array]:
+def _grass(along: Array, width: Array, outline: Array) -> tuple[Array, Array]:
     """Along one axis of the world: the shares of footprints on the field, and on the stripes of darker grass."""
     middle = jnp.mod(along + PATCH / 2, 2 * PATCH) - PATCH
-    return _ramp((FIELD - jnp.abs(along)) / extent), _ramp((PATCH / 2 + outline - jnp.abs(middle)) / extent)
+    return ramp((FIELD - jnp.abs(along)) / width), ramp((PATCH / 2 + outline - jnp.abs(middle)) / width)
 
 
-class _Shares(NamedTuple):
-    """What of each footprint is road, red curb and white curb; and the paved share times its brightness over the plain
-    road's.
-    """
-
-    paved: Array
-    red: Array
-    white: Array
-    shade: Array
-
-
-def _road(rows: Float32[Array, "H W 16"], x: Array, y: Array) -> _Shares:
-    """The road at points of the camera's system, from the rows of `_seen` there."""
-    strip = dict(zip(STRIP, jnp.moveaxis(rows, -1, 0), strict=True))
-
-    def line(name: str) -> Array:
-        return strip[f"{name}_x"] * x + strip[f"{name}_y"] * y + strip[f"{name}_c"]
-
-    def tile(prefix: str, share: Array) -> _Shares:
-        right, half, curb = line(prefix + "right"), strip[prefix + "half"], strip[prefix + "curb"]
-        paved = share * _ramp(half - jnp.abs(right))
-        inside = half - jnp.sign(curb) * right
-        kerb = jnp.where(curb != 0, share * (_ramp(inside + strip["next"]) - _ramp(inside)), 0.0)
-        white = jnp.where(jnp.abs(curb) == 1, kerb, 0.0)
-        return _Shares(paved, kerb - white, white, paved * strip[prefix + "shade"])
-
-    # The two tiles share the footprint where the section cuts it.
-    ahead = _ramp(line("ahead"))
-    return jax.tree.map(jnp.add, tile("", 1.0 - ahead), tile("next_", ahead))
-
-
-def _ramp(distance: Array) -> Array:
-    """The share of a box on the inner side of a line, from the distance of its middle in widths of the box."""
-    return jnp.clip(0.5 + distance, 0.0, 1.0)
-
-
-def _with_car(levels: Array, camera: _Camera, wheels: Float32[Array, "4 4"], grid: Raster) -> Float32[Array, "3 H W"]:
+def _with_car(levels: Array, camera: Camera, wheels: Float32[Array, "4 4"], grid: Raster) -> Float32[Array, "3 H W"]:
     """The picture with wheels and hull over the ground."""
     x = ((jnp.asarray(grid.sample_columns) - MIDDLE[0]) / camera.zoom)[None]
     y = ((MIDDLE[1] - jnp.asarray(grid.sample_rows)) / camera.zoom)[:, None]
@@ -268,7 +301,7 @@ def _with_car(levels: Array, camera: _Camera, wheels: Float32[Array, "4 4"], gri
     stripes = jnp.minimum(beside, jnp.minimum(ahead - low, high - ahead))
     edges = _edges()[..., None, None]
     hull = jnp.min(edges[:, :, 0] * x[None, None] + edges[:, :, 1] * y[None, None] + edges[:, :, 2], 1)
-    hull, tyres, stripes = (_ramp((jnp.max(inside, 0) + outline) / sample) for inside in (hull, tyres, stripes))
+    hull, tyres, stripes = (ramp((jnp.max(inside, 0) + outline) / sample) for inside in (hull, tyres, stripes))
     masks = jnp.stack([jnp.maximum(hull, tyres), hull, jnp.minimum(stripes, 1.0 - hull)])
     covered, red, grey = jnp.einsum("is,cst,jt->cij", grid.row_weights, masks, grid.column_weights)
     colour = jnp.stack([204.0 * red + 77.0 * grey, 77.0 * grey, 77.0 * grey])
@@ -288,43 +321,29 @@ def _edges() -> Vector:
 
 # ---- In C ----
 
-_READ = ("nearest", "strips", "colours")
+_READ = ("nearest", "strips", "distant", "colours")
 """What C reads of `Tracks`."""
 
 
-def _natively(width: int) -> Callable[[Tracks, tuple[Array, Array, Array]], Array]:
-    """(tracks, fields of shots [B]) -> uint8 [B, H, W, 3]. Under `vmap` all pictures are drawn in one call."""
-
-    @custom_vmap
-    def draw(tracks: Tracks, shots: tuple[Array, Array, Array]) -> Array:
-        grid = raster(width)
-        constants = (FIELD, CELL, PATCH, OUTLINE, CURB, LOST_LEVELS, *MIDDLE, grid.width, grid.height, grid.sample)
-        vectors = [np.array(constants), grid.columns, grid.rows, _edges(), grid.sample_columns, grid.sample_rows]
-        vectors += [grid.column_weights, grid.row_weights, np.array([*_WHEELS.flat, *_TYRE])]
-        count, size = tracks.count.shape[0], (shots[0].shape[0], len(grid.rows), len(grid.columns), 3)
-        arrays = dict(zip(Shot._fields, shots, strict=True)) | {name: getattr(tracks, name) for name in _READ}
-        shapes = {"track": size[:1], "visited": (size[0], SECTIONS), "numbers": (size[0], 21)}
-        shapes |= {"nearest": (count, CELLS, CELLS), "strips": (count, SECTIONS + 1, 16), "colours": (count, 3, 3)}
-        native.require("scene", arrays, shapes, {"track": jnp.int32, "visited": bool, "nearest": jnp.int16})
-        return native.call(
-            "scene",
-            jax.ShapeDtypeStruct(size, jnp.uint8),
-            *arrays.values(),
-            *(np.asarray(vector, np.float32) for vector in vectors),
-            part_x=grid.car[1].start,
-            part_y=grid.car[0].start,
-        )
-
-    @draw.def_vmap
-    def _many(size: int, mapped: Any, tracks: Any, shots: Any) -> tuple[Array, bool]:
-        def spread(field: Array, batched: bool) -> Array:
-            return field if batched else jnp.broadcast_to(field, (size, *field.shape))
-
-        several = tuple(map(spread, shots, mapped[1]))
-        if any(mapped[0]):  # banks of tracks are large, and several of them unusual
-            banks = Tracks(*map(spread, tracks, mapped[0]))
-            return lax.map(lambda each: draw(*each), (banks, several)), True
-        pictures = draw(tracks, tuple(field.reshape(-1, *field.shape[2:]) for field in several))
-        return pictures.reshape(size, -1, *pictures.shape[1:]), True
-
-    return draw
+def _in_c(tracks: Tracks, shots: Shot, grid: Raster) -> UInt8[Array, "B H W 3"]:
+    """B pictures, in one call."""
+    constants = (FIELD, CELL, PATCH, OUTLINE, CURB, LOST_LEVELS, *MIDDLE, grid.width, grid.height, grid.sample)
+    constants += (DISTANT, CLOSE, SAMPLES, distant.COARSE_BELOW, *distant.CELLS, *distant.SIDES, HALF_WIDTH)
+    constants += (distant.DRAWN_AT, *SHADES, *distant.TAPS)
+    vectors = [np.array(constants), grid.columns, grid.rows, _edges(), grid.sample_columns, grid.sample_rows]
+    vectors += [grid.column_weights, grid.row_weights, np.array([*_WHEELS.flat, *_TYRE])]
+    count, size = tracks.count.shape[0], (shots.track.shape[0], len(grid.rows), len(grid.columns), 3)
+    arrays = shots._asdict() | {name: getattr(tracks, name) for name in _READ}
+    shapes = {"track": size[:1], "visited": (size[0], SECTIONS), "numbers": (size[0], 21)}
+    shapes |= {"nearest": (count, CELLS, CELLS), "strips": (count, SECTIONS + 1, 16), "colours": (count, 3, 3)}
+    shapes |= {"distant": (count, distant.BEGINS[-1])}
+    kinds = {"track": jnp.int32, "visited": bool, "nearest": jnp.int16, "distant": jnp.uint16}
+    native.require("scene", arrays, shapes, kinds)
+    return native.call(
+        "scene",
+        jax.ShapeDtypeStruct(size, jnp.uint8),
+        *arrays.values(),
+        *(np.asarray(vector, np.float32) for vector in vectors),
+        part_x=grid.car[1].start,
+        part_y=grid.car[0].start,
+    )

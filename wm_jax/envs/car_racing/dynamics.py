@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 from wm_jax.envs.car_racing.bodies import ANCHORS, CENTRE, DT, advance, origin, settle, wheel_places
 from wm_jax.envs.car_racing.contacts import RADIUS, touch
 from wm_jax.envs.car_racing.plane import ahead, dot, right
+from wm_jax.envs.car_racing.road import FIELD, SECTIONS
 from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.car_racing.track import FIELD, SECTIONS, Tracks
+from wm_jax.envs.car_racing.track import Tracks
 
 # Numbers of `Car.step`, in u, s, rad and kg.
 GAS_RISE = 0.1

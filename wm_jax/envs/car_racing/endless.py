@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int8, Int32, Key
 
+from wm_jax.envs.car_racing.road import SECTIONS
 from wm_jax.envs.car_racing.track import (
     BEND,
     CHECKPOINTS,
@@ -22,7 +23,6 @@ from wm_jax.envs.car_racing.track import (
     PATCHES,
     RADIUS,
     ROAD,
-    SECTIONS,
     START,
     STEP,
     TURN,

@@ -13,26 +13,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int, Int8, Int16, Int32
+from jaxtyping import Array, Float32, Int, Int8, Int16, Int32, UInt16
 from numpy.typing import NDArray
 
+from wm_jax.envs.car_racing.distant import maps_of
+from wm_jax.envs.car_racing.road import CELL, FIELD, SECTIONS, strips_of
 from wm_jax.kernels import native
 
-SECTIONS = 400
-"""Room for the sections of a track; seen are 224 to 389."""
 NOWHERE = SECTIONS
 """The section of points that are far from any road."""
-FIELD = 2000 / 6.0
-"""The field reaches from -FIELD to FIELD in x and y, in u; who leaves it has lost."""
-HALF_WIDTH = 40 / 6.0
-"""Of the road, in u."""
-CURB = 8 / 6.0
-"""Width of the red and white border of tight bends, in u."""
 STEP = 21 / 6.0
 """Distance of two sections, in u."""
-CELL = 1.0
-"""Side of a cell of `Tracks.nearest`, in u. With 2 u, pixels inside of the tightest bends (where sections are 1.4 u
-apart) would be given a section too far."""
 CELLS = 2 * math.ceil(FIELD / CELL)
 REACH = 13.0
 """How far from a section a cell still belongs to it, in u: half the road and its curb (8), half a footprint of a pixel
@@ -69,20 +60,11 @@ class Tracks(NamedTuple):
     nearest: Int16[Array, "S cells cells"]
     """[track, y, x]: the section nearest to the middle of a cell of the field, NOWHERE if none is within REACH."""
     strips: Float32[Array, "S 401 16"]
-    """What a pixel near section i has to know, see `STRIP`; the last one, NOWHERE's, holds no road."""
+    """What a pixel near section i has to know, see `road.STRIP`; the last one, NOWHERE's, holds no road."""
+    distant: UInt16[Array, "S texels"]
+    """Maps of the road for pixels that see much of it, see `distant.maps_of`."""
     colours: Float32[Array, "S 3 3"]
     """Of road, ground and patches of grass; red, green, blue in 0..255. The road's need not be whole numbers."""
-
-
-STRIP = (
-    *("ahead_x", "ahead_y", "ahead_c"),  # distance ahead of section i: ahead_x x + ahead_y y + ahead_c
-    *("right_x", "right_y", "right_c", "half"),  # tile i: distance to the right of its middle line; half its width
-    *("next_right_x", "next_right_y", "next_right_c", "next_half"),  # tile i + 1 likewise
-    *("curb", "next_curb"),  # side of the curb: 1 or -1 where it is white, 2 or -2 where it is red, 0 for none
-    *("shade", "next_shade"),  # how much brighter the tiles are, in 0..255, until a car has touched them
-    "next",  # the number of tile i + 1
-)
-"""The columns of `Tracks.strips`."""
 
 
 def bank(seeds: Sequence[int], *, colourful: bool = False) -> Tracks:
@@ -114,10 +96,11 @@ def prepare(
     curbs: Int8[Array, "S 400"],
     colours: Float32[Array, "S 3 3"],
 ) -> Tracks:
-    """A bank of these tracks: adds what is looked up, `nearest` and `strips`."""
+    """A bank of these tracks: adds what is looked up, `nearest`, `strips` and `distant`."""
     nearest = nearest_sections(points, count)
-    strips = jax.vmap(_strips)(points, angles, curbs, count)
-    return Tracks(count, points, angles, curbs, nearest, strips, colours)
+    strips = jax.vmap(strips_of)(points, angles, curbs, count)
+    distant = jax.lax.map(lambda track: maps_of(*track), (nearest, strips, colours))
+    return Tracks(count, points, angles, curbs, nearest, strips, distant, colours)
 
 
 def nearest_section(tracks: Tracks, track: Int[Array, ""], x: Array, y: Array) -> Int32[Array, "*lead"]:
@@ -273,27 +256,3 @@ def _nearest(points: Float32[Array, "400 2"], count: Int32[Array, ""]) -> Int16[
     best = jnp.full((CELLS, CELLS), 2**31 - 1, jnp.int32)
     best = best.at[cells[..., 1], cells[..., 0]].min(offer, mode="drop")
     return jnp.where(best == 2**31 - 1, NOWHERE, best & 511).astype(jnp.int16)
-
-
-def _strips(
-    points: Float32[Array, "400 2"], angles: Float32[Array, "400"], curbs: Int8[Array, "400"], count: Int32[Array, ""]
-) -> Float32[Array, "401 16"]:
-    """`Tracks.strips` of one track."""
-    here = jnp.arange(SECTIONS, dtype=jnp.int32)
-    before, after = jnp.where(here == 0, count - 1, here - 1), jnp.where(here == count - 1, 0, here + 1)
-    ahead = jnp.stack([-jnp.sin(angles), jnp.cos(angles)], -1)
-    # The quadrilateral's sides are nearly parallel (a tile turns by 0.31 at most, and next tiles turn alike): its
-    # middle line and half its width, measured across, say where they are within a twentieth of a pixel.
-    along = points - points[before]
-    along = along / jnp.sqrt(jnp.sum(jnp.square(along), -1, keepdims=True) + 1e-12)
-    right = jnp.stack([along[:, 1], -along[:, 0]], -1)
-    turns = jnp.stack([angles, angles[before]]) - jnp.arctan2(right[:, 1], right[:, 0])[None]
-    half = HALF_WIDTH * jnp.mean(jnp.cos(turns), 0)
-    tile = jnp.concatenate([right, -jnp.sum(right * points, -1, keepdims=True), half[:, None]], -1)
-    curb = curbs.astype(jnp.float32) * (1.0 + (here % 2).astype(jnp.float32))
-    shade = 2.55 * (here % 3).astype(jnp.float32)
-    pairs = [jnp.stack([each, each[after]], -1) for each in (curb, shade)]
-    rows = [ahead, -jnp.sum(ahead * points, -1, keepdims=True), tile, tile[after], *pairs, after[:, None]]
-    strips = jnp.concatenate([each.astype(jnp.float32) for each in rows], -1)
-    nowhere = {"ahead_y": 1.0, "right_x": 1.0, "next_right_x": 1.0, "half": -1e6, "next_half": -1e6, "next": SECTIONS}
-    return jnp.concatenate([strips, jnp.array([[nowhere.get(column, 0.0) for column in STRIP]], jnp.float32)])

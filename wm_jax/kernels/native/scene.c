@@ -16,18 +16,20 @@ enum { KERB_WIDTH = NEXT };
 /* In the order of `drawing._natively`, and of `drawing.Shot.numbers`. */
 typedef struct {
   float field, cell, patch, outline, curb, lost, middle_x, middle_y, width, height, sample;
+  float distant, close, samples, coarse_below, map_cells[2], map_sides[2], half_width, drawn_at, shades[3], taps[2];
 } Constants;
 typedef struct {
   float x, y, cos, sin, zoom, wheel_cos[4], wheel_sin[4], low[4], high[4];
 } Shot;
 
 typedef struct {
-  int64_t tracks, cells, h, w;
+  int64_t tracks, cells, texels, h, w;
   const int32_t *track;
   const uint8_t *visited;
   const Shot *shots;
   const int16_t *nearest;
   const float *strips, *colours, *columns, *rows;
+  const uint16_t *distant;
   const Constants *constants;
   /* The car: places of its samples, their weights in its part of the picture, edges of the hull, wheels. */
   const float *sample_columns, *sample_rows, *column_weights, *row_weights, *hull, *wheels;
@@ -39,6 +41,7 @@ typedef struct {
   const Scene *scene;
   const Shot *shot;
   const float *strips, *colours;
+  const uint16_t *distant;
   const int16_t *nearest;
   const uint8_t *visited;
   float footprint_x, footprint_y, outline; /* in u */
@@ -129,12 +132,28 @@ INLINE vec even(vec along, float patch, float outline, float width) {
   return ramp((patch / 2 + outline - magnitude(middle)) / width);
 }
 
+/* The colours of a vector of samples at places of the world, added to pixels. width: of their footprints along the axes of
+ * the world; share: of a pixel that a sample is. */
+INLINE void add_colours(Work *w, Shares s, vec world_x, vec world_y, float width_x, float width_y, float share, int64_t at) {
+  const Constants *k = w->scene->constants;
+  const vec on_field = ramp((k->field - magnitude(world_x)) / width_x) * ramp((k->field - magnitude(world_y)) / width_y);
+  const vec on_patch = even(world_x, k->patch, w->outline, width_x) * even(world_y, k->patch, w->outline, width_y);
+  const vec bare = on_field * (1.0f - s.paved - s.red - s.white);
+  for (int channel = 0; channel < CHANNELS; channel++) {
+    const float plain = w->colours[channel], ground = w->colours[CHANNELS + channel];
+    const float grass = w->colours[2 * CHANNELS + channel] - ground;
+    vec colour = bare * (ground + grass * on_patch) + __builtin_floorf(plain) * s.paved + s.shade + 255.0f * s.white;
+    if (channel == 0) colour += 255.0f * s.red;
+    store(w->picture[channel] + at, load(w->picture[channel] + at) + share * colour);
+  }
+}
+
 /* One sample of every pixel, added to the picture. dx, dy: where in the pixel, in window pixels; share: of it. */
 static void add_sample(Work *w, float dx, float dy, float share) {
   const Scene *p = w->scene;
   const Constants *k = p->constants;
   const Shot *shot = w->shot;
-  const float field_x = 1.0f / extent(w, shot->cos, -shot->sin), field_y = 1.0f / extent(w, shot->sin, shot->cos);
+  const float width_x = extent(w, shot->cos, -shot->sin), width_y = extent(w, shot->sin, shot->cos);
   for (int64_t row = 0; row < p->h; row++) {
     const vec y = constant((k->middle_y - p->rows[row] - dy) / shot->zoom);
     for (int64_t column = 0; column < p->w; column += LANES) {
@@ -151,19 +170,91 @@ static void add_sample(Work *w, float dx, float dy, float share) {
         if (!w->made[section]) look_at(w, section);
       }
       const Shares s = any ? road(w, sections, x, y) : (Shares){0};
-      const vec on_field = ramp((k->field - magnitude(world_x)) * field_x) * ramp((k->field - magnitude(world_y)) * field_y);
-      const vec on_patch = even(world_x, k->patch, w->outline, 1 / field_x) * even(world_y, k->patch, w->outline, 1 / field_y);
-      const vec bare = on_field * (1.0f - s.paved - s.red - s.white);
-      for (int channel = 0; channel < CHANNELS; channel++) {
-        const float plain = w->colours[channel], ground = w->colours[CHANNELS + channel];
-        const float grass = w->colours[2 * CHANNELS + channel] - ground;
-        vec colour = bare * (ground + grass * on_patch) + __builtin_floorf(plain) * s.paved + s.shade + 255.0f * s.white;
-        if (channel == 0) colour += 255.0f * s.red;
-        float *pixels = w->picture[channel] + row * p->w + column;
-        store(pixels, load(pixels) + share * colour);
-      }
+      add_colours(w, s, world_x, world_y, width_x, width_y, share, row * p->w + column);
     }
   }
+}
+
+static void add_samples(Work *w) {
+  const Constants *k = w->scene->constants;
+  const float zoom = w->shot->zoom;
+  const int side = zoom < k->close ? (int)k->samples : 1;
+  const float share = 1.0f / (float)side, width = k->width * share, height = k->height * share;
+  w->footprint_x = width / zoom, w->footprint_y = height / zoom;
+  for (int sample = 0; sample < side * side; sample++)
+    add_sample(w, ((float)(sample % side) + 0.5f) * width - k->width / 2,
+               ((float)(sample / side) + 0.5f) * height - k->height / 2, share * share);
+}
+
+/* ---- The ground from far away: wm_jax/envs/car_racing/distant.py ---- */
+
+enum { MAX_TAPS = 4, TEXELS = 4 };
+
+/* One of the maps: `side` x `side` texels, whose middles lie `cell` apart. */
+typedef struct {
+  const uint16_t *texels;
+  int32_t side;
+  float cell, origin;
+} Map;
+
+/* What is paved, and what curb, around places of the world, added up, in 0..255. */
+INLINE void look_from_afar(const Map *map, vec world_x, vec world_y, vec *paved, vec *curbs) {
+  const float last = (float)map->side - 1.001f;
+  const vec u = at_most(at_least((world_x + map->origin) / map->cell - 0.5f, 0), last);
+  const vec v = at_most(at_least((world_y + map->origin) / map->cell - 0.5f, 0), last);
+  const vec right = u - whole(u), down = v - whole(v);
+  const ivec here = __builtin_convertvector(v, ivec) * map->side + __builtin_convertvector(u, ivec);
+  const int steps[TEXELS] = {0, 1, map->side, map->side + 1};
+  const vec weights[TEXELS] = {(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down};
+  for (int i = 0; i < TEXELS; i++) {
+    ivec texel;
+    for (int lane = 0; lane < LANES; lane++) texel[lane] = map->texels[here[lane] + steps[i]];
+    *paved += weights[i] * __builtin_convertvector(texel & 255, vec);
+    *curbs += weights[i] * __builtin_convertvector(texel >> 8, vec);
+  }
+}
+
+/* Where along a side of a pixel, of this length in window pixels, its taps lie, from its middle; cell: in u. */
+static void place_taps(float length, float cell, float zoom, int count, float *taps) {
+  const float left = (length * length / 12 - cell * cell * zoom * zoom / 4) * 12 / (float)(count * count - 1);
+  const float apart = left > 0 ? __builtin_sqrtf(left) : 0.0f;
+  for (int i = 0; i < count; i++) taps[i] = ((float)i - (float)(count - 1) / 2) * apart;
+}
+
+static void add_from_afar(Work *w) {
+  const Scene *p = w->scene;
+  const Constants *k = p->constants;
+  const Shot *shot = w->shot;
+  const int which = shot->zoom < k->coarse_below;
+  const int64_t fine = (int64_t)k->map_sides[0];
+  const Map map = {w->distant + which * fine * fine, (int32_t)k->map_sides[which], k->map_cells[which],
+                   k->map_sides[0] * k->map_cells[0] / 2};
+  const int across = (int)k->taps[0], count = across * (int)k->taps[1];
+  float right[MAX_TAPS], down[MAX_TAPS];
+  place_taps(k->width, map.cell, shot->zoom, across, right);
+  place_taps(k->height, map.cell, shot->zoom, (int)k->taps[1], down);
+  const float wider = (k->half_width + w->outline) / (k->half_width + k->outline / k->drawn_at);
+  const float fraction = w->colours[0] - __builtin_floorf(w->colours[0]);
+  float shade = 0.0f;
+  for (int i = 0; i < 3; i++) shade += __builtin_floorf(k->shades[i] + fraction) / 3;
+  w->footprint_x = k->width / shot->zoom, w->footprint_y = k->height / shot->zoom;
+  const float width_x = extent(w, shot->cos, -shot->sin), width_y = extent(w, shot->sin, shot->cos);
+  for (int64_t row = 0; row < p->h; row++)
+    for (int64_t column = 0; column < p->w; column += LANES) {
+      const vec x = (load(p->columns + column) - k->middle_x) / shot->zoom;
+      const vec y = constant((k->middle_y - p->rows[row]) / shot->zoom);
+      const vec world_x = shot->x + shot->cos * x - shot->sin * y, world_y = shot->y + shot->sin * x + shot->cos * y;
+      vec paved = {0}, curbs = {0};
+      for (int tap = 0; tap < count; tap++) {
+        const float dx = right[tap % across] / shot->zoom, dy = -down[tap / across] / shot->zoom;
+        look_from_afar(&map, world_x + (shot->cos * dx - shot->sin * dy), world_y + (shot->sin * dx + shot->cos * dy),
+                       &paved, &curbs);
+      }
+      curbs *= 1.0f / (255 * (float)count), paved *= wider / (255 * (float)count);
+      paved = least(paved, 1.0f - curbs);
+      const Shares s = {paved, 0.5f * curbs, 0.5f * curbs, paved * shade};
+      add_colours(w, s, world_x, world_y, width_x, width_y, 1.0f, row * p->w + column);
+    }
 }
 
 /* ---- The car ---- */
@@ -260,19 +351,16 @@ static void shoot(void *data, int64_t i) {
   w.strips = p->strips + track * (SECTIONS + 1) * COLUMNS;
   w.colours = p->colours + track * 3 * CHANNELS;
   w.nearest = p->nearest + track * p->cells * p->cells;
+  w.distant = p->distant + track * p->texels;
   uint8_t visited[SECTIONS + 1];
   memcpy(visited, p->visited + i * SECTIONS, SECTIONS);
   visited[SECTIONS] = 0;
   w.visited = visited;
-  const float zoom = w.shot->zoom;
-  const int side = zoom < 1.5f ? 8 : zoom < 3.0f ? 4 : zoom < 6.0f ? 2 : 1;
-  const float share = 1.0f / (float)side, width = p->constants->width * share, height = p->constants->height * share;
-  w.footprint_x = width / zoom, w.footprint_y = height / zoom, w.outline = p->constants->outline / zoom;
+  w.outline = p->constants->outline / w.shot->zoom;
   memset(w.made, 0, sizeof w.made);
   for (int channel = 0; channel < CHANNELS; channel++) memset(w.picture[channel], 0, 4 * (size_t)(p->h * p->w));
-  for (int sample = 0; sample < side * side; sample++)
-    add_sample(&w, ((float)(sample % side) + 0.5f) * width - p->constants->width / 2,
-               ((float)(sample / side) + 0.5f) * height - p->constants->height / 2, share * share);
+  if (w.shot->zoom < p->constants->distant) add_from_afar(&w);
+  else add_samples(&w);
   add_car(&w);
   pack(&w, p->out + i * p->h * p->w * CHANNELS);
 }
@@ -280,16 +368,18 @@ static void shoot(void *data, int64_t i) {
 /* (what `drawing._natively` passes) -> pictures uint8 [B, H, W, 3] */
 XLA_FFI_Error *wm_jax_scene(Frame *frame) {
   if (is_query(frame)) return NULL;
-  const XLA_FFI_Buffer *out = result(frame, 0), *nearest = argument(frame, 3), *hull = argument(frame, 9);
-  const XLA_FFI_Buffer *column_weights = argument(frame, 12), *row_weights = argument(frame, 13);
+  const XLA_FFI_Buffer *out = result(frame, 0), *nearest = argument(frame, 3), *distant = argument(frame, 5);
+  const XLA_FFI_Buffer *hull = argument(frame, 10);
+  const XLA_FFI_Buffer *column_weights = argument(frame, 13), *row_weights = argument(frame, 14);
   Scene scene = {
       .tracks = nearest->dims[0], .cells = nearest->dims[1], .h = out->dims[1], .w = out->dims[2],
       .track = argument(frame, 0)->data, .visited = argument(frame, 1)->data, .shots = argument(frame, 2)->data,
-      .nearest = nearest->data, .strips = argument(frame, 4)->data, .colours = argument(frame, 5)->data,
-      .constants = argument(frame, 6)->data, .columns = argument(frame, 7)->data, .rows = argument(frame, 8)->data,
+      .nearest = nearest->data, .strips = argument(frame, 4)->data, .distant = distant->data,
+      .texels = distant->dims[1], .colours = argument(frame, 6)->data,
+      .constants = argument(frame, 7)->data, .columns = argument(frame, 8)->data, .rows = argument(frame, 9)->data,
       .hull = hull->data, .polygons = hull->dims[0],
-      .sample_columns = argument(frame, 10)->data, .sample_rows = argument(frame, 11)->data,
-      .column_weights = column_weights->data, .row_weights = row_weights->data, .wheels = argument(frame, 14)->data,
+      .sample_columns = argument(frame, 11)->data, .sample_rows = argument(frame, 12)->data,
+      .column_weights = column_weights->data, .row_weights = row_weights->data, .wheels = argument(frame, 15)->data,
       .part_w = column_weights->dims[0], .samples_x = column_weights->dims[1],
       .part_h = row_weights->dims[0], .samples_y = row_weights->dims[1],
       .part_x = attribute(frame, "part_x"), .part_y = attribute(frame, "part_y"), .out = out->data,

@@ -27,7 +27,7 @@ from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
 from wm_jax.utils.process import cores
 
-STAGES = ("vae", "encode", "memory", "controller")
+STAGES = ("vae", "encode", "memory", "controller", "drawing")
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
 ROUNDS = 7
 ARITHMETIC = 0.6
@@ -80,8 +80,9 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
     for stage in options.stage or STAGES:
         for batch in options.batch or [0]:
             case = _case(stage)(replace(asked, batch=batch))
-            timings = _time(case, asked.names, options.rounds)
-            memories = {name: _memory(options, stage, batch, name) for name in asked.names}
+            names = tuple(name for name in asked.names if name in case.makers)
+            timings = _time(case, names, options.rounds)
+            memories = {name: _memory(options, stage, batch, name) for name in names}
             rows = [_row(case, name, timings, peak, memories.get(name)) for name in timings]
             _print(case, rows)
             remark = _limit(rows[0]["of_peak"]) if case.remark is None else case.remark(timings)
@@ -97,13 +98,14 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
 
 
 def _case(stage: str) -> Callable[[Options], Case]:
-    from wm_jax.tools.benchmark import controller, memory, vae
+    from wm_jax.tools.benchmark import controller, drawing, memory, vae
 
     cases = {
         "vae": vae.training,
         "encode": vae.encoding,
         "memory": memory.training,
         "controller": controller.generation,
+        "drawing": drawing.pictures,
     }
     return cases[stage]
 

@@ -9,7 +9,7 @@ from gymnasium.envs.box2d.car_racing import FPS, CarRacing
 from numpy.typing import NDArray
 
 from wm_jax.envs.car_racing.bodies import WHEEL_INERTIA
-from wm_jax.envs.car_racing.track import SECTIONS
+from wm_jax.envs.car_racing.road import SECTIONS
 
 Style = Literal["random", "held", "following", "racing", "fast", "spin", "stopping", "flat_out", "leaving", "choices"]
 """How a driver drives:
