@@ -153,19 +153,30 @@ def test_other_numbers_and_none_at_all_are_refused():
         convolutions(x[:0], [layer], fast=True)
     with pytest.raises(TypeError, match="bfloat16"):
         convolutions(x, [layer._replace(w=layer.w.astype(jnp.bfloat16))], fast=True)
+    with pytest.raises(TypeError, match="bfloat16"):
+        convolutions(x, [layer], fast=True, dtype=jnp.bfloat16)
 
 
+@pytest.mark.parametrize("side", [8, 9])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_in_bfloat16_sums_are_rounded_to_it_before_the_bias(transposed):
-    (x,), layer = arrays((3, 8, 8, 16)), transposed_layer(4, 16, 5) if transposed else conv_layer(4, 16, 5)
-    layer = layer._replace(b=jnp.full(5, 1000.0))  # far from a ReLU, and too coarse in bfloat16 for any sum
+def test_in_bfloat16_only_operands_are_rounded(transposed, side):
+    """Values and gradients are those in float32 of rounded operands: nothing that was added up is rounded."""
+    (x,), layer = arrays((3, side, 8, 16)), transposed_layer(4, 16, 5) if transposed else conv_layer(4, 16, 5)
     op = transposed_convolutions if transposed else convolutions
-    y = op(x, [layer._replace(w=layer.w.astype(jnp.bfloat16))])
-    assert y.dtype == jnp.float32
-    sums = y - 1000.0
-    rounded = sums.astype(jnp.bfloat16).astype(jnp.float32)
-    np.testing.assert_allclose(sums, rounded, atol=1e-3)
-    exact = op(
-        x.astype(jnp.bfloat16).astype(jnp.float32), [layer._replace(w=layer.w.astype(jnp.bfloat16).astype(jnp.float32))]
-    )
-    np.testing.assert_allclose(sums, exact - 1000.0, rtol=2**-7, atol=1e-3)
+    (slope,) = arrays(op(x, [layer]).shape, seed=9)
+
+    def score(x, layer, dtype):
+        y = op(x, [layer], dtype=dtype)
+        return jnp.vdot(rounded(slope), y), y
+
+    rounded_too = rounded(x), layer._replace(w=rounded(layer.w))
+    gradient = jax.value_and_grad(score, argnums=(0, 1), has_aux=True)
+    exact, ours = gradient(*rounded_too, jnp.float32), gradient(x, layer, jnp.bfloat16)
+    for expected, got in zip(jax.tree.leaves(exact), jax.tree.leaves(ours), strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        assert not np.array_equal(got, rounded(got))
+
+
+def rounded(x):
+    return x.astype(jnp.bfloat16).astype(jnp.float32)

@@ -1,7 +1,7 @@
 """Stride-2 convolutions without padding, one after another, as the paper's V uses them: XLA's, or ours in C for CPU.
 
-XLA:CPU takes several times as long as the arithmetic needs. Ours are made of three maps between a large image and a
-small one, half its size (`native/conv.c`):
+XLA:CPU takes several times as long as the arithmetic needs. Ours, and XLA's in other types than float32, are made of
+three maps between a large image and a small one, half its size (`native/conv.c`):
 
   down   large -> small: a convolution;
   up     small -> large: a transposed convolution;
@@ -14,7 +14,8 @@ forward-mode derivative, and kernels have sides of 2 to 16.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from wm_jax.kernels import native
+from wm_jax.kernels.narrow import SUMS, Bilinear, product
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _COLUMNS = 16
@@ -31,12 +33,11 @@ _LARGEST_KERNEL = 16
 
 
 class Layer(NamedTuple):
-    """Weights and biases of one layer.
+    """Weights and biases of one layer, in float32.
 
-    w: float32, or bfloat16 for products in it, whose sums are rounded to it before the bias is added. Of a convolution
-      from `large` to `small` channels, [a, b] for the pixel (2i+a, 2j+b) of window (i, j); a transposed convolution
-      goes the other way by the same weights.
-    b: float32, of the channels that the layer makes.
+    w: of a convolution from `large` to `small` channels, [a, b] for the pixel (2i+a, 2j+b) of window (i, j); a
+      transposed convolution goes the other way by the same weights.
+    b: of the channels that the layer makes.
     """
 
     w: Float[Array, "k k large small"]
@@ -44,46 +45,101 @@ class Layer(NamedTuple):
 
 
 def convolutions(
-    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False
+    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False, dtype: Any = jnp.float32
 ) -> Float[Array, "B _h _w _C"]:
     """Convolutions, each followed by a ReLU; an image of side s becomes one of (s - k) // 2 + 1.
 
     Args:
       fast: ours, which needs `native.available()` and float32 throughout.
+      dtype: what products are made in, those of the gradients too. They are added up in float32, and all between the
+        layers is float32.
     """
     if fast:
-        _require(x, layers, transposed=False)
+        _require(x, layers, dtype, transposed=False)
         return _fast_convolutions(x, tuple(layers))
     for w, b in layers:
-        y = lax.conv_general_dilated(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
-        x = jax.nn.relu(_with_bias(y, b))
+        x = jax.nn.relu(_convolution(x, w, dtype) + b[None, None, None, :])
     return x
 
 
 def transposed_convolutions(
-    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False
+    x: Float[Array, "B h w C"], layers: Sequence[Layer], *, fast: bool = False, dtype: Any = jnp.float32
 ) -> Float[Array, "B _h _w _C"]:
     """Transposed convolutions with ReLUs between them; an image of side s becomes one of 2 * s - 2 + k.
 
     Args:
-      fast: ours, which needs `native.available()` and float32 throughout.
+      fast, dtype: see `convolutions`.
     """
     if fast:
-        _require(x, layers, transposed=True)
+        _require(x, layers, dtype, transposed=True)
         return _fast_transposed(x, tuple(layers))
     for place, (w, b) in enumerate(layers):
-        y = lax.conv_transpose(x.astype(w.dtype), w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
-        y = _with_bias(y, b)
+        y = _transposed(x, w, dtype) + b[None, None, None, :]
         x = jax.nn.relu(y) if place < len(layers) - 1 else y
     return x
 
 
-def _require(x: Array, layers: Sequence[Layer], *, transposed: bool) -> None:
+def _convolution(x: Array, w: Array, dtype: Any) -> Array:
+    """By XLA."""
+    if dtype == jnp.float32:
+        return lax.conv_general_dilated(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+    k, side = w.shape[0], x.shape[1:3]
+    return product(Bilinear(_plain_down, partial(_plain_up, side=side), partial(_plain_outer, k=k)), dtype, x, w)
+
+
+def _transposed(x: Array, w: Array, dtype: Any) -> Array:
+    """By XLA."""
+    if dtype == jnp.float32:
+        return lax.conv_transpose(x, w, (2, 2), "VALID", dimension_numbers=_LAYOUT, transpose_kernel=True)
+    k, (height, width) = w.shape[0], x.shape[1:3]
+    up = partial(_plain_up, side=(2 * height - 2 + k, 2 * width - 2 + k))
+    return product(Bilinear(up, _plain_down, lambda dy, x: _plain_outer(x, dy, k)), dtype, x, w)
+
+
+def _plain_down(large: Array, w: Array) -> Array:
+    """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs]."""
+    return lax.conv_general_dilated(large, w, (2, 2), "VALID", dimension_numbers=_LAYOUT, preferred_element_type=SUMS)
+
+
+def _plain_up(small: Array, w: Array, side: tuple[int, ...]) -> Array:
+    """[B, h, w, Cs], [k, k, Cl, Cs] -> [B, *side, Cl]: what each pixel gives to all of its window."""
+    k = w.shape[0]
+    padding = [(k - 1, size - 2 * count + 1) for size, count in zip(side, small.shape[1:3], strict=True)]
+    return lax.conv_general_dilated(
+        small,
+        lax.rev(w, (0, 1)),
+        (1, 1),
+        padding,
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        preferred_element_type=SUMS,
+    )
+
+
+def _plain_outer(small: Array, large: Array, k: int) -> Array:
+    """[B, (h-k)//2+1, (w-k)//2+1, Cs], [B, h, w, Cl] -> [k, k, Cl, Cs], summed over images and windows."""
+    # Negative where the last row or column of the large image belongs to no window.
+    padding = [(0, k - 2 + 2 * count - size) for size, count in zip(large.shape[1:3], small.shape[1:3], strict=True)]
+    return lax.conv_general_dilated(
+        large,
+        small,
+        (1, 1),
+        padding,
+        rhs_dilation=(2, 2),
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        preferred_element_type=SUMS,
+    )
+
+
+def _require(x: Array, layers: Sequence[Layer], dtype: Any, *, transposed: bool) -> None:
     """Refuse what the kernels in C can't compute.
 
     Raises:
-      ValueError, TypeError: see `native.require`; or a kernel's side that is out of range, or too large for the image.
+      ValueError, TypeError: see `native.require`; another type than float32; or a kernel's side that is out of range,
+        or too large for the image.
     """
+    if dtype != jnp.float32:
+        raise TypeError(f"convolutions: the kernels in C multiply in float32, not in {jnp.dtype(dtype)}")
     _, height, width, channels = x.shape
     arrays: dict[str, Array] = {"x": x}
     shapes: dict[str, tuple[int, ...]] = {"x": x.shape}
@@ -100,11 +156,6 @@ def _require(x: Array, layers: Sequence[Layer], *, transposed: bool) -> None:
         channels = large if transposed else small
         height, width = (2 * side - 2 + k if transposed else (side - k) // 2 + 1 for side in (height, width))
     native.require("convolutions", arrays, shapes)
-
-
-def _with_bias(y: Array, b: Array) -> Array:
-    """In the biases' type, whatever y was multiplied in: their gradient is a sum over many thousand pixels."""
-    return y.astype(b.dtype) + b[None, None, None, :]
 
 
 @jax.custom_vjp

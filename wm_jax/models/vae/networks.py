@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.schema import VaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
+from wm_jax.kernels.narrow import matmul
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.sizes import SIDE
 
@@ -22,10 +23,10 @@ DECODER_KERNELS = (5, 5, 6, 6)
 
 
 def compute_type(config: VaeConfig) -> Any:
-    """What convolutions multiply in. Parameters, biases, losses and all between the layers are float32.
+    """What convolutions multiply in, and the decoder's first, which sees a single pixel; their gradients, too.
 
-    In bfloat16 a layer's products are added up as the backend does it (on GPUs and TPUs in float32), and the sums are
-    rounded to bfloat16 as they are stored, before the bias.
+    All else is float32: sums of these products, parameters and their gradients, biases, losses, what lies between the
+    layers, and the other dense layers, which are less than a hundredth of the work.
     """
     return jnp.bfloat16 if config.bfloat16 and jax.default_backend() != "cpu" else jnp.float32
 
@@ -76,7 +77,8 @@ class Encoder(nnx.Module):
 
     def __call__(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1]."""
-        return convolutions(frames, _layers(self), fast=self.fast).reshape(frames.shape[0], self.features)
+        maps = convolutions(frames, _layers(self), fast=self.fast, dtype=self.dtype)
+        return maps.reshape(frames.shape[0], self.features)
 
 
 class Decoder(nnx.Module):
@@ -107,11 +109,11 @@ class Decoder(nnx.Module):
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]
-        x = self.dense(z).astype(self.dtype) @ self.first_kernel[...].astype(self.dtype)
-        x = x.reshape(z.shape[0], side, side, -1).astype(jnp.float32) + self.first_bias[...][None, None, None, :]
-        return jax.nn.sigmoid(transposed_convolutions(jax.nn.relu(x), _layers(self), fast=self.fast))
+        x = matmul(self.dense(z), self.first_kernel[...], self.dtype)
+        x = jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
+        return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast, dtype=self.dtype))
 
 
 def _layers(part: Encoder | Decoder) -> list[Layer]:
     arrays = zip(part.kernels, part.biases, strict=True)
-    return [Layer(kernel[...].astype(part.dtype), bias[...]) for kernel, bias in arrays]
+    return [Layer(kernel[...], bias[...]) for kernel, bias in arrays]
