@@ -88,13 +88,7 @@ def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
     """Encodes in batches of one size (rounded up to share it out), split between the devices of the mesh."""
     params, batch = device_put(vae.params, replicated(mesh)), -(-batch // mesh.size) * mesh.size
-
-    def encode(params: Any, frames: jax.Array) -> dict[str, jax.Array]:
-        return named(nnx.merge(vae.graphdef, params).encode(to_float(frames)))
-
-    # Each device runs the whole program on its rows, which have nothing to do with each other.
-    rows, whole = PartitionSpec(AXIS), PartitionSpec()
-    on_devices = jax.jit(jax.shard_map(encode, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False))
+    on_devices = compile_encoder(vae.graphdef, mesh)
 
     def encode_all(frames: np.ndarray) -> dict[str, np.ndarray]:
         pieces = []
@@ -107,3 +101,14 @@ def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
         return _joined(pieces)
 
     return encode_all
+
+
+def compile_encoder(graphdef: Any, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+    """(parameters, uint8 [B, 64, 64, 3]) to the latents' arrays: a jitted function over the devices of the mesh."""
+
+    def encode(params: Any, frames: jax.Array) -> dict[str, jax.Array]:
+        return named(nnx.merge(graphdef, params).encode(to_float(frames)))
+
+    # Each device runs the whole program on its rows, which have nothing to do with each other.
+    rows, whole = PartitionSpec(AXIS), PartitionSpec()
+    return jax.jit(jax.shard_map(encode, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False))
