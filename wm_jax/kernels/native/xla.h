@@ -46,7 +46,7 @@ static inline float *allocate_zeros(int64_t count) {
 
 /* XLA asks every function once for the version of the interface that it was compiled with. */
 static inline int is_query(const Frame *frame) {
-  const XLA_FFI_Extension_Base *extension = frame->extension_start;
+  const __typeof__(*frame->extension_start) *extension = frame->extension_start; /* named anew in jaxlib 0.11 */
   if (extension == NULL || extension->type != XLA_FFI_Extension_Metadata) return 0;
   XLA_FFI_Metadata *metadata = ((const XLA_FFI_Metadata_Extension *)extension)->metadata;
   metadata->api_version.major_version = XLA_FFI_API_MAJOR;
