@@ -198,7 +198,7 @@ class Bankrupt(CarRacingGame):
 
     def step(self, params, state, action):
         frame, state, reward, terminated = super().step(params, state, action)
-        return frame, state, jnp.where(state.time == 2, jnp.inf, reward), terminated
+        return frame, state, jnp.where(state.steps == 3, jnp.inf, reward), terminated
 
 
 def test_rewards_that_are_no_numbers_are_refused_before_the_episode_ends(actor, monkeypatch):

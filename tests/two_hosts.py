@@ -18,6 +18,7 @@ from many_devices import STEPS, TASKS, encode, train, weights
 from wm_jax import cli
 from wm_jax.config.schema import EnvConfig, HostsConfig
 from wm_jax.distributed import processes
+from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find
 from wm_jax.run.checkpoints import Checkpoints, digest_of
 from wm_jax.training import generated_frames
@@ -72,8 +73,6 @@ def fresh() -> str:
     generated_frames.EPISODES = 2
     actions = find("carracing", EnvConfig(backend="device")).actions
     how: dict[str, Any] = {"steps": 8, "policy": "brownian", "hold": 8.0}
-    from wm_jax.envs.car_racing.game import CarRacingGame  # late, as it computes when it is imported
-
     game = CarRacingGame(random_start=True, endless=True)
     return digest_of(np.asarray(GeneratedFrames(game, actions, 4, 0, **how).references(0, 2, 2)))
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
-from wm_jax.envs.car_racing import drawing, environment
+from wm_jax.envs.car_racing import camera, drawing
 from wm_jax.envs.car_racing import endless as endless_tracks
 from wm_jax.envs.car_racing.track import nearest_sections
 from wm_jax.envs.games import find
@@ -66,8 +66,8 @@ def car() -> Any:
         frames = pool.reset(SEEDS)
         steps = [pool.step(np.tile(np.array([0.3, 1, 0], np.float32), (2, 1)))[1:] for _ in range(STEPS)]
         engine: Any = pool._engine  # pyright: ignore[reportAttributeAccessIssue]
-        tracks, states = engine._params.params.tracks, engine._states
-    here = environment.view(jax.tree.map(lambda leaf: leaf[0], states.car))
+        tracks, states = engine._params.bank, engine._states
+    here = camera.view(jax.tree.map(lambda leaf: leaf[0], states))
     plain = jax.jit(lambda: drawing.picture(tracks, here, drawing.FRAME, fast=False))()
     endless = endless_tracks.draw_tracks(jax.random.key(0), 2)
     return frames, steps, states, plain, tracks, nearest_sections(tracks.points, tracks.count, fast=False), endless

@@ -21,10 +21,9 @@ from gymnax.registration import register, registered_envs
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from wm_jax.envs.car_racing import dynamics
-from wm_jax.envs.car_racing.bodies import DT, origin
-from wm_jax.envs.car_racing.drawing import Shot, frame, observation, shot
+from wm_jax.envs.car_racing.camera import view
+from wm_jax.envs.car_racing.drawing import frame, observation
 from wm_jax.envs.car_racing.instruments import bar
-from wm_jax.envs.car_racing.state import CarState
 from wm_jax.envs.car_racing.track import bank
 
 NAME = "CarRacing-v3"
@@ -127,12 +126,6 @@ class CarRacing(Environment[State, Params]):
 def _default_params() -> Params:
     with jax.ensure_compile_time_eval():
         return CarRacing.on_tracks(range(_DEFAULT_TRACKS))
-
-
-def view(car: CarState) -> Shot:
-    """What the camera sees of a car."""
-    time = DT * car.steps.astype(jnp.float32)
-    return shot(car.track, car.visited, origin(car), car.angle, car.joint_angles, car.phases, time)
 
 
 if NAME not in registered_envs:

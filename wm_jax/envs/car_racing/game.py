@@ -1,4 +1,8 @@
-"""CarRacing as a `DeviceGame`: the Gymnax environment, on the tracks of the episodes' seeds."""
+"""CarRacing as a `DeviceGame`, on the tracks of the episodes' seeds.
+
+Made of the same functions as the Gymnax environment (`environment.py`), but without Gymnax, whose import brings
+Gymnasium and Matplotlib: training on the device needs neither.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax.envs.car_racing import dynamics, track
+from wm_jax.envs.car_racing.camera import view
+from wm_jax.envs.car_racing.drawing import frame
 from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.car_racing.environment import CarRacing, Params, State
+from wm_jax.envs.car_racing.state import CarState
 from wm_jax.envs.games import CAR_ACTIONS
 from wm_jax.envs.types import DeviceGame
 from wm_jax.utils import streams
-
-_ENV = CarRacing()
-_NO_KEY = np.zeros(2, np.uint32)
-"""Steps draw nothing."""
 
 
 class Tracks(NamedTuple):
     """What S episodes are driven on.
 
-    params: the environment's, with S tracks.
+    bank: S tracks.
     sections: int32[S], where on each of them the episode begins (0: at the line).
     """
 
-    params: Params
+    bank: track.Tracks
     sections: Any
 
 
 @dataclass(frozen=True)
 class CarRacingGame(DeviceGame):
-    """See `CarRacing`, with its three continuous actions and the World Models' frames.
+    """Gymnasium's CarRacing-v3, with its three continuous actions and the World Models' frames.
 
     Attributes:
       random_start: episodes begin somewhere along their tracks, which the seed decides, instead of at the line.
@@ -50,24 +53,24 @@ class CarRacingGame(DeviceGame):
 
     def params_for(self, seeds: Sequence[int]) -> Tracks:
         """See `DeviceGame`: Gymnasium's tracks of these seeds."""
-        if self.endless:
-            params = Params(tracks=draw_tracks(jax.random.key(seeds[0]), len(seeds)))
-        else:
-            params = _ENV.on_tracks(seeds)
+        bank = draw_tracks(jax.random.key(seeds[0]), len(seeds)) if self.endless else track.bank(seeds)
         sections = np.zeros(len(seeds), np.int32)
         if self.random_start:
             drawn = np.array([streams.integer(seed, "section") for seed in seeds], np.int32)
-            sections = drawn % np.asarray(params.tracks.count)
-        return Tracks(params, sections)
+            sections = drawn % np.asarray(bank.count)
+        return Tracks(bank, sections)
 
-    def start(self, params: Tracks, place: jax.Array) -> tuple[jax.Array, State]:
+    def start(self, params: Tracks, place: jax.Array) -> tuple[jax.Array, CarState]:
         """See `DeviceGame`."""
-        return _ENV.start(params.params, place, jnp.asarray(params.sections)[place])
+        car = dynamics.start(params.bank, place.astype(jnp.int32), jnp.asarray(params.sections)[place])
+        return frame(params.bank, view(car)), car
 
-    def step(self, params: Tracks, state: State, action: jax.Array) -> tuple[jax.Array, State, jax.Array, jax.Array]:
+    def step(
+        self, params: Tracks, state: CarState, action: jax.Array
+    ) -> tuple[jax.Array, CarState, jax.Array, jax.Array]:
         """See `DeviceGame`."""
-        frame, state, reward, terminated, _ = _ENV.step_env(_NO_KEY, state, action, params.params)
-        return frame, state, reward, terminated
+        car, reward, terminated = dynamics.step(params.bank, state, action)
+        return frame(params.bank, view(car)), car, reward, terminated
 
     def for_training(self, *, random_start: bool = False, endless: bool = False) -> "CarRacingGame":
         """See `DeviceGame`."""

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +11,6 @@ from wm_jax.utils.errors import UserError
 from wm_jax.utils.process import cores
 from wm_jax.utils.sizes import FRAME, SIDE
 
-# Batches are spread over our threads below; OpenCV's own would only fight with them over such small pictures.
-cv2.setNumThreads(0)
 _CHUNK = 8
 
 
@@ -64,11 +61,22 @@ def require(pictures: NDArray[Any], shape: tuple[int, ...], who: str) -> None:
 
 
 def _resize(screens: NDArray[np.uint8], frames: NDArray[np.uint8]) -> None:
+    cv2 = _opencv()
     for screen, frame in zip(screens, frames, strict=True):
         if screen.strides[-1] != 1:
             screen = cv2.merge([screen[..., channel] for channel in range(3)])
         # OpenCV writes into its `dst` only where that suits it, and says nothing where it does not.
         frame[...] = cv2.resize(screen, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+@cache
+def _opencv() -> Any:
+    """Imported late: games on the device do without it."""
+    import cv2
+
+    # Batches are spread over our threads; OpenCV's own would only fight with them over such small pictures.
+    cv2.setNumThreads(0)
+    return cv2
 
 
 @cache
