@@ -22,6 +22,7 @@ class Options:
     small: tiny sizes, to see that everything runs.
     batch: of the stage; 0 for its own.
     devices: that share the batches of our V and M.
+    bfloat16: on accelerators convolutions multiply in it, ours and those of PyTorch where it is tuned.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,7 @@ class Options:
     small: bool = False
     batch: int = 0
     devices: int = 1
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ LEARNING_RATE = 1e-4
 UPDATES = 4
 """Updates in one call."""
 ENCODED = 1024
-"""Frames encoded in one call, in batches."""
+"""Frames encoded in one call, in batches: at least."""
 
 
 def training(options: Options) -> Case:
-    """Updates of the paper's V at batch 100, float32: data, loss, gradient and Adam."""
+    """Updates of the paper's V at batch 100: data, loss, gradient and Adam."""
     batch = options.batch or (8 if options.small else 100)
     config, frames = _config(options), game_frames(64 if options.small else FRAMES)
 
@@ -41,7 +41,7 @@ def training(options: Options) -> Case:
     def tuned() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE)
+        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, narrow=config.bfloat16)
 
     def written() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -68,7 +68,7 @@ def training(options: Options) -> Case:
 def encoding(options: Options) -> Case:
     """Uint8 frames to means, in batches of one size: what `encode` and every rollout do."""
     batch = options.batch or (8 if options.small else 64)
-    config, frames = _config(options), game_frames(16 if options.small else ENCODED)
+    config, frames = _config(options), game_frames(16 if options.small else max(ENCODED, 2 * batch))
     batches = [frames[start : start + batch] for start in range(0, len(frames) - batch + 1, batch)]
 
     def ours(*, fast: bool) -> Work:
@@ -83,7 +83,7 @@ def encoding(options: Options) -> Case:
     def theirs(*, tuned: bool) -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.encoding(_model(config), batches, tuned=tuned)
+        return vae.encoding(_model(config), batches, tuned=tuned, narrow=config.bfloat16)
 
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -121,7 +121,7 @@ def difference(ours: Any, theirs: Any) -> float:
 
 
 def _config(options: Options) -> VaeConfig:
-    return VanillaConfig(width=0.125 if options.small else 1.0)
+    return VanillaConfig(width=0.125 if options.small else 1.0, bfloat16=options.bfloat16)
 
 
 def _encoder(config: VaeConfig) -> tuple[Callable[..., jax.Array], Any]:

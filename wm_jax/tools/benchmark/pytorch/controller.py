@@ -14,7 +14,7 @@ from wm_jax.envs.spaces import Continuous
 from wm_jax.models.controller import Controller
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae.vanilla import Vanilla
-from wm_jax.tools.benchmark.pytorch.models import TorchMemory, TorchVae
+from wm_jax.tools.benchmark.pytorch.models import TorchMemory, TorchVae, compiled
 from wm_jax.tools.benchmark.timing import Work
 
 BATCH = 32
@@ -75,7 +75,7 @@ class TorchPolicy:
     """
 
     def __init__(self, agent: TorchAgent, slots: int):
-        self._act = torch.compile(agent.eval().to(memory_format=torch.channels_last), dynamic=False)
+        self._act = compiled(agent.eval().to(memory_format=torch.channels_last), dynamic=False)
         self._h, self._c = (torch.zeros(slots, agent.hidden) for _ in range(2))
         self._candidates = torch.zeros(slots, dtype=torch.long)
 

@@ -5,7 +5,16 @@ import torch
 
 from wm_jax.data.sequences import FlatLatents
 from wm_jax.models.memory import MDNRNN, Sequences
-from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchMemory, sequences_of, tensor, tune, wait
+from wm_jax.tools.benchmark.pytorch.models import (
+    DEVICE,
+    TorchMemory,
+    compiled,
+    exactly,
+    sequences_of,
+    tensor,
+    tune,
+    wait,
+)
 from wm_jax.tools.benchmark.timing import Work
 
 
@@ -19,10 +28,10 @@ def training(ours: MDNRNN, latents: FlatLatents, steps: int, batch: int, learnin
     parts = (tensor(part) for part in (*latents.latent, latents.action))
     mean, log_var, action = (part.unflatten(0, (-1, steps + 1)) for part in parts)
     order = torch.Generator(DEVICE).manual_seed(0)
-    loss_of = torch.compile(model.loss) if tuned else model.loss
+    loss_of = compiled(model.loss) if tuned else model.loss
     mask = torch.ones(steps, batch, device=DEVICE)
     if tuned:
-        tune()
+        tune(narrow=False)
 
     def work() -> None:
         chosen = torch.randint(len(mean), (batch,), generator=order, device=DEVICE)
@@ -43,6 +52,7 @@ def training(ours: MDNRNN, latents: FlatLatents, steps: int, batch: int, learnin
 def loss_and_gradient(ours: MDNRNN, batch: Sequences, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The loss, and the gradient of the recurrent weights [H, 4H]."""
     model = TorchMemory(ours)
-    loss = model.loss(*sequences_of(batch, noise))
-    loss.backward()
+    with exactly():
+        loss = model.loss(*sequences_of(batch, noise))
+        loss.backward()
     return loss.detach().cpu().numpy(), model.lstm.weight_hh_l0.grad.T.cpu().numpy()

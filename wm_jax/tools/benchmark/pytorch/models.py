@@ -5,6 +5,7 @@ on the GPU where PyTorch sees one.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,17 +14,73 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wm_jax.distributed.progress import log
 from wm_jax.models.memory import LSTM, MDNRNN, Sequences
 from wm_jax.models.vae.vanilla import Vanilla
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def tune() -> Any:
-    """What an expert turns on: TF32, and on a GPU the returned context, in which convolutions compute in bfloat16."""
+WORDS = 30
+"""Of an error that are shown."""
+
+
+def tune(*, narrow: bool) -> Any:
+    """What an expert turns on: TF32, and if `narrow`, on a GPU the returned context, which computes in bfloat16."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    return torch.autocast("cuda", torch.bfloat16) if DEVICE.type == "cuda" else contextlib.nullcontext()
+    on_gpu = DEVICE.type == "cuda"
+    return torch.autocast("cuda", torch.bfloat16) if on_gpu and narrow else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def exactly() -> Iterator[None]:
+    """Inside, nothing is rounded to TF32: for comparisons."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+_failures: list[str] = []
+
+
+def compile_failure() -> str:
+    """Why `torch.compile` failed since this was last asked, if it did."""
+    said = f"eager, for torch.compile failed ({_failures[0]})" if _failures else ""
+    _failures.clear()
+    return said
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`torch.compile`, or where its first call fails, such as without a C compiler, the function as it is."""
+    chosen: Callable[..., Any] = torch.compile(function, **options)
+    tried = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal chosen, tried
+        if tried:
+            return chosen(*arguments)
+        tried = True
+        try:
+            return chosen(*arguments)
+        except Exception as error:
+            reason = " ".join([f"{type(error).__name__}:", *str(error).split()[:WORDS]])
+            log(f"PyTorch runs eagerly, for torch.compile fails here ({reason})")
+            _failures.append(reason)
+            chosen = function
+            return chosen(*arguments)
+
+    return call
+
+
+def release() -> None:
+    """Give back the GPU's memory that PyTorch keeps for later."""
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def wait() -> None:

@@ -12,28 +12,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wm_jax.models.vae.vanilla import Vanilla
-from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, tune, wait
+from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, compiled, exactly, tune, wait
 from wm_jax.tools.benchmark.pytorch.png_folder import PngFolder
 from wm_jax.tools.benchmark.timing import Work
 
 WORKERS = 2
 
 
-def tuned_training(ours: Vanilla, frames: np.ndarray, batch: int, updates: int, learning_rate: float) -> Work:
-    """uint8 frames on the device, channels last, compiled, fused Adam, no synchronisation between updates."""
+def tuned_training(
+    ours: Vanilla, frames: np.ndarray, batch: int, updates: int, learning_rate: float, *, narrow: bool = True
+) -> Work:
+    """uint8 frames on the device, channels last, compiled, fused Adam, no synchronisation between updates.
+
+    Args:
+      narrow: on a GPU, in bfloat16.
+    """
     model = TorchVae(ours).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     data = torch.from_numpy(frames).to(DEVICE).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     order = torch.Generator(DEVICE).manual_seed(0)
-    loss_of = torch.compile(model.loss)
-    narrow = tune()
+    loss_of = compiled(model.loss)
+    arithmetic = tune(narrow=narrow)
 
     def work() -> None:
         for _ in range(updates):
             chosen = torch.randint(len(data), (batch,), generator=order, device=DEVICE)
             seen = data[chosen].contiguous(memory_format=torch.channels_last).float() / 255
             optimizer.zero_grad(set_to_none=True)
-            with narrow:
+            with arithmetic:
                 loss = loss_of(seen)
             loss.backward()
             optimizer.step()
@@ -65,15 +71,15 @@ def written_training(
     return work
 
 
-def encoding(ours: Vanilla, batches: list[np.ndarray], *, tuned: bool) -> Work:
-    """Means of uint8 batches; tuned: channels last and compiled."""
+def encoding(ours: Vanilla, batches: list[np.ndarray], *, tuned: bool, narrow: bool = True) -> Work:
+    """Means of uint8 batches; tuned: channels last and compiled, and if `narrow`, on a GPU, in bfloat16."""
     layout = torch.channels_last if tuned else torch.contiguous_format
     model = TorchVae(ours).eval().to(memory_format=layout)
-    encode = torch.compile(model.encode) if tuned else model.encode
-    narrow = tune() if tuned else contextlib.nullcontext()
+    encode = compiled(model.encode) if tuned else model.encode
+    arithmetic = tune(narrow=narrow) if tuned else contextlib.nullcontext()
 
     def work() -> None:
-        with torch.inference_mode(), narrow:
+        with torch.inference_mode(), arithmetic:
             for frames in batches:
                 encode(_floats(frames).contiguous(memory_format=layout))
         wait()
@@ -84,14 +90,15 @@ def encoding(ours: Vanilla, batches: list[np.ndarray], *, tuned: bool) -> Work:
 def loss_and_gradient(ours: Vanilla, frames: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The loss, and the gradient of the first convolution [k, k, 3, C], which has been through everything else."""
     model = TorchVae(ours)
-    loss = model.loss(_floats(frames), torch.from_numpy(noise).to(DEVICE))
-    loss.backward()
+    with exactly():
+        loss = model.loss(_floats(frames), torch.from_numpy(noise).to(DEVICE))
+        loss.backward()
     return loss.detach().cpu().numpy(), model.convolutions[0].weight.grad.permute(2, 3, 1, 0).cpu().numpy()
 
 
 def means(ours: Vanilla, frames: np.ndarray) -> np.ndarray:
     """[B, Z]."""
-    with torch.inference_mode():
+    with torch.inference_mode(), exactly():
         return TorchVae(ours).encode(_floats(frames))[0].cpu().numpy()
 
 
