@@ -26,7 +26,8 @@ LOG = ROOT / ".venv.log"
 BUILD_OPTIONS = {"PIP_BUILD_CONSTRAINT": "constraints.txt", "UV_BUILD_CONSTRAINT": "constraints.txt"}
 EXTRAS = {
     "none": ("for the CPU", "about a minute with a fast connection: 500 MB to download, 2.3 GB on disk"),
-    "cuda": ("for NVIDIA GPUs", "some minutes with a fast connection: 3 GB to download, 8 GB on disk"),
+    "cuda": ("for NVIDIA GPUs, by CUDA 12", "some minutes with a fast connection: 3 GB to download, 8 GB on disk"),
+    "cuda13": ("for NVIDIA GPUs, by CUDA 13", "some minutes with a fast connection: 3 GB to download, 8 GB on disk"),
     "tpu": ("for TPUs", "about a minute with a fast connection: 700 MB to download, 3 GB on disk"),
 }
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to overwrite a line on
@@ -46,7 +47,7 @@ def main(stamp: str, checksum: str, extra: str, *modules: str) -> None:
       modules: what the commands import.
     """
     if extra not in EXTRAS:
-        raise SetupError(f"WM_JAX_ACCELERATOR={extra}: no such accelerator; choose none, cuda or tpu")
+        raise SetupError(f"WM_JAX_ACCELERATOR={extra}: no such accelerator; choose none, cuda, cuda13 or tpu")
     with locked() as lock:
         made_for = installed_extra(stamp)
         if extra == "none" and made_for in EXTRAS:
@@ -58,7 +59,9 @@ def main(stamp: str, checksum: str, extra: str, *modules: str) -> None:
         development = stamp == ".ready-dev"
         # A whole environment is added to; the user may have made it.
         interrupted = lock.read() != ""
-        start_over = interrupted or not works(PYTHON)
+        # JAX refuses to start where its plug-ins for both versions of CUDA are installed.
+        other_cuda = made_for != extra and {made_for, extra} <= {"cuda", "cuda13"}
+        start_over = interrupted or other_cuda or not works(PYTHON)
         purpose, effort = EXTRAS[extra]
         tools = " and the development tools" if development else ""
         verb = "Setting up" if start_over else "Updating"

@@ -228,7 +228,65 @@ def test_the_extra_follows_the_accelerator_and_serves_a_machine_without(project:
     project.run()
     assert "-e .[cuda] " in project.installs()[1]
     status, _, err = project.run(WM_JAX_ACCELERATOR="gpu")
-    assert status == 1 and "choose none, cuda or tpu" in err
+    assert status == 1 and "choose none, cuda, cuda13 or tpu" in err
+
+
+def driver(project: Project, version: str) -> Path:
+    """Have the launcher look for NVIDIA's driver in a folder of ours, and find this version of it."""
+    folder = project.path / "nvidia"
+    launcher = project.root / "bin" / "_launch"
+    launcher.write_text(launcher.read_text().replace("/proc/driver/nvidia", str(folder)))
+    folder.mkdir()
+    (folder / "version").write_text(
+        f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Tue Aug  5 12:00:00 2025\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("version", "extra"), [("580.65.06", "cuda13"), ("1000.1", "cuda13"), ("575.57.08", "cuda")])
+def test_the_driver_decides_which_cuda(project: Project, version: str, extra: str):
+    driver(project, version)
+    project.run(WM_JAX_ACCELERATOR="")
+    assert f"-e .[{extra}] " in project.installs()[0]
+
+
+@pytest.mark.parametrize(("said", "extra"), [("580.159.04", "cuda13"), ("550.54.15", "cuda"), ("no devices", "cuda")])
+def test_without_the_drivers_own_file_nvidia_smi_is_asked_once(project: Project, said: str, extra: str):
+    folder = driver(project, "1.2.3")
+    (folder / "version").unlink()
+    project.add("nvidia-smi", f'echo asked >>"{project.record}"; echo "{said}"; echo "{said}"')
+    for _ in range(2):
+        assert project.run(WM_JAX_ACCELERATOR="")[0] == 0
+    asked, install = project.installs()
+    assert asked == "asked" and f"-e .[{extra}] " in install
+
+
+def test_another_cuda_is_installed_into_an_environment_made_anew(project: Project):
+    project.run(WM_JAX_ACCELERATOR="cuda")
+    kept = project.root / ".venv" / "kept"
+    kept.touch()
+    project.run(WM_JAX_ACCELERATOR="cuda13")
+    assert "-e .[cuda13] " in project.installs()[1] and not kept.exists()
+    kept.touch()
+    project.run(WM_JAX_ACCELERATOR="none")
+    assert kept.exists() and len(project.installs()) == 2
+
+
+def test_the_report_of_an_accelerator_needs_no_games(project: Project, tmp_path: Path):
+    """An active environment without EnvPool and Gymnasium is used for it, and for nothing else."""
+    python = tmp_path / "active" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    # It has all that it is asked for, but for games.
+    python.write_text(f'''#!/bin/sh
+case "$*" in *find_spec*envpool*) exit 1 ;; *find_spec*) exit 0 ;; esac
+exec "{sys.executable}" "$@"
+''')
+    python.chmod(0o755)
+    words = ["--small", "--accelerator-report", "out"]
+    status, out, _ = project.run(*words, command="bin/benchmark", VIRTUAL_ENV=str(tmp_path / "active"))
+    assert (status, out) == (0, f"cli benchmark {' '.join(words)}\nin {project.path}\n") and not project.installs()
+    project.run("--small", command="bin/benchmark", VIRTUAL_ENV=str(tmp_path / "active"))
+    assert len(project.installs()) == 1
 
 
 def test_only_bin_test_installs_the_development_tools(project: Project):
