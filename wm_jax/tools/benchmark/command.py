@@ -1,13 +1,16 @@
 """benchmark: throughput of the stages beside PyTorch, on this machine.
 
     bin/benchmark --stage vae --stage encode --against torch --rounds 10
+    bin/benchmark --accelerator-report OUT
 
 Before anything is timed, losses and gradients of both sides are compared on the same weights and data. Contenders take
-turns in one process (`timing.py`); memory is measured in a process of each contender's own.
+turns in one process (`timing.py`); memory is measured in a process of each contender's own. The report of an
+accelerator is `accelerator/report.py`.
 """
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import platform
 import resource
@@ -30,6 +33,8 @@ from wm_jax.utils.process import cores
 STAGES = ("vae", "encode", "memory", "controller", "drawing")
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
 ROUNDS = 7
+MINUTES = 8.5
+"""Of the report."""
 ARITHMETIC = 0.6
 """From this share of the peak on, arithmetic is what takes the time."""
 
@@ -45,10 +50,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"timed rounds [{ROUNDS}]")
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it all run here?")
     parser.add_argument("--plot", metavar="FILE", help="write a bar chart of the throughputs (PNG)")
+    parser.add_argument("--accelerator-report", metavar="OUT", help="instead of all that: measure the accelerator, the "
+                        "game, V and M beside PyTorch, the loop, and a short training on it, most valuable first, into "
+                        "this folder; given again, it goes on with what is missing")  # fmt: skip
+    parser.add_argument("--minutes", type=float, metavar="M", help=f"that the report may take [{MINUTES}]")
     parser.add_argument("--json", action="store_true", help="print the figures as the last line of standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--memory-of", metavar="NAME", help=argparse.SUPPRESS)  # one contender, in its own process
     options = parser.parse_args(arguments)
+    if options.accelerator_report or options.minutes is not None:
+        return _report(options, parser.parse_args([]))
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds}: give 1 or more")
     if options.devices < 1:
@@ -67,6 +78,24 @@ def main(arguments: Sequence[str]) -> int:
         if options.memory_of:
             return _show_memory(options, asked)
         return _run(options, asked)
+
+
+def _report(options: argparse.Namespace, defaults: argparse.Namespace) -> int:
+    """The report of an accelerator."""
+    if not options.accelerator_report:
+        raise UsageError(f"--minutes {options.minutes:g}: only --accelerator-report OUT has a time; give that, too")
+    others = {name for name, value in vars(options).items() if value != getattr(defaults, name)}
+    for name in sorted(others - {"accelerator_report", "minutes", "small", "json", "debug"}):
+        raise UsageError(f"--{name.replace('_', '-')}: the report of an accelerator has sizes of its own; leave it out")
+    minutes = MINUTES if options.minutes is None else options.minutes
+    if not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes {minutes:g}: give more than 0")
+    from wm_jax.tools.benchmark.accelerator import report
+
+    summary = report.write(Path(options.accelerator_report), small=options.small, minutes=minutes)
+    if options.json:
+        print(to_json(summary))
+    return 0
 
 
 def _run(options: argparse.Namespace, asked: Options) -> int:

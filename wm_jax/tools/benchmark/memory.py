@@ -28,7 +28,7 @@ def training(options: Options) -> Case:
     """Updates of the paper's M: 1,000 steps, batch 100, float32, gradients clipped by value, Adam."""
     steps, batch = (16, 4) if options.small else (1000, options.batch or 100)
     config = MemoryConfig(hidden=32 if options.small else 256, sequence=steps, batch=batch)
-    latents = _latents(batch if options.small else EPISODES, steps)
+    latents = wandering_latents(batch if options.small else EPISODES, steps)
     model = nnx.merge(*init_memory(config, LatentKind(LATENT), ACTION, 0))
 
     def ours(*, fast: bool) -> Work:
@@ -67,7 +67,7 @@ def training(options: Options) -> Case:
     return Case(name, "sequence steps", steps * batch, flops.memory_update(model), makers, agreement, 1e-3)
 
 
-def _latents(episodes: int, steps: int) -> FlatLatents:
+def wandering_latents(episodes: int, steps: int) -> FlatLatents:
     """Episodes of one length whose latents wander."""
     random = np.random.default_rng(0)
     count = episodes * (steps + 1)

@@ -5,10 +5,12 @@ apart; then all contenders are called round after round, each time in the same o
 the rounds, and the ratio is the median of the ratios within a round.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,16 +79,30 @@ def alternate(
     return {name: Timing(first[name], tuple(seconds[name])) for name in contenders}
 
 
-def matmul_peak() -> float:
-    """FLOP/s of a large float32 matrix product on the first device: what no network can exceed."""
-    a = jnp.ones((PEAK_SIZE, PEAK_SIZE), jnp.float32)
-    product = jax.jit(jnp.matmul)
+def matmul_peak(
+    kind: Any = jnp.float32, precision: str | None = None, size: int = PEAK_SIZE, repeats: int = 1
+) -> float:
+    """FLOP/s of a large matrix product on the first device: what no network can exceed.
+
+    Args:
+      kind: type of the numbers.
+      precision: of the product, as JAX names it (None: the default).
+      size: rows and columns.
+      repeats: products in one call, each with what the one before gave, where a single one is too short to time.
+    """
+    # Random, since a processor that is limited by its power is faster on zeros; of a size that no product changes.
+    numbers = jax.random.normal(jax.random.key(0), (size, size), jnp.float32) / jnp.float32(math.sqrt(size))
+    a = numbers.astype(kind)
+
+    @jax.jit
+    def products(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, repeats, lambda _, x: jnp.matmul(a, x, precision=precision), b)
 
     def work() -> None:
-        product(a, a).block_until_ready()
+        products(a, a).block_until_ready()
 
     timing = alternate({"peak": work}, PEAK_ROUNDS)["peak"]
-    return 2 * PEAK_SIZE**3 / min(timing.seconds)
+    return 2 * size**3 * repeats / min(timing.seconds)
 
 
 def _timed(work: Work) -> float:

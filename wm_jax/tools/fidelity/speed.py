@@ -7,32 +7,25 @@ second of the game, in which the camera is far away and our pictures take longer
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing as TheirCarRacing
-from jaxtyping import Array
-from numpy.typing import NDArray
 
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs.car_racing import dynamics
-from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.raster import OBSERVATION, ROWS_SEEN
-from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Pool
+from wm_jax.tools.benchmark import driving
 from wm_jax.tools.benchmark.timing import Work, alternate
 
 GYMNASIUM, ENVPOOL = "Gymnasium, one process", "EnvPool"
 BLIND = ", no frames"
 CROP = (0, ROWS_SEEN, 0, OBSERVATION)
-TRACKS = 64
-"""That our environments are driven on."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +74,13 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
 
 def _ours(count: int, steps: int, *, frames: bool) -> Work:
     """The steps of a call are one program; the next call goes on where it ended."""
-    game = CarRacingGame()
-    params = game.params_for(range(TRACKS))
-    actions = jnp.asarray(_actions(count, steps))
-    seen, states = start_all(game, params, jnp.arange(count, dtype=jnp.int32) % TRACKS)
-    # Pictures are carried along, or the compiler might leave out those that nobody looks at.
-    now = (seen, states) if frames else states.car
-
-    def draw(params: Tracks, now: Any, action: Array) -> tuple[Any, Array]:
-        seen, states, rewards, _ = step_all(game, params, now[1], action)
-        return (seen, states), rewards
-
-    def move(params: Tracks, cars: Any, action: Array) -> tuple[Any, Array]:
-        cars, rewards, _ = jax.vmap(dynamics.step, (None, 0, 0))(params.params.tracks, cars, action)
-        return cars, rewards
-
-    @jax.jit
-    def play(params: Tracks, now: Any, actions: Array) -> tuple[Any, Array]:
-        return jax.lax.scan(partial(draw if frames else move, params), now, actions)
+    params, play = driving.tracks(), driving.driven(frames=frames)
+    moves, cars = jnp.asarray(driving.actions(count, steps)), driving.starting(params, count)
+    now: Any = (driving.pictures(params, cars), cars) if frames else cars
 
     def work() -> None:
         nonlocal now
-        now, _ = jax.block_until_ready(play(params, now, actions))
+        now, _ = jax.block_until_ready(play(params, now, moves))
 
     return work
 
@@ -110,7 +88,7 @@ def _ours(count: int, steps: int, *, frames: bool) -> Work:
 def _gymnasium(game: TheirCarRacing, size: Size) -> Work:
     """Without wrappers, which would only cost time; its picture is made into V's frame."""
     game.reset(seed=0)
-    actions = _actions(1, size.steps)[:, 0]
+    actions = driving.actions(1, size.steps)[:, 0]
 
     def work() -> None:
         for action in actions:
@@ -123,7 +101,7 @@ def _gymnasium(game: TheirCarRacing, size: Size) -> Work:
 def _envpool(pool: Pool, size: Size) -> Work:
     """As fast as it goes: whoever is ready is sent on at once, while the others are still stepped."""
     pool.reset(range(size.pool))
-    actions = _actions(size.pool, size.steps)
+    actions = driving.actions(size.pool, size.steps)
 
     def work() -> None:
         played = np.zeros(size.pool, np.int64)
@@ -137,8 +115,3 @@ def _envpool(pool: Pool, size: Size) -> Work:
             pool.send(on, actions[played[on], on])
 
     return work
-
-
-def _actions(count: int, steps: int) -> NDArray[np.float32]:
-    """[T, N, 3]."""
-    return np.random.default_rng(0).uniform((-1, 0, 0), (1, 1, 1), size=(steps, count, 3)).astype(np.float32)
