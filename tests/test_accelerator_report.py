@@ -14,7 +14,7 @@ import pytest
 from wm_jax import cli
 from wm_jax.tools.benchmark.accelerator import page, report, training, wheels
 from wm_jax.tools.benchmark.accelerator.measurement import Measurement, Part, Setting
-from wm_jax.tools.benchmark.accelerator.profile import Operation, own_times
+from wm_jax.tools.benchmark.accelerator.profile import Operation, _lines, own_times
 from wm_jax.tools.benchmark.accelerator.records import WHOLE, Records
 from wm_jax.utils.errors import UserError
 
@@ -217,6 +217,21 @@ def test_the_page_shows_numbers_words_and_tables():
 def test_time_inside_of_an_operation_is_not_its_own():
     line = [Operation("loop", 0, 10), Operation("a", 1, 4), Operation("b", 5, 6), Operation("a", 12, 13)]
     assert own_times(line) == {"loop": 6, "a": 4, "b": 1}
+
+
+@pytest.mark.parametrize("names", [["Stream #1(Kernel)", "XLA Modules"], ["something else"]])
+def test_operations_are_those_of_the_accelerator_where_there_is_one(names: list[str]):
+    """A plane of the host's own lines lies beside it, with operations that the host only starts."""
+
+    def line(name: str) -> Any:
+        return SimpleNamespace(name=name, events=[SimpleNamespace(name=name, start_ns=0, duration_ns=5, stats=stats)])
+
+    stats = [("hlo_op", "dot.1"), (None, 3)]
+    host = SimpleNamespace(name="/host:CPU", lines=[line("thread")])
+    device = SimpleNamespace(name="/device:GPU:0", lines=[line(name) for name in names])
+    (only,) = _lines(SimpleNamespace(planes=[host, device]))
+    assert only == [Operation(f"dot.1: {names[0]}", 0, 5)]
+    assert [*_lines(SimpleNamespace(planes=[host]))] == [[Operation("dot.1: thread", 0, 5)]]
 
 
 def test_a_stage_ends_where_its_time_does(tmp_path: Path):

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from wm_jax.tools.benchmark.accelerator.measurement import Figures, Measurement, Setting, on_cpu, speed
+import jax
+import numpy as np
+
+from wm_jax.tools.benchmark.accelerator.measurement import Figures, Measurement, Setting, on_cpu
 from wm_jax.tools.benchmark.controller import STEPS
 from wm_jax.tools.benchmark.controller import Setting as Play
+from wm_jax.tools.benchmark.timing import alternate
 
 POPULATIONS = (64, 1024, 256, 4096)
 EPISODES = 16
@@ -30,5 +34,19 @@ def generation(setting: Setting, population: int, steps: int) -> Play:
 
 
 def _generation(setting: Setting, population: int) -> Figures:
+    """Its speed, and what of its time the search takes, which decomposes its matrix in each of these generations."""
     play = generation(setting, population, setting.size(STEPS, 8))
-    return speed(play.on_device(), play.amount, "steps", setting.rounds)
+    returns = np.zeros(population, np.float32)
+
+    def search() -> None:
+        asked, _ = play.evolution.ask(play.start)
+        jax.block_until_ready(play.evolution.tell(asked, returns))
+
+    timings = alternate({"all": play.on_device(), "search": search}, setting.rounds)
+    return {
+        "steps a second": play.amount / timings["all"].median,
+        "spread": timings["all"].spread,
+        "compiling, s": timings["all"].compiling,
+        "seconds": timings["all"].median,
+        "of them in the search": timings["search"].median,
+    }

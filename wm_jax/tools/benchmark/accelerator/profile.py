@@ -187,15 +187,14 @@ def profiled(work: Work) -> dict[str, float]:
 
 def _lines(data: Any) -> Iterator[list[Operation]]:
     """The rows of the profile that show operations: an accelerator's streams, or the threads of XLA on the CPU."""
-    planes = list(data.planes)
-    devices = [plane for plane in planes if plane.name.startswith("/device:") and any(True for _ in plane.lines)]
-    for plane in devices or planes:
-        for line in plane.lines:
-            if devices and not line.name.startswith(("Stream", "XLA Ops")):
-                continue
-            events = list(line.events)
-            # On the CPU other things than XLA's operations are shown, too.
-            yield [_operation(event) for event in events if devices or _stats(event).get("hlo_op")]
+    planes = {plane.name: list(plane.lines) for plane in data.planes}
+    devices = [line for name, lines in planes.items() if name.startswith("/device:") for line in lines]
+    streams = [line for line in devices if line.name.startswith(("Stream", "XLA Ops"))] or devices
+    for line in streams:
+        yield [_operation(event) for event in line.events]
+    for line in () if streams else (line for lines in planes.values() for line in lines):
+        # On the CPU other things than XLA's operations are shown, too.
+        yield [_operation(event) for event in line.events if _stats(event).get("hlo_op")]
 
 
 def _operation(event: Any) -> Operation:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from wm_jax.distributed.mesh import started
 from wm_jax.distributed.progress import clock, log
 from wm_jax.tools.benchmark.accelerator import agreement, device, game, loop, networks, profile, training
 from wm_jax.tools.benchmark.accelerator.measurement import Figures, Measurement, Part, Setting, sentence
@@ -51,11 +52,11 @@ def write(folder: Path, *, small: bool, minutes: float) -> Figures:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     began, budget = time.monotonic(), 60 * minutes
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"small": small, "device": jax.devices()[0].device_kind}
+    about = {"small": small, "device": started()[0].device_kind}
     records = Records(folder / "results.jsonl", about)
     for part in PARTS:
         left = began + budget - time.monotonic()
-        deadline = time.monotonic() + (left if small else min(left, part.share * budget))
+        deadline = time.monotonic() + (left if small else min(left, max(part.share * budget, 2 * LEAST)))
         setting = Setting(folder, small, lambda deadline=deadline: deadline - time.monotonic(), records.figures)
         log(f"== {part.title} (at most {clock(max(setting.seconds_left(), 0))})")
         for _ in _taken(part, setting, records):
