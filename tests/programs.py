@@ -20,7 +20,6 @@ from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.distributed.mesh import open_mesh
 from wm_jax.envs.car_racing.endless import draw_tracks
-from wm_jax.envs.car_racing.environment import Params
 from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.track import prepare
 from wm_jax.envs.device import start_all
@@ -108,7 +107,7 @@ def act() -> jax.stages.Traced:
 
 def tracks(game: CarRacingGame) -> Tracks:
     drawn = draw_tracks.eval_shape(jax.random.key(0), SLOTS)
-    return Tracks(Params(tracks=drawn), np.zeros(SLOTS, np.int32))
+    return Tracks(drawn, np.zeros(SLOTS, np.int32))
 
 
 def starts() -> jax.stages.Traced:

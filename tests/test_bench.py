@@ -98,6 +98,12 @@ def test_ours_runs_with_and_without_fast_kernels(case, tmp_path: Path) -> None:
         work()
 
 
+def test_pictures_of_beginnings_are_held_against_those_of_later(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", "--small", "--stage", "drawing", "--rounds", "2", "--against", "none"]) == 0
+    said = capsys.readouterr().out
+    assert "one of 16 begins" in said and "Of the speed without beginnings: one of 16 begins" in said
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["benchmark", "--small", "--stage", "encode", "--against", "plain", "--rounds", "2", "--json"]
     assert cli.main([*words, "--plot", str(tmp_path / "plot.png")]) == 0

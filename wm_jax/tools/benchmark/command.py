@@ -176,7 +176,8 @@ def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory:
 
 
 def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{case.name} ({case.flops / 1e6:,.1f} MFLOP per {case.unit.removesuffix('s')})")
+    arithmetic = f" ({case.flops / 1e6:,.1f} MFLOP per {case.unit.removesuffix('s')})" if case.flops else ""
+    print(case.name + arithmetic)
     print(f"  {'':<18}{case.unit + '/s':>18}{'spread':>9}{'x ours':>9}{'GFLOP/s':>9}{'of peak':>9}"
           f"{'compile':>9}{'memory':>9}")  # fmt: skip
     for row in rows:
