@@ -63,7 +63,7 @@ def workers(arguments: list[str]) -> list[str]:
         return []
     if any(word.startswith(("-n", "--numprocesses", "--pdb")) for word in arguments):
         return []
-    return ["-n", "2", "--dist", "loadgroup"]
+    return ["-n", "2", "--dist", "loadfile"]
 
 
 if __name__ == "__main__":

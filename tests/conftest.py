@@ -8,6 +8,7 @@ os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -40,16 +41,26 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     process.give_back_memory()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `bin/test --quick` leaves out, and what runs in one test process."""
+    """Mark what `bin/test --quick` leaves out."""
     slow = set((Path(__file__).parent / "slow.txt").read_text().split())
     for item in items:
         name = item.originalname if isinstance(item, pytest.Function) else item.name
         if slow & {item.path.name, f"{item.path.name}::{name}"}:
             item.add_marker("slow")
-        if item.path.name not in SHARED_OUT:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, but for `SHARED_OUT`. (xdist 3.8's own groups go unseen with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling  # late: it need not be there
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return nodeid if Path(file).name in SHARED_OUT else file
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def _resident_gb() -> float:
