@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wm_jax.kernels import native
-from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
+from wm_jax.kernels.conv import Layer, convolutions, fast_matmul, transposed_convolutions
+from wm_jax.kernels.narrow import matmul
 
 fast_too = pytest.mark.parametrize("fast", [False, True])
 
@@ -153,8 +154,13 @@ def test_other_numbers_and_none_at_all_are_refused():
         convolutions(x[:0], [layer], fast=True)
     with pytest.raises(TypeError, match="bfloat16"):
         convolutions(x, [layer._replace(w=layer.w.astype(jnp.bfloat16))], fast=True)
-    with pytest.raises(TypeError, match="bfloat16"):
-        convolutions(x, [layer], fast=True, dtype=jnp.bfloat16)
+    with pytest.raises(TypeError, match="float16"):
+        convolutions(x, [layer], fast=True, dtype=jnp.float16)
+
+
+# ---- In bfloat16 ----
+
+narrow_only = pytest.mark.skipif(not native.narrow(), reason="this processor does not multiply bfloat16")
 
 
 @pytest.mark.parametrize("side", [8, 9])
@@ -180,3 +186,91 @@ def test_in_bfloat16_only_operands_are_rounded(transposed, side):
 
 def rounded(x):
     return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+def narrow_case(seed):
+    """As `random_case`, with even channels between the images, and what pairs of numbers need of the first."""
+    rng = np.random.default_rng(1000 + seed)
+    batch = int(rng.choice([1, 2, 7, 16, 33, 70]))
+    kernels = (2 * rng.integers(1, 4, 2)).tolist() if seed % 2 else rng.integers(2, 7, 2).tolist()
+    channels = [int(rng.choice([3, 4, 16, 34])) if seed % 2 else int(rng.choice([2, 6, 32])), 0, 0]
+    channels[1:] = rng.choice([2, 4, 16, 20, 32, 48, 70], 2).tolist()
+    return batch, kernels, channels, rng
+
+
+def assert_equal_narrow(op, x, layers):
+    """Of whole numbers every sum is exact in float32, so rounding to bfloat16 between the layers is the same, too. Of
+    biases' gradients ours add up what has been rounded.
+    """
+    x = jnp.round(x)
+    weights = jnp.round(arrays(jax.eval_shape(op, x, layers).shape, seed=99)[0])
+
+    def score(fast, x, layers):
+        y = op(x, layers, fast=fast, dtype=jnp.bfloat16)
+        return jnp.vdot(weights, y), y
+
+    gradient = jax.jit(jax.value_and_grad(score, argnums=(1, 2), has_aux=True), static_argnums=0)
+    (_, expected), (dx, dlayers) = gradient(False, x, layers)
+    (_, got), (our_dx, our_dlayers) = gradient(True, x, layers)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(our_dx, dx)
+    for ours, theirs in zip(our_dlayers, dlayers, strict=True):
+        np.testing.assert_array_equal(ours.w, theirs.w)
+        np.testing.assert_allclose(ours.b, theirs.b, rtol=2**-7, atol=2**-7 * np.abs(theirs.b).max())
+
+
+@narrow_only
+@pytest.mark.parametrize("seed", range(8))
+def test_ours_in_bfloat16_equals_plain(seed):
+    batch, kernels, channels, rng = narrow_case(seed)
+    height, width = (2 * int(side) for side in rng.integers(kernels[1] + kernels[0] // 2, 17, 2))
+    (x,) = arrays((batch, height, width, channels[0]), seed=seed)
+    layers = [whole_layer(kernels[i], channels[i], channels[i + 1], seed + i) for i in range(2)]
+    assert_equal_narrow(convolutions, x, layers)
+
+
+@narrow_only
+@pytest.mark.parametrize("seed", range(8))
+def test_ours_transposed_in_bfloat16_equals_plain(seed):
+    batch, kernels, channels, rng = narrow_case(100 + seed)
+    channels, kernels = channels[::-1], [2 * (k // 2 + 1) for k in kernels]
+    height, width = (int(side) for side in rng.integers(1, 9, 2))
+    (x,) = arrays((batch, height, width, channels[0]), seed=seed)
+    layers = [whole_layer(kernels[i], channels[i + 1], channels[i], seed + i, channels[i + 1]) for i in range(2)]
+    assert_equal_narrow(transposed_convolutions, x, layers)
+
+
+@narrow_only
+def test_neighbours_do_not_matter_in_bfloat16():
+    (x,) = arrays((40, 14, 14, 8))
+    layers, up = (
+        [conv_layer(4, 8, 20), conv_layer(4, 20, 40)],
+        [transposed_layer(5, 40, 16), transposed_layer(6, 16, 3)],
+    )
+
+    def both(x):
+        y = convolutions(x, layers, fast=True, dtype=jnp.bfloat16)
+        return y, transposed_convolutions(y, up, fast=True, dtype=jnp.bfloat16)
+
+    together = both(x)
+    for count in (1, 2, 7, 28):
+        for alone, among in zip(both(x[:count]), together, strict=True):
+            np.testing.assert_array_equal(alone, among[:count])
+
+
+@narrow_only
+def test_pairs_that_are_none_are_refused():
+    (x,) = arrays((2, 7, 7, 3))
+    with pytest.raises(ValueError, match="even"):
+        convolutions(x, [conv_layer(4, 3, 4)], fast=True, dtype=jnp.bfloat16)
+    with pytest.raises(ValueError, match="even"):
+        convolutions(arrays((2, 8, 8, 4))[0], [conv_layer(4, 4, 5)], fast=True, dtype=jnp.bfloat16)
+
+
+@narrow_only
+def test_a_matrix_product_is_a_convolution_of_single_pixels():
+    x, w, slope = arrays((37, 70), (70, 34), (37, 34))
+    ours, gradients = jax.vjp(fast_matmul, x, w)
+    plain, expected = jax.vjp(lambda x, w: matmul(x, w, jnp.bfloat16), x, w)
+    for got, reference in zip([ours, *gradients(slope)], [plain, *expected(slope)], strict=True):
+        np.testing.assert_allclose(got, reference, rtol=1e-5, atol=1e-5)

@@ -50,13 +50,13 @@ def convolutions(
     """Convolutions, each followed by a ReLU; an image of side s becomes one of (s - k) // 2 + 1.
 
     Args:
-      fast: ours, which needs `native.available()` and float32 throughout.
-      dtype: what products are made in, those of the gradients too. They are added up in float32, and all between the
-        layers is float32.
+      fast: ours, which needs `native.available()`; in bfloat16, `native.narrow()` and even numbers of channels, but for
+        those of the first image.
+      dtype: what products are made in, those of the gradients too. They are added up in float32.
     """
     if fast:
         _require(x, layers, dtype, transposed=False)
-        return _fast_convolutions(x, tuple(layers))
+        return _fast_convolutions(x, tuple(layers), dtype)
     for w, b in layers:
         x = jax.nn.relu(_convolution(x, w, dtype) + b[None, None, None, :])
     return x
@@ -72,7 +72,7 @@ def transposed_convolutions(
     """
     if fast:
         _require(x, layers, dtype, transposed=True)
-        return _fast_transposed(x, tuple(layers))
+        return _fast_transposed(x, tuple(layers), dtype)
     for place, (w, b) in enumerate(layers):
         y = _transposed(x, w, dtype) + b[None, None, None, :]
         x = jax.nn.relu(y) if place < len(layers) - 1 else y
@@ -138,8 +138,8 @@ def _require(x: Array, layers: Sequence[Layer], dtype: Any, *, transposed: bool)
       ValueError, TypeError: see `native.require`; another type than float32; or a kernel's side that is out of range,
         or too large for the image.
     """
-    if dtype != jnp.float32:
-        raise TypeError(f"convolutions: the kernels in C multiply in float32, not in {jnp.dtype(dtype)}")
+    if dtype != jnp.float32 and not (dtype == jnp.bfloat16 and native.narrow()):
+        raise TypeError(f"convolutions: the kernels in C do not multiply in {jnp.dtype(dtype)} here")
     _, height, width, channels = x.shape
     arrays: dict[str, Array] = {"x": x}
     shapes: dict[str, tuple[int, ...]] = {"x": x.shape}
@@ -152,71 +152,100 @@ def _require(x: Array, layers: Sequence[Layer], dtype: Any, *, transposed: bool)
         large, small = w.shape[-2:]
         arrays |= {f"layers[{place}].w": w, f"layers[{place}].b": b}
         inner, outer = (large, channels) if transposed else (channels, small)
+        wide = 2 * width - 2 + k if transposed else width
+        if dtype != jnp.float32 and (outer % 2 or inner * k % 2 or inner * wide % 2):
+            raise ValueError(
+                f"layers[{place}].w: in {jnp.dtype(dtype)} lines, windows and small pixels hold even numbers"
+            )
         shapes |= {f"layers[{place}].w": (k, k, inner, outer), f"layers[{place}].b": (large if transposed else small,)}
         channels = large if transposed else small
         height, width = (2 * side - 2 + k if transposed else (side - k) // 2 + 1 for side in (height, width))
     native.require("convolutions", arrays, shapes)
 
 
-@jax.custom_vjp
-def _fast_convolutions(x: Array, layers: Sequence[Layer]) -> Array:
-    return _convolutions_forward(x, layers)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _fast_convolutions(x: Array, layers: Sequence[Layer], dtype: Any) -> Array:
+    return _convolutions_forward(x, layers, dtype)[0]
 
 
-def _convolutions_forward(x, layers):
-    images = [x]
-    for w, b in layers:
-        images.append(_down(images[-1], w, b, relu=True))
+def _convolutions_forward(x, layers, dtype):
+    images = [x.astype(dtype)]
+    for place, (w, b) in enumerate(layers):
+        images.append(_down(images[-1], w, b, relu=True, out=dtype if place < len(layers) - 1 else SUMS))
     return images[-1], (images, layers)
 
 
-def _convolutions_backward(saved, dy):
+def _convolutions_backward(dtype, saved, dy):
     images, layers = saved
-    d = jnp.where(images[-1] > 0, dy, 0)
+    d = jnp.where(images[-1] > 0, dy, 0).astype(dtype)
     gradients = []
     for place in reversed(range(len(layers))):
         x, w = images[place], layers[place].w
         gradients.append(Layer(*_outer(x, d, w.shape[0], sum_large=False)))
-        d = _up(d, w, x.shape[1:3], mask=x if place else None)
+        d = _up(d, w, x.shape[1:3], mask=x if place else None, out=dtype if place else SUMS)
     return d, tuple(reversed(gradients))
 
 
 _fast_convolutions.defvjp(_convolutions_forward, _convolutions_backward)
 
 
-@jax.custom_vjp
-def _fast_transposed(x: Array, layers: Sequence[Layer]) -> Array:
-    return _transposed_forward(x, layers)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _fast_transposed(x: Array, layers: Sequence[Layer], dtype: Any) -> Array:
+    return _transposed_forward(x, layers, dtype)[0]
 
 
-def _transposed_forward(x, layers):
-    images = [x]
+def _transposed_forward(x, layers, dtype):
+    images = [x.astype(dtype)]
     for place, (w, b) in enumerate(layers):
         h, width = images[-1].shape[1:3]
         side = (2 * h - 2 + w.shape[0], 2 * width - 2 + w.shape[0])
-        images.append(_up(images[-1], w, side, b, relu=place < len(layers) - 1))
+        last = place == len(layers) - 1
+        images.append(_up(images[-1], w, side, b, relu=not last, out=SUMS if last else dtype))
     return images[-1], (images[:-1], layers)
 
 
-def _transposed_backward(saved, d):
+def _transposed_backward(dtype, saved, d):
     images, layers = saved
+    d = d.astype(dtype)
     gradients = []
     for place in reversed(range(len(layers))):
         x, w = images[place], layers[place].w
         gradients.append(Layer(*_outer(d, x, w.shape[0], sum_large=True)))
-        d = _down(d, w, mask=x if place else None)
+        d = _down(d, w, mask=x if place else None, out=dtype if place else SUMS)
     return d, tuple(reversed(gradients))
 
 
 _fast_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
-def _down(large: Array, w: Array, b: Array | None = None, *, relu: bool = False, mask: Array | None = None) -> Array:
-    """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs]; 0 where the mask is not positive."""
+def fast_matmul(x: Float[Array, "B I"], w: Float[Array, "I O"]) -> Float[Array, "B O"]:
+    """The matrix product in bfloat16, as a convolution of images of one pixel. It needs `native.narrow()`, and even
+    I and O.
+    """
+    maps = Bilinear(
+        lambda x, w: _down(x, w.astype(SUMS), out=SUMS),
+        lambda dy, w: _up(dy, w.astype(SUMS), (1, 1), out=SUMS),
+        lambda dy, x: _outer(x, dy, 1, sum_large=False)[0],
+    )
+    return product(maps, jnp.bfloat16, x[:, None, None], w[None, None])[:, 0, 0]
+
+
+def _down(
+    large: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    out: Any,
+    relu: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """[B, h, w, Cl], [k, k, Cl, Cs] -> [B, (h-k)//2+1, (w-k)//2+1, Cs] in the type `out`; 0 where the mask is not
+    positive. Products are made in the type of the image.
+    """
     k, _, _, outer = w.shape
     batch, h, width, _ = large.shape
-    shape = jax.ShapeDtypeStruct((batch, (h - k) // 2 + 1, (width - k) // 2 + 1, outer), jnp.float32)
-    return _product("down", shape, large, _filled(w), b, relu, mask)
+    shape = jax.ShapeDtypeStruct((batch, (h - k) // 2 + 1, (width - k) // 2 + 1, outer), out)
+    return _called("down", shape, large, w, b, relu, mask)
 
 
 def _up(
@@ -225,21 +254,22 @@ def _up(
     side: tuple[int, ...],
     b: Array | None = None,
     *,
+    out: Any,
     relu: bool = False,
     mask: Array | None = None,
 ) -> Array:
-    """[B, h, w, Cs], [k, k, Cl, Cs] -> [B, *side, Cl]; pixels that no window reaches are only the bias."""
+    """[B, h, w, Cs], [k, k, Cl, Cs] -> [B, *side, Cl]; pixels that no window reaches are only the bias. See `_down`."""
     k, _, inner, outer = w.shape
-    shape = jax.ShapeDtypeStruct((small.shape[0], *side, inner), jnp.float32)
+    shape = jax.ShapeDtypeStruct((small.shape[0], *side, inner), out)
     # Narrow pixels would leave most of a vector empty: then it makes 2 x 2 of them at once.
-    blocks = k % 2 == 0 and 4 * inner <= _COLUMNS and mask is None
+    blocks = k % 2 == 0 and 4 * inner <= _COLUMNS and mask is None and out == SUMS
     if blocks:
         m = k // 2
         w = w.reshape(m, 2, m, 2, inner, outer).transpose(0, 2, 5, 1, 3, 4).reshape(m, m, outer, 4 * inner)
         b = None if b is None else jnp.pad(jnp.tile(b, 4), (0, _COLUMNS - 4 * inner))
-    else:
+    elif small.dtype == jnp.float32:
         w = w.transpose(0, 1, 3, 2)
-    return _product("up", shape, small, _filled(w), b, relu, mask, blocks=blocks)
+    return _called("up", shape, small, w, b, relu, mask, blocks=blocks)
 
 
 def _outer(large: Array, small: Array, k: int, *, sum_large: bool) -> tuple[Array, Array]:
@@ -247,10 +277,10 @@ def _outer(large: Array, small: Array, k: int, *, sum_large: bool) -> tuple[Arra
     inner, outer = large.shape[-1], small.shape[-1]
     shapes = ((k, k, inner, outer), (inner if sum_large else outer,))
     results = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    return native.call("outer", results, large, small, sum_large=sum_large)
+    return native.call(_kernel("outer", large), results, large, small, sum_large=sum_large)
 
 
-def _product(
+def _called(
     name: str,
     shape: jax.ShapeDtypeStruct,
     image: Array,
@@ -262,7 +292,12 @@ def _product(
 ) -> Array:
     optional = [part for part in (b, mask) if part is not None]
     flags = {"bias": b is not None, "relu": relu, "mask": mask is not None}
-    return native.call(name, shape, image, w, *optional, **flags, **attributes)
+    w = _filled(w) if image.dtype == jnp.float32 else w
+    return native.call(_kernel(name, image), shape, image, w, *optional, **flags, **attributes)
+
+
+def _kernel(name: str, image: Array) -> str:
+    return name if image.dtype == jnp.float32 else f"narrow_{name}"
 
 
 def _filled(w: Array) -> Array:

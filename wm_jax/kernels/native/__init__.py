@@ -25,7 +25,12 @@ import numpy as np
 from wm_jax.utils.process import cache_folder, processor
 
 FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene", "nearest")
-FLAGS = ("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+NARROW_FUNCTIONS = ("narrow_down", "narrow_up", "narrow_outer")
+"""There only where the processor multiplies bfloat16."""
+FLAGS = (
+    *("-O2", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    "-fno-gcse",  # half of GCC's time, and no gain
+)
 COMPILERS = ("cc", "gcc", "clang")
 _FLOATS: Mapping[str, Any] = {}
 """No array holds anything but float32."""
@@ -54,6 +59,15 @@ def available() -> bool:
     return True
 
 
+@cache
+def narrow() -> bool:
+    """Are there kernels that multiply bfloat16 and add up in float32, by instructions of the processor for that?
+
+    AMX's tiles, or AVX512-BF16; a compiler that is told to do without them (`CC`) leaves them out.
+    """
+    return available() and set(NARROW_FUNCTIONS) <= set(_load())
+
+
 def _load() -> dict[str, Any]:
     """The functions by name. A library that can't be loaded is compiled anew, once.
 
@@ -64,7 +78,8 @@ def _load() -> dict[str, Any]:
         library = build()
         try:
             loaded = ctypes.CDLL(str(library))
-            return {name: getattr(loaded, f"wm_jax_{name}") for name in FUNCTIONS}
+            names = FUNCTIONS + (NARROW_FUNCTIONS if loaded.wm_jax_narrow() else ())
+            return {name: getattr(loaded, f"wm_jax_{name}") for name in names}
         except (OSError, AttributeError) as error:
             library.unlink(missing_ok=True)
             if not again:

@@ -7,18 +7,10 @@
  * Arrays are dense float32, images [batch, height, width, channels]. Nothing is unfolded into memory: a window is a few
  * spans of neighbouring numbers, which the tile (simd.h) reads where they lie. The rows of a tile are the pixels of a
  * line, or one pixel of many images where lines are short. */
-#include "tiles.h"
+#include "images.h"
 #include "xla.h"
 
-enum { SHORT_LINE = 6, GROUP = 2 * ROWS, MAX_SPANS = 64, BLOCK_COLUMNS = 16, CHUNK_BYTES = 1 << 19 };
-
-/* Two kinds of images, and the kernel's side between them. */
-typedef struct {
-  int64_t batch, h, w, inner, oh, ow, outer, k; /* large: h, w, inner channels; small: oh, ow, outer */
-} Shape;
-
-static ptrdiff_t large_image(const Shape *s) { return s->h * s->w * s->inner; }
-static ptrdiff_t small_image(const Shape *s) { return s->oh * s->ow * s->outer; }
+enum { SHORT_LINE = 6, GROUP = 2 * ROWS, BLOCK_COLUMNS = 16, CHUNK_BYTES = 1 << 19 };
 
 /* From the arguments behind the first `next` ones, as the attributes `bias`, `relu` and `mask` say. */
 static Finish finish_of(const Frame *frame, int next) {
@@ -86,28 +78,22 @@ typedef struct {
   Finish finish;
 } Up;
 
-/* The products that reach one large pixel, given by the taps (a, b) = (2a' + p, 2b' + q) of its window: those whose
- * small pixel (i - a', j - b') exists. `taps` counts a' and b' in a row of the weights' kernel. */
-static int reaching(const Shape *s, int64_t u, int64_t v, int64_t columns, Span *spans) {
-  int count = 0;
-  for (int64_t a = u % 2; a < s->k; a += 2)
-    for (int64_t b = v % 2; b < s->k; b += 2) {
-      const int64_t i = (u - a) / 2, j = (v - b) / 2;
-      if (a <= u && b <= v && i < s->oh && j < s->ow)
-        spans[count++] = (Span){(i * s->ow + j) * s->outer, (a * s->k + b) * s->outer * columns, s->outer};
-    }
-  return count;
+static void spans_of(const Shape *s, const Reach *found, int count, int64_t columns, Span *spans) {
+  for (int i = 0; i < count; i++)
+    spans[i] = (Span){found[i].pixel * s->outer, found[i].tap * s->outer * columns, s->outer};
 }
 
 /* One line of large pixels, of a group of images. */
 static void up_line(void *data, int64_t task) {
   const Up *p = data;
   const Shape *s = &p->shape;
+  Reach found[MAX_SPANS];
   Span spans[MAX_SPANS];
   const int64_t group = task / s->h, u = task % s->h;
   const int64_t first = tile_begin(group, p->groups, s->batch), end = tile_begin(group + 1, p->groups, s->batch);
   for (int64_t v = 0; v < s->w; v++) {
-    const int count = reaching(s, u, v, p->columns, spans);
+    const int count = reaching(s, u, v, found);
+    spans_of(s, found, count, p->columns, spans);
     const Run run = {p->small + first * small_image(s), small_image(s),
                      first * large_image(s) + (u * s->w + v) * s->inner, large_image(s), end - first};
     for (int64_t n = 0; n < s->inner; n += PANEL) product(&run, spans, count, p->b + n, p->columns, n, &p->finish);
@@ -119,17 +105,15 @@ static void up_line(void *data, int64_t task) {
 static void up_block_line(void *data, int64_t task) {
   const Up *p = data;
   const Shape *s = &p->shape;
-  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines, m = s->k / 2, pair = 2 * s->inner;
+  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines, pair = 2 * s->inner;
   const int64_t first = tile_begin(group, p->groups, s->batch), end = tile_begin(group + 1, p->groups, s->batch);
+  Reach found[MAX_SPANS];
   Span spans[MAX_SPANS];
   float made[GROUP][BLOCK_COLUMNS];
   const Finish finish = {.c = made[0], .width = BLOCK_COLUMNS, .bias = p->finish.bias, .relu = p->finish.relu};
   for (int64_t j = 0; j < (s->w + 1) / 2; j++) {
-    int count = 0;
-    for (int64_t a = 0; a < m; a++)
-      for (int64_t b = 0; b < m; b++)
-        if (a <= i && b <= j && i - a < s->oh && j - b < s->ow)
-          spans[count++] = (Span){((i - a) * s->ow + j - b) * s->outer, (a * m + b) * s->outer * p->columns, s->outer};
+    const int count = reaching_block(s, i, j, found);
+    spans_of(s, found, count, p->columns, spans);
     const Run run = {p->small + first * small_image(s), small_image(s), 0, BLOCK_COLUMNS, end - first};
     for (int64_t n = 0; n < BLOCK_COLUMNS; n += PANEL) product(&run, spans, count, p->b + n, p->columns, n, &finish);
     const size_t bytes = 4 * (size_t)least(pair, (s->w - 2 * j) * s->inner);
@@ -212,10 +196,7 @@ static void outer_share(void *data, int64_t share) {
       const int left = (int)least(s->outer - n, PANEL);
       const float *large = p->large + image * large_image(s) + a * s->w * s->inner + row;
       float *out = p->out + (a * run + row) * s->outer + n;
-      if (left % LANES == 0)
-        outer_tile(1, rows, &nest, large, small + n, out, s->outer, left, image == 0);
-      else
-        outer_tile(0, rows, &nest, large, small + n, out, s->outer, left, image == 0);
+      outer_tile(rows, &nest, large, small + n, out, s->outer, left, image == 0);
     }
     if (share == 0) {
       const int64_t images = least(p->images, s->batch - image);

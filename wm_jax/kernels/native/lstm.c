@@ -204,8 +204,7 @@ static void add_weights(const Sizes *s, const Share *share, int64_t kept, float 
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = tile_begin(t, tiles, rows), count = tile_begin(t + 1, tiles, rows) - row;
       const float *a = share->inputs + row, *b = share->d_gates + n;
-      if (left % LANES == 0) outer_tile(1, count, &nest, a, b, dw + row * width + n, width, left, 0);
-      else outer_tile(0, count, &nest, a, b, dw + row * width + n, width, left, 0);
+      outer_tile(count, &nest, a, b, dw + row * width + n, width, left, 0);
     }
   }
   for (int64_t n = 0; n < width; n += LANES) {

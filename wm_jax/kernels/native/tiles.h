@@ -99,7 +99,7 @@ INLINE void finish_tile(const int rows, const int vecs, vec sums[][4], const Run
 
 /* A run's outputs n .. n + PANEL - 1. b is the first of their columns of weights, whose rows are `columns` numbers apart;
  * no vector may reach beyond a row. */
-static void product(const Run *run, const Span *spans, int count, const float *b, int64_t columns, int64_t n,
+__attribute__((unused)) static void product(const Run *run, const Span *spans, int count, const float *b, int64_t columns, int64_t n,
                     const Finish *finish) {
   const int vecs = finish->width - n > LANES ? 2 : 1;
   const int64_t tiles = tiles_of(run->count, ROWS);
@@ -117,35 +117,51 @@ typedef struct {
   ptrdiff_t a[3], b[3];
 } Nest;
 
+/* Between memory, [rows, width], and a tile of `left` columns. */
+static inline void take_rows(int64_t rows, vec made[][2], const float *out, int64_t width, int left) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int v = 0; v < 2; v++) made[r][v] = load_part(out + r * width + v * LANES, left - v * LANES);
+}
+static inline void put_rows(int64_t rows, vec made[][2], float *out, int64_t width, int left) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int v = 0; v < 2; v++) store_part(out + r * width + v * LANES, made[r][v], left - v * LANES);
+}
 
-/* out[r * width + n] (+)= sum over all rounds of a[r] * b[n], r < rows, n < left <= PANEL; `fresh` starts from 0, and
- * `full` says that left is a multiple of LANES. */
-#define OUTER(R, V)                                                                                              \
-  {                                                                                                              \
-    vec sums[R][4];                                                                                              \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                        \
-      sums[r][v] = fresh ? (vec){0} : load_part(out + r * width + v * LANES, left - v * LANES);                  \
-    for (int64_t i = 0; i < nest->count[0]; i++)                                                                 \
-      for (int64_t j = 0; j < nest->count[1]; j++) {                                                             \
-        const float *a = at_a + i * nest->a[0] + j * nest->a[1];                                        \
-        const float *b = at_b + i * nest->b[0] + j * nest->b[1];                                        \
-        for (int64_t l = 0; l < nest->count[2]; l++, a += nest->a[2], b += nest->b[2]) {                 \
-          vec column[V];                                                                                         \
-          UNROLL for (int v = 0; v < V; v++)                                                                     \
-            column[v] = full ? load(b + v * LANES) : load_part(b + v * LANES, left - v * LANES);                 \
-          UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                  \
-            sums[r][v] = multiply_add(a[r], column[v], sums[r][v]);                                              \
-        }                                                                                                        \
-      }                                                                                                          \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                        \
-      store_part(out + r * width + v * LANES, sums[r][v], left - v * LANES);                                     \
+/* made[r] += sum over all rounds of a[r] * b[n], r < rows, n < left; `full` says that left is a multiple of LANES. */
+#define OUTER(R, V)                                                                                            \
+  {                                                                                                            \
+    vec sums[R][2];                                                                                            \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) sums[r][v] = made[r][v];             \
+    for (int64_t i = 0; i < nest->count[0]; i++)                                                               \
+      for (int64_t j = 0; j < nest->count[1]; j++) {                                                           \
+        const float *a = at_a + i * nest->a[0] + j * nest->a[1];                                               \
+        const float *b = at_b + i * nest->b[0] + j * nest->b[1];                                               \
+        for (int64_t l = 0; l < nest->count[2]; l++, a += nest->a[2], b += nest->b[2]) {                       \
+          vec column[V];                                                                                       \
+          UNROLL for (int v = 0; v < V; v++)                                                                   \
+            column[v] = full ? load(b + v * LANES) : load_part(b + v * LANES, left - v * LANES);               \
+          UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                \
+            sums[r][v] = multiply_add(a[r], column[v], sums[r][v]);                                            \
+        }                                                                                                      \
+      }                                                                                                        \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) made[r][v] = sums[r][v];             \
   }
 #define OUTER_ROWS(R, _) \
   if (left > LANES) OUTER(R, 2) else OUTER(R, 1)
 
-INLINE void outer_tile(const int full, int64_t rows, const Nest *nest, const float *at_a, const float *at_b,
-                       float *out, int64_t width, int left, int fresh) {
+INLINE void add_rounds(const int full, int64_t rows, vec made[][2], const Nest *nest, const float *at_a,
+                       const float *at_b, int left) {
   FOR_ROWS(rows, OUTER_ROWS, 0)
+}
+
+/* out[r * width + n] (+)= that sum, n < left <= PANEL; `fresh` starts from 0. */
+__attribute__((unused)) static void outer_tile(int64_t rows, const Nest *nest, const float *at_a, const float *at_b, float *out,
+                                               int64_t width, int left, int fresh) {
+  vec made[MAX_ROWS][2] = {0};
+  if (!fresh) take_rows(rows, made, out, width, left);
+  if (left % LANES == 0) add_rounds(1, rows, made, nest, at_a, at_b, left);
+  else add_rounds(0, rows, made, nest, at_a, at_b, left);
+  put_rows(rows, made, out, width, left);
 }
 
 #endif
