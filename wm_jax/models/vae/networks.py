@@ -1,5 +1,6 @@
 """The convolutional encoder and decoder that all auto-encoders share: the paper's V (Ha & Schmidhuber 2018, A.1)."""
 
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.schema import VaeConfig
 from wm_jax.kernels import native
-from wm_jax.kernels.conv import Layer, convolutions, transposed_convolutions
+from wm_jax.kernels.conv import Layer, convolutions, fast_matmul, transposed_convolutions
 from wm_jax.kernels.narrow import matmul
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.sizes import SIDE
@@ -109,7 +110,9 @@ class Decoder(nnx.Module):
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]
-        x = matmul(self.dense(z), self.first_kernel[...], self.dtype)
+        narrow = self.fast and self.dtype == jnp.bfloat16
+        multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
+        x = multiply(self.dense(z), self.first_kernel[...])
         x = jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
         return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast, dtype=self.dtype))
 

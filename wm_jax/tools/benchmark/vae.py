@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -11,6 +12,7 @@ from wm_jax.config.schema import VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
+from wm_jax.models.vae.networks import compute_type
 from wm_jax.run.artifacts import init_vae
 from wm_jax.tools.benchmark import flops
 from wm_jax.tools.benchmark.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
@@ -41,7 +43,7 @@ def training(options: Options) -> Case:
     def tuned() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, narrow=config.bfloat16)
+        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, narrow=_is_narrow(config))
 
     def written() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -83,7 +85,7 @@ def encoding(options: Options) -> Case:
     def theirs(*, tuned: bool) -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.encoding(_model(config), batches, tuned=tuned, narrow=config.bfloat16)
+        return vae.encoding(_model(config), batches, tuned=tuned, narrow=_is_narrow(config))
 
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -118,6 +120,11 @@ def difference(ours: Any, theirs: Any) -> float:
     """Largest difference, relative to the largest number."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def _is_narrow(config: VaeConfig) -> bool:
+    """Do ours multiply in bfloat16 here?"""
+    return compute_type(config) == jnp.bfloat16
 
 
 def _config(options: Options) -> VaeConfig:

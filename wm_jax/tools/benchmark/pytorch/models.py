@@ -26,11 +26,10 @@ WORDS = 30
 
 
 def tune(*, narrow: bool) -> Any:
-    """What an expert turns on: TF32, and if `narrow`, on a GPU the returned context, which computes in bfloat16."""
+    """What an expert turns on: TF32, and if `narrow`, the returned context, which computes in bfloat16."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    on_gpu = DEVICE.type == "cuda"
-    return torch.autocast("cuda", torch.bfloat16) if on_gpu and narrow else contextlib.nullcontext()
+    return torch.autocast(DEVICE.type, torch.bfloat16) if narrow else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def tuned_training(
     """uint8 frames on the device, channels last, compiled, fused Adam, no synchronisation between updates.
 
     Args:
-      narrow: on a GPU, in bfloat16.
+      narrow: in bfloat16.
     """
     model = TorchVae(ours).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
@@ -72,7 +72,7 @@ def written_training(
 
 
 def encoding(ours: Vanilla, batches: list[np.ndarray], *, tuned: bool, narrow: bool = True) -> Work:
-    """Means of uint8 batches; tuned: channels last and compiled, and if `narrow`, on a GPU, in bfloat16."""
+    """Means of uint8 batches; tuned: channels last and compiled, and if `narrow`, in bfloat16."""
     layout = torch.channels_last if tuned else torch.contiguous_format
     model = TorchVae(ours).eval().to(memory_format=layout)
     encode = compiled(model.encode) if tuned else model.encode
