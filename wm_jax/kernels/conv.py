@@ -227,7 +227,8 @@ def fast_matmul(x: Float[Array, "B I"], w: Float[Array, "I O"]) -> Float[Array, 
         lambda dy, w: _up(dy, w.astype(SUMS), (1, 1), out=SUMS),
         lambda dy, x: _outer(x, dy, 1, sum_large=False)[0],
     )
-    return product(maps, jnp.bfloat16, x[:, None, None], w[None, None])[:, 0, 0]
+    y: Any = product(maps, jnp.bfloat16, x[:, None, None], w[None, None])
+    return y[:, 0, 0]
 
 
 def _down(
