@@ -1,7 +1,7 @@
 """Kernels in C for CPU, called from jitted programs through XLA's foreign function interface.
 
-They are compiled for the processor at hand when they are first needed (some ten seconds, with any C compiler), and kept
-in the user's cache. Where that can't be done `available` says so, and JAX's own operations do the work.
+They are compiled for the processor at hand when they are first needed (some fifteen seconds, with any C compiler), and
+kept in the user's cache. Where that can't be done `available` says so, and JAX's own operations do the work.
 """
 
 import ctypes
@@ -142,7 +142,7 @@ def build() -> Path:
     key = hashlib.sha256(text + made_for.encode()).hexdigest()[:16]
     library = folder / "kernels" / f"{key}.so"
     if not library.exists():
-        print("kernels: compiling them for this processor (once, about ten seconds)", file=sys.stderr)
+        print("kernels: compiling them for this processor (once, about fifteen seconds)", file=sys.stderr)
         library.parent.mkdir(exist_ok=True)
         _compile([*command, *(str(file) for file in files if file.suffix == ".c")], library)
     return library
