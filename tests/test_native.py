@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from narrow_norms import norms
 
 from wm_jax.kernels import native
 
@@ -190,3 +191,19 @@ def test_narrower_vectors_compute_the_same(tmp_path: Path, plain_losses: list[np
     assert len(made) == len(plain_losses) == 2
     for numbers, plain in zip(made, plain_losses, strict=True):
         np.testing.assert_allclose(numbers, plain, rtol=1e-4)
+
+
+@pytest.mark.skipif(not native.narrow(), reason="this processor does not multiply bfloat16")
+def test_bfloat16_by_pairs_is_bfloat16_by_tiles(tmp_path: Path):
+    """As on processors with AVX512-BF16 alone. (Beside itself, where this is one.)"""
+    program = "import narrow_norms; print(*narrow_norms.norms())"
+    said, _ = run_with(tmp_path, program, PATH=os.environ["PATH"], CC="cc -mno-amx-bf16 -O1 -Wall -Wextra -Werror")
+    np.testing.assert_allclose(np.array(said.split(), float), norms(), rtol=1e-5)
+
+
+def test_bfloat16_needs_instructions_for_it(tmp_path: Path):
+    if platform.machine() != "x86_64":
+        pytest.skip("other processors have none of them")
+    program = "from wm_jax.kernels import native; print(native.available(), native.narrow())"
+    said, _ = run_with(tmp_path, program, PATH=os.environ["PATH"], CC="cc -march=x86-64 -O1")
+    assert said == "True False\n"

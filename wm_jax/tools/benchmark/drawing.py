@@ -36,19 +36,19 @@ def pictures(options: Options) -> Case:
     rows, calls = (8, 1) if options.small else (options.batch or BATCH, CALLS)
     params = tracks(options.small)
 
+    @jax.jit
+    def draw(bank: Tracks, shots: Shot) -> jax.Array:
+        def again(total: jax.Array, _: None) -> tuple[jax.Array, None]:
+            # What is seen depends on the round before: else the compiler would draw once.
+            turned = shots._replace(numbers=shots.numbers + 1e-6 * total[0, 0, 0, 0])
+            seen = jax.vmap(lambda shot: picture(bank, shot, FRAME, fast=False))(turned)
+            return total + seen.astype(jnp.float32), None
+
+        return jax.lax.scan(again, jnp.zeros((rows, FRAME, FRAME, 3), jnp.float32), None, calls)[0]
+
     def drawn(steps: np.ndarray) -> Work:
         cars = starting(params, rows)._replace(steps=jnp.asarray(steps, jnp.int32))
         shots = jax.vmap(view)(cars)
-
-        @jax.jit
-        def draw(bank: Tracks, shots: Shot) -> jax.Array:
-            def again(total: jax.Array, _: None) -> tuple[jax.Array, None]:
-                # What is seen depends on the round before: else the compiler would draw once.
-                turned = shots._replace(numbers=shots.numbers + 1e-6 * total[0, 0, 0, 0])
-                seen = jax.vmap(lambda shot: picture(bank, shot, FRAME, fast=False))(turned)
-                return total + seen.astype(jnp.float32), None
-
-            return jax.lax.scan(again, jnp.zeros((rows, FRAME, FRAME, 3), jnp.float32), None, calls)[0]
 
         def work() -> None:
             draw(params.bank, shots).block_until_ready()
