@@ -25,7 +25,7 @@ STAGES = ("vae", "encode", "memory", "controller")
 WARM_UP = 2
 """Calls of each that are not counted; the first one compiles."""
 WORKER = """
-import importlib, sys, tempfile, time
+import importlib, sys, tempfile
 from pathlib import Path
 try:
     from wm_jax.utils import process
@@ -42,11 +42,9 @@ folder = tempfile.TemporaryDirectory()
 case = importlib.import_module(where + ".command")._case(sys.argv[1])(Options(("wm_jax",), Path(folder.name)))
 work = case.makers["wm_jax"]()
 print(Path(importlib.import_module("wm_jax").__file__).parents[1], flush=True)
+timed = importlib.import_module(where + ".timing")._timed
 for _ in sys.stdin:
-    time.sleep(0.05)
-    began = time.perf_counter()
-    work()
-    print(time.perf_counter() - began, flush=True)
+    print(timed(work), flush=True)
 """
 """Times a call for every line that it is sent."""
 

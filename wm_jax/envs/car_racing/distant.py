@@ -88,11 +88,11 @@ def look(
     cell = jnp.where(coarse, CELLS[1], CELLS[0])
     places = [jnp.clip((each + ORIGIN) / cell - 0.5, 0.0, side.astype(jnp.float32) - 1.001) for each in (x, y)]
     (column, right), (row, down) = ((each.astype(jnp.int32), each % 1.0) for each in places)
-    here = track.astype(jnp.int32) * distant.shape[1] + begin + row * side + column
+    here = begin + row * side + column
     # In loops of its own: XLA:CPU would compute everything that it fuses with looks into memory one number at a time.
     here, right, down = lax.optimization_barrier((here, right, down))
     # (XLA itself keeps looks in bounds, also those of a camera that is nowhere.)
-    texels = [distant.ravel().at[here + step].get(mode="promise_in_bounds") for step in (0, 1, side, side + 1)]
+    texels = [distant.at[track, here + step].get(mode="promise_in_bounds") for step in (0, 1, side, side + 1)]
     texels = lax.optimization_barrier(texels)
     weights = (1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down
 

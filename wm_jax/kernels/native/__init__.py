@@ -47,16 +47,7 @@ def available() -> bool:
     A program that XLA splits between several devices can use them, but every device then computes everything: XLA can't
     tell how a foreign function could be shared (`mesh.without_kernels`).
     """
-    if jax.default_backend() != "cpu":
-        return False
-    try:
-        functions = _load()
-    except CannotBuild as error:
-        print(f"kernels: {error}", file=sys.stderr)
-        return False
-    for name, function in functions.items():
-        jax.ffi.register_ffi_target(f"wm_jax_{name}", jax.ffi.pycapsule(function), platform="cpu")
-    return True
+    return jax.default_backend() == "cpu" and bool(_registered())
 
 
 @cache
@@ -65,7 +56,20 @@ def narrow() -> bool:
 
     AMX's tiles, or AVX512-BF16; a compiler that is told to do without them (`CC`) leaves them out.
     """
-    return available() and set(NARROW_FUNCTIONS) <= set(_load())
+    return available() and set(NARROW_FUNCTIONS) <= _registered()
+
+
+@cache
+def _registered() -> frozenset[str]:
+    """The names of the functions, which jitted programs may call from now on; none if they can't be had."""
+    try:
+        functions = _load()
+    except CannotBuild as error:
+        print(f"kernels: {error}", file=sys.stderr)
+        return frozenset()
+    for name, function in functions.items():
+        jax.ffi.register_ffi_target(f"wm_jax_{name}", jax.ffi.pycapsule(function), platform="cpu")
+    return frozenset(functions)
 
 
 def _load() -> dict[str, Any]:

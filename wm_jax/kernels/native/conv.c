@@ -8,9 +8,8 @@
  * spans of neighbouring numbers, which the tile (simd.h) reads where they lie. The rows of a tile are the pixels of a
  * line, or one pixel of many images where lines are short. */
 #include "images.h"
-#include "xla.h"
 
-enum { SHORT_LINE = 6, GROUP = 2 * ROWS, BLOCK_COLUMNS = 16, CHUNK_BYTES = 1 << 19 };
+enum { SHORT_LINE = 6, GROUP = 2 * ROWS, CHUNK_BYTES = 1 << 19 };
 
 /* From the arguments behind the first `next` ones, as the attributes `bias`, `relu` and `mask` say. */
 static Finish finish_of(const Frame *frame, int next) {
@@ -60,8 +59,7 @@ XLA_FFI_Error *wm_jax_down(Frame *frame) {
   if (is_query(frame)) return NULL;
   const XLA_FFI_Buffer *large = argument(frame, 0), *b = argument(frame, 1), *small = result(frame, 0);
   Down p = {.large = large->data, .b = b->data, .columns = b->dims[3]};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], b->dims[0]};
+  p.shape = shape_of(large, small, b->dims[0]);
   p.finish = finish_of(frame, 2);
   p.by_line = p.shape.ow >= SHORT_LINE;
   p.groups = p.by_line ? p.shape.batch : tiles_of(p.shape.batch, GROUP);
@@ -105,7 +103,7 @@ static void up_line(void *data, int64_t task) {
 static void up_block_line(void *data, int64_t task) {
   const Up *p = data;
   const Shape *s = &p->shape;
-  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines, pair = 2 * s->inner;
+  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines;
   const int64_t first = tile_begin(group, p->groups, s->batch), end = tile_begin(group + 1, p->groups, s->batch);
   Reach found[MAX_SPANS];
   Span spans[MAX_SPANS];
@@ -116,11 +114,7 @@ static void up_block_line(void *data, int64_t task) {
     spans_of(s, found, count, p->columns, spans);
     const Run run = {p->small + first * small_image(s), small_image(s), 0, BLOCK_COLUMNS, end - first};
     for (int64_t n = 0; n < BLOCK_COLUMNS; n += PANEL) product(&run, spans, count, p->b + n, p->columns, n, &finish);
-    const size_t bytes = 4 * (size_t)least(pair, (s->w - 2 * j) * s->inner);
-    for (int64_t image = first; image < end; image++)
-      for (int64_t row = 0; row < least(2, s->h - 2 * i); row++)
-        memcpy(p->finish.c + image * large_image(s) + ((2 * i + row) * s->w + 2 * j) * s->inner,
-               made[image - first] + row * pair, bytes);
+    put_blocks(s, i, j, first, end, made, p->finish.c);
   }
 }
 
@@ -130,8 +124,7 @@ XLA_FFI_Error *wm_jax_up(Frame *frame) {
   const XLA_FFI_Buffer *small = argument(frame, 0), *b = argument(frame, 1), *large = result(frame, 0);
   const int64_t blocks = attribute(frame, "blocks");
   Up p = {.small = small->data, .b = b->data, .columns = b->dims[3]};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], b->dims[0] * (blocks ? 2 : 1)};
+  p.shape = shape_of(large, small, b->dims[0] * (blocks ? 2 : 1));
   p.finish = finish_of(frame, 2);
   p.groups = tiles_of(p.shape.batch, GROUP);
   if (blocks)
@@ -213,8 +206,7 @@ XLA_FFI_Error *wm_jax_outer(Frame *frame) {
   if (is_query(frame)) return NULL;
   const XLA_FFI_Buffer *large = argument(frame, 0), *small = argument(frame, 1), *out = result(frame, 0);
   Outer p = {.large = large->data, .small = small->data, .out = out->data, .sum = result(frame, 1)->data};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], out->dims[0]};
+  p.shape = shape_of(large, small, out->dims[0]);
   p.by_line = p.shape.ow >= SHORT_LINE;
   p.blocks = tiles_of(p.shape.k * p.shape.inner, ROWS);
   p.panels = tiles_of(p.shape.outer, PANEL);

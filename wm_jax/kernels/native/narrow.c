@@ -4,7 +4,6 @@
  * Weights' gradients are products, too: of the images of a pixel, BLOCK at a time, which lie beside each other for it. */
 #include "narrow.h"
 #include "images.h"
-#include "xla.h"
 
 #ifdef __AMX_BF16__
 #include <sys/syscall.h>
@@ -26,7 +25,7 @@ int wm_jax_narrow(void) {
 
 #ifdef NARROW
 
-enum { BLOCK_COLUMNS = 16, PAIRS_OF_BLOCK = BLOCK / 2, CHUNK_BYTES = 1 << 19 };
+enum { PAIRS_OF_BLOCK = BLOCK / 2, CHUNK_BYTES = 1 << 19 };
 
 static int is_bfloat16(const XLA_FFI_Buffer *buffer) { return buffer->dtype == XLA_FFI_DataType_BF16; }
 
@@ -100,8 +99,7 @@ XLA_FFI_Error *wm_jax_narrow_down(Frame *frame) {
   const XLA_FFI_Buffer *large = argument(frame, 0), *w = argument(frame, 1), *small = result(frame, 0);
   pair *b = packed(frame, w, 0);
   Map p = {.a = large->data, .b = b, .ending = ending_of(frame)};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], w->dims[0]};
+  p.shape = shape_of(large, small, w->dims[0]);
   p.rows = p.shape.k * p.shape.k * p.shape.inner / 2;
   p.by_line = p.shape.ow >= least(p.shape.batch, TILE);
   p.groups = p.by_line ? p.shape.batch : tiles_of(p.shape.batch, BLOCK);
@@ -141,19 +139,15 @@ static void up_block_line(void *data, int64_t task) {
   const Shape *s = &p->shape;
   Reach found[MAX_SPANS];
   Chain chains[MAX_SPANS];
-  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines, width = 2 * s->inner;
+  const int64_t lines = (s->h + 1) / 2, group = task / lines, i = task % lines;
   const int64_t first = tile_begin(group, p->groups, s->batch), end = tile_begin(group + 1, p->groups, s->batch);
   float made[BLOCK][BLOCK_COLUMNS];
-  const Ending ending = {.c = made[0], .width = 2 * width, .bias = p->ending.bias, .relu = p->ending.relu};
+  const Ending ending = {.c = made[0], .width = 4 * s->inner, .bias = p->ending.bias, .relu = p->ending.relu};
   for (int64_t j = 0; j < (s->w + 1) / 2; j++) {
     const int count = chains_of(s, found, reaching_block(s, i, j, found), chains);
     const Rows rows = in_line(p->a + first * small_image(s) / 2, small_image(s) / 2, 0, BLOCK_COLUMNS, end - first);
     narrow_product(&rows, chains, count, p->b, 0, &ending);
-    const size_t bytes = 4 * (size_t)least(width, (s->w - 2 * j) * s->inner);
-    for (int64_t image = first; image < end; image++)
-      for (int64_t row = 0; row < least(2, s->h - 2 * i); row++)
-        memcpy((float *)p->ending.c + image * large_image(s) + ((2 * i + row) * s->w + 2 * j) * s->inner,
-               made[image - first] + row * width, bytes);
+    put_blocks(s, i, j, first, end, made, p->ending.c);
   }
 }
 
@@ -165,8 +159,7 @@ XLA_FFI_Error *wm_jax_narrow_up(Frame *frame) {
   const int64_t blocks = attribute(frame, "blocks");
   pair *b = packed(frame, w, !blocks);
   Map p = {.a = small->data, .b = b, .ending = ending_of(frame)};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], w->dims[0] * (blocks ? 2 : 1)};
+  p.shape = shape_of(large, small, w->dims[0] * (blocks ? 2 : 1));
   p.rows = w->dims[0] * w->dims[1] * p.shape.outer / 2;
   p.groups = tiles_of(p.shape.batch, BLOCK);
   if (blocks)
@@ -274,8 +267,7 @@ XLA_FFI_Error *wm_jax_narrow_outer(Frame *frame) {
   if (is_query(frame)) return NULL;
   const XLA_FFI_Buffer *large = argument(frame, 0), *small = argument(frame, 1), *out = result(frame, 0);
   Outer p = {.large = large->data, .small = small->data, .out = out->data, .sum = result(frame, 1)->data};
-  p.shape = (Shape){large->dims[0], large->dims[1], large->dims[2], large->dims[3],
-                    small->dims[1], small->dims[2], small->dims[3], out->dims[0]};
+  p.shape = shape_of(large, small, out->dims[0]);
   const Shape *s = &p.shape;
   p.sum_large = attribute(frame, "sum_large");
   p.blocks = tiles_of(s->batch, BLOCK), p.tiles = tiles_of(s->k * s->inner, BLOCK), p.panels = tiles_of(s->outer, PANEL);

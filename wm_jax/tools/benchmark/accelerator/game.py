@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from wm_jax.tools.benchmark.accelerator.measurement import Figures, Measurement, Setting, on_cpu, speed
 from wm_jax.tools.benchmark.driving import MIXES, Mix, actions, cars_of, driven, pictures, tracks
+from wm_jax.tools.benchmark.timing import Work
 
 SLOTS = (1024, 4096, 16384)
 STEPS = 10
-"""Of a call. Every call plays the same ones again, so that fresh slots stay fresh."""
+"""Of a call. All play the same ones again, so that fresh slots stay fresh."""
 
 
 def measurements(setting: Setting) -> Iterator[Measurement]:
@@ -25,7 +26,13 @@ def measurements(setting: Setting) -> Iterator[Measurement]:
 
 
 def _speed(setting: Setting, count: int, mix: Mix, *, frames: bool) -> Figures:
-    params, steps = tracks(setting.small), setting.size(STEPS, 1)
+    steps = setting.size(STEPS, 1)
+    return speed(driving(setting, count, mix, steps, frames=frames), count * steps, "frames", setting.rounds)
+
+
+def driving(setting: Setting, count: int, mix: Mix, steps: int, *, frames: bool) -> Work:
+    """So many steps of as many cars, the same ones in every call."""
+    params = tracks(setting.small)
     cars = cars_of(params, count, mix)
     begun = (pictures(params, cars), cars) if frames else cars
     play, moves = driven(frames=frames), jnp.asarray(actions(count, steps))
@@ -33,4 +40,4 @@ def _speed(setting: Setting, count: int, mix: Mix, *, frames: bool) -> Figures:
     def work() -> None:
         jax.block_until_ready(play(params, begun, moves))
 
-    return speed(work, count * steps, "frames", setting.rounds)
+    return work

@@ -21,10 +21,11 @@ from wm_jax.envs.car_racing.game import Tracks
 from wm_jax.envs.car_racing.state import CarState
 from wm_jax.models.agent import Agent, AgentParams
 from wm_jax.tools.benchmark import memory, vae
+from wm_jax.tools.benchmark.accelerator.game import driving
 from wm_jax.tools.benchmark.accelerator.loop import generation
 from wm_jax.tools.benchmark.accelerator.measurement import Figures, Measurement, Setting, on_cpu
 from wm_jax.tools.benchmark.case import OURS, Options
-from wm_jax.tools.benchmark.driving import MIXES, Mix, actions, cars_of, driven, pictures, tracks
+from wm_jax.tools.benchmark.driving import MIXES, Mix, actions, cars_of, pictures, tracks
 from wm_jax.tools.benchmark.timing import Work, alternate
 from wm_jax.utils.sizes import FRAME
 
@@ -138,21 +139,12 @@ def _programs(setting: Setting, slots: int) -> dict[str, Callable[[], Work]]:
     """What is looked at operation by operation: each made anew, compiled by its first call."""
     options = Options((OURS,), setting.folder, setting.small)
 
-    def game(frames: bool) -> Work:
-        params, moves = tracks(setting.small), jnp.asarray(actions(slots, setting.size(STEPS, 2)))
-        cars = cars_of(params, slots, "mixed")
-        play, begun = driven(frames=frames), (pictures(params, cars), cars) if frames else cars
-
-        def work() -> None:
-            jax.block_until_ready(play(params, begun, moves))
-
-        return work
-
+    game = partial(driving, setting, slots, "mixed", setting.size(STEPS, 2))
     return {
         "V's update": lambda: vae.training(options).makers[OURS](),
         "M's update": lambda: memory.training(options).makers[OURS](),
-        "the game with pictures": lambda: game(True),
-        "the game without": lambda: game(False),
+        "the game with pictures": partial(game, frames=True),
+        "the game without": partial(game, frames=False),
         "a generation": lambda: generation(setting, setting.size(POPULATION, 4), setting.size(25, 8)).on_device(),
     }
 
