@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from wm_jax.config.schema import VanillaConfig
+from wm_jax.kernels import native
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae, networks
@@ -125,22 +126,40 @@ def test_gradient_reaches_every_parameter():
 @pytest.mark.parametrize("batch", [3, 27])
 def test_fast_equals_plain(batch):
     (plain, _), expected = grad_of(small(), frames(batch))
-    (fast, _), got = grad_of(small(fast_kernels=True), frames(batch))
+    (fast, _), got = grad_of(small(fast_kernels=True, bfloat16=False), frames(batch))
     np.testing.assert_allclose(fast, plain, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
 
 
-def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pytest.MonkeyPatch):
+narrow_only = pytest.mark.skipif(not native.narrow(), reason="this processor does not multiply bfloat16")
+
+
+@pytest.mark.parametrize("fast", [False, pytest.param(True, marks=narrow_only)])
+def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pytest.MonkeyPatch, fast: bool):
     batch = frames(8)
-    (expected, _), plain = grad_of(small(), batch)
-    monkeypatch.setattr(networks, "compute_type", lambda _: jnp.bfloat16)
-    (loss, _), gradients = grad_of(small(), batch)
+    (expected, _), plain = grad_of(small(bfloat16=False), batch)
+    if not fast:  # as on an accelerator
+        monkeypatch.setattr(networks, "compute_type", lambda _: jnp.bfloat16)
+    (loss, _), gradients = grad_of(small(fast_kernels=fast), batch)
     assert loss.dtype == jnp.float32 and loss != expected
     np.testing.assert_allclose(loss, expected, rtol=1e-2)
     for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(plain), strict=True):
         assert one.dtype == jnp.float32
         assert np.vdot(one, other) > 0.99 * np.linalg.norm(one) * np.linalg.norm(other)
+
+
+def test_where_convolutions_multiply_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
+    def chosen(backend: str, narrow: bool, **settings: Any) -> Any:
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        monkeypatch.setattr(native, "narrow", lambda: narrow)
+        return networks.compute_type(VanillaConfig.model_validate(settings))
+
+    assert chosen("gpu", False) == chosen("gpu", False, fast_kernels=False) == chosen("cpu", True) == jnp.bfloat16
+    assert chosen("gpu", False, bfloat16=False) == chosen("cpu", True, bfloat16=False) == jnp.float32
+    # A CPU without the instructions or our kernels, and channels that don't come in pairs (3, 6, 13, 26 of 32 to 256).
+    assert chosen("cpu", False) == chosen("cpu", True, fast_kernels=False) == jnp.float32
+    assert chosen("cpu", True, width=0.1) == jnp.float32 and chosen("gpu", True, width=0.1) == jnp.bfloat16
 
 
 @pytest.mark.parametrize("batch", [1, 30])

@@ -133,7 +133,7 @@ def vae(case: str, fast: bool = False, **settings: Any) -> Figures:
       case: of `VAE_CASES`.
       fast: by the kernels in C.
     """
-    common = {"width": 0.125, "latent": 4, "beta": 2.0, "free_nats": 3.0, "fast_kernels": fast}
+    common = {"width": 0.125, "latent": 4, "beta": 2.0, "free_nats": 3.0, "fast_kernels": fast, "bfloat16": False}
     config = VanillaConfig.model_validate({**common, **VAE_CASES[case], **settings})
     graphdef, params = weighted(lambda: make_vae(config, nnx.Rngs(0)), mean=5.0, log_var=5.0)
     light = np.linspace(0.25, 1, 4, dtype=np.float32)[:, None, None, None]

@@ -160,7 +160,7 @@ class VaeConfig(TrainingConfig):
         default="replays",
         description="what to train on; generated: new episodes all the time, where the game is on the device",
     )
-    bfloat16: bool = Field(default=True, description="on accelerators, convolutions compute in bfloat16")
+    bfloat16: bool = Field(default=True, description="convolutions multiply in bfloat16 where the device can")
     fast_kernels: Annotated[bool, MUTABLE] = Field(
         default=True, description="on CPU, our convolutions in C instead of XLA's"
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 from wm_jax.tools.benchmark.timing import Timing, Work
 
 OURS, PLAIN, TUNED, WRITTEN = "wm_jax", "wm_jax plain", "torch tuned", "torch as written"
-"""The contenders' names. `plain` is ours without the fast kernels; `tuned` is what an expert makes of PyTorch, `as
-written` what its users write."""
+FLOAT32 = "wm_jax in float32"
+"""The contenders' names. `plain` is ours without the fast kernels; `tuned` is what an expert makes of PyTorch, at the
+arithmetic of ours, `as written` what its users write; ours in float32 where bfloat16 is asked for."""
 ENVIRONMENTS, NETWORK, ON_DEVICE = "environments alone", "network alone", "wm_jax on device"
 """Halves of our own work where environments and network share the machine; and the game beside the network."""
 
@@ -22,7 +23,7 @@ class Options:
     small: tiny sizes, to see that everything runs.
     batch: of the stage; 0 for its own.
     devices: that share the batches of our V and M.
-    bfloat16: on accelerators convolutions multiply in it, ours and those of PyTorch where it is tuned.
+    bfloat16: V's convolutions multiply in it where the device can, ours and those of PyTorch where it is tuned.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Case:
     compared: what it compares, for people.
     parts: parts of our work that are timed beside the contenders.
     remark: what the timings of the contenders and the parts say together.
+    narrow: whether V of ours and of tuned PyTorch multiply in bfloat16 here.
     """
 
     name: str
@@ -59,3 +61,4 @@ class Case:
     compared: str = "loss and gradient"
     parts: tuple[str, ...] = ()
     remark: Callable[[Mapping[str, Timing]], str] | None = None
+    narrow: bool = False

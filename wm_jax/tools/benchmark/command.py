@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax.distributed.progress import Progress, log
-from wm_jax.tools.benchmark.case import ENVIRONMENTS, OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.tools.benchmark.case import ENVIRONMENTS, FLOAT32, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Timing, alternate, matmul_peak
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UsageError, UserError
@@ -31,7 +31,7 @@ from wm_jax.utils.files import to_json
 from wm_jax.utils.process import cores
 
 STAGES = ("vae", "encode", "memory", "controller", "drawing")
-AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "none": ()}
+AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "float32": (FLOAT32,), "none": ()}
 ROUNDS = 7
 MINUTES = 8.5
 """Of the report."""
@@ -44,7 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="bin/benchmark", description="Throughput of the stages beside PyTorch's, on this machine.")
     parser.add_argument("--stage", action="append", choices=STAGES, help=f"one of {', '.join(STAGES)} [all]")
     parser.add_argument("--against", action="append", choices=AGAINST, help="torch (tuned by an expert, and as users "
-                        "write it), plain (ours without the fast kernels), none [torch]")  # fmt: skip
+                        "write it), plain (ours without the fast kernels), float32 (ours without bfloat16), none "
+                        "[torch]")  # fmt: skip
+    parser.add_argument("--float32", action="store_true", help="V computes in float32, ours and tuned PyTorch's, where "
+                        "the device has bfloat16")  # fmt: skip
     parser.add_argument("--batch", action="append", type=int, metavar="N", help="batch sizes [the stage's own]")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="that share the batches of our V and M [1]")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"timed rounds [{ROUNDS}]")
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
             "or give --against none"
         )
     with tempfile.TemporaryDirectory(prefix="wm_jax-benchmark-") as folder:
-        asked = Options(names, Path(folder), options.small, devices=options.devices)
+        asked = Options(names, Path(folder), options.small, devices=options.devices, bfloat16=not options.float32)
         if options.memory_of:
             return _show_memory(options, asked)
         return _run(options, asked)
@@ -114,8 +117,7 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
             memories = {name: _memory(options, stage, batch, name) for name in names}
             rows = [_row(case, name, timings, peak, memories.get(name)) for name in timings]
             _print(case, rows)
-            remark = _limit(rows[0]["of_peak"]) if case.remark is None else case.remark(timings)
-            print(remark, end="\n\n", flush=True)
+            print(_remark(case, rows[0]["of_peak"], timings), end="\n\n", flush=True)
             results += rows
     if options.plot:
         from wm_jax.render.plots import throughputs
@@ -188,6 +190,14 @@ def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
+def _remark(case: Case, of_peak: float, timings: dict[str, Timing]) -> str:
+    """What the figures say together."""
+    said = [] if case.remark is None else [case.remark(timings)]
+    if case.narrow:
+        said.append("  V multiplies in bfloat16, ours and tuned PyTorch's; the peak is that of float32.")
+    return "\n".join(said or [_limit(of_peak)])
+
+
 def _limit(of_peak: float) -> str:
     """What keeps ours from being faster."""
     taken = f"at full speed, matrix products would take {of_peak:.0%} of the time"
@@ -201,7 +211,7 @@ def _memory(options: argparse.Namespace, stage: str, batch: int, name: str) -> f
     words = ["--stage", stage, "--memory-of", name]
     words += ["--batch", str(batch)] if batch else []
     words += ["--small"] if options.small else []
-    words += ["--devices", str(options.devices)]
+    words += ["--devices", str(options.devices), *(["--float32"] if options.float32 else [])]
     command = [sys.executable, "-P", "-m", "wm_jax", "benchmark", *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None

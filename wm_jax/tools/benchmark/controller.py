@@ -24,9 +24,20 @@ from wm_jax.rollout.play import play
 from wm_jax.rollout.types import Policy
 from wm_jax.run.artifacts import init_memory, init_vae
 from wm_jax.tools.benchmark import flops
-from wm_jax.tools.benchmark.case import ENVIRONMENTS, NETWORK, ON_DEVICE, OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.tools.benchmark.case import (
+    ENVIRONMENTS,
+    FLOAT32,
+    NETWORK,
+    ON_DEVICE,
+    OURS,
+    PLAIN,
+    TUNED,
+    WRITTEN,
+    Case,
+    Options,
+)
 from wm_jax.tools.benchmark.timing import Timing, Work
-from wm_jax.tools.benchmark.vae import difference
+from wm_jax.tools.benchmark.vae import difference, is_narrow
 from wm_jax.training.evolution import Evolution, EvolutionState
 from wm_jax.utils.process import cores
 from wm_jax.utils.sizes import FRAME
@@ -47,7 +58,7 @@ def generation(options: Options) -> Case:
     device draw differently: what is compared are steps per second, not returns.
     """
     population, steps = (4, 8) if options.small else (options.batch or POPULATION, STEPS)
-    setting = Setting.make(population, steps, small=options.small)
+    setting = Setting.make(population, steps, small=options.small, bfloat16=options.bfloat16)
 
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import controller
@@ -55,7 +66,7 @@ def generation(options: Options) -> Case:
         frames = np.resize(setting.recorded(), (COMPARED_STEPS, COMPARED, *FRAME))
         ids = np.arange(COMPARED, dtype=np.int32)
         candidates = ids % population
-        agent, params = setting.agent(fast=True)
+        agent, params = setting.agent(bfloat16=False)
         carry, ours = agent.init(COMPARED), []
         for shown in frames:
             carry, actions = agent.act(params, carry, ids, shown, ids, candidates)
@@ -63,8 +74,9 @@ def generation(options: Options) -> Case:
         return difference(jnp.stack(ours), controller.actions(setting.torch_agent(), frames, candidates))
 
     makers = {
-        OURS: lambda: setting.ours(fast=True),
-        PLAIN: lambda: setting.ours(fast=False),
+        OURS: setting.ours,
+        FLOAT32: lambda: setting.ours(bfloat16=False),
+        PLAIN: lambda: setting.ours(fast_kernels=False),
         TUNED: setting.tuned,
         WRITTEN: setting.written,
         ENVIRONMENTS: setting.environments,
@@ -82,6 +94,7 @@ def generation(options: Options) -> Case:
         compared="actions",
         parts=(ENVIRONMENTS, NETWORK, ON_DEVICE),
         remark=shares,
+        narrow=is_narrow(setting.vae.config),
     )
 
 
@@ -113,10 +126,10 @@ class Setting:
     seeds: list[int]
 
     @classmethod
-    def make(cls, population: int, steps: int, *, small: bool) -> "Setting":
+    def make(cls, population: int, steps: int, *, small: bool, bfloat16: bool) -> "Setting":
         """The paper's sizes, or tiny ones."""
         game = find("carracing", EnvConfig(episode_steps=steps))
-        vae = nnx.merge(*init_vae(VanillaConfig(width=0.125 if small else 1.0), 0))
+        vae = nnx.merge(*init_vae(VanillaConfig(width=0.125 if small else 1.0, bfloat16=bfloat16), 0))
         memory_config = MemoryConfig(hidden=32 if small else 256)
         memory = nnx.merge(*init_memory(memory_config, vae.latent_kind, game.actions.size, 0))
         controller = Controller("zh", 0, vae.config.latent, memory_config.hidden, game.actions)
@@ -132,14 +145,14 @@ class Setting:
         """float32 [P, n_params]."""
         return self.evolution.ask(self.start)[1]
 
-    def agent(self, *, fast: bool) -> tuple[Agent, AgentParams]:
-        """Ours, with the candidates of the first generation."""
-        vae = nnx.merge(*init_vae(self.vae.config.model_copy(update={"fast_kernels": fast}), 0))
+    def agent(self, **settings: bool) -> tuple[Agent, AgentParams]:
+        """Ours, with the candidates of the first generation, and with other settings of V if they are given."""
+        vae = nnx.merge(*init_vae(self.vae.config.model_copy(update=settings), 0))
         return make_agent(vae, self.memory, self.controller, self.candidates())
 
-    def ours(self, *, fast: bool) -> Work:
+    def ours(self, **settings: bool) -> Work:
         """Ask, play, tell, as `train_controller` does."""
-        return self._generation(*self.agent(fast=fast), open_pool(self.game, len(self.seeds)))
+        return self._generation(*self.agent(**settings), open_pool(self.game, len(self.seeds)))
 
     def _generation(self, agent: Agent, params: AgentParams, pool: Pool) -> Work:
         def work() -> None:
@@ -155,8 +168,8 @@ class Setting:
         """PyTorch in the place of our network; pool and loop are ours."""
         from wm_jax.tools.benchmark.pytorch import controller
 
-        agent = self.torch_agent()
-        return self._played(lambda: controller.TorchPolicy(agent, len(self.seeds)))
+        agent, narrow = self.torch_agent(), is_narrow(self.vae.config)
+        return self._played(lambda: controller.TorchPolicy(agent, len(self.seeds), narrow=narrow))
 
     def written(self) -> Work:
         """A process for every core, each with one Gymnasium environment and batches of one."""
@@ -172,13 +185,13 @@ class Setting:
 
     def on_device(self) -> Work:
         """The game on the device too: ask, play, tell."""
-        agent, params = self.agent(fast=True)
+        agent, params = self.agent()
         game = find("carracing", EnvConfig(backend="device", episode_steps=self.game.episode_steps))
         return self._generation(agent, params, open_pool(game, len(self.seeds)))
 
     def network(self) -> Work:
         """As many frames as the whole, in the batches that the whole has."""
-        policy, recorded = self._policy(*self.agent(fast=True)), self.recorded()
+        policy, recorded = self._policy(*self.agent()), self.recorded()
         slots = np.arange(len(self.seeds), dtype=np.int32)
         halves = np.array_split(slots, 2)
 

@@ -15,7 +15,7 @@ from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
 from wm_jax.models.vae.networks import compute_type
 from wm_jax.run.artifacts import init_vae
 from wm_jax.tools.benchmark import flops
-from wm_jax.tools.benchmark.case import OURS, PLAIN, TUNED, WRITTEN, Case, Options
+from wm_jax.tools.benchmark.case import FLOAT32, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Work
 from wm_jax.tools.benchmark.updates import updates
 from wm_jax.training.loop import Task, adam
@@ -34,16 +34,15 @@ def training(options: Options) -> Case:
     batch = options.batch or (8 if options.small else 100)
     config, frames = _config(options), game_frames(64 if options.small else FRAMES)
 
-    def ours(*, fast: bool) -> Work:
-        graphdef, params = init_vae(config.model_copy(update={"fast_kernels": fast}), 0)
-
+    def ours(**settings: bool) -> Work:
+        graphdef, params = init_vae(config.model_copy(update=settings), 0)
         task = Task.single(gradient_of(graphdef), adam(LEARNING_RATE, None, 1), ResidentFrames(frames, batch, 0))
         return updates(task, params, (), batch=batch, count=UPDATES, devices=options.devices)
 
     def tuned() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, narrow=_is_narrow(config))
+        return vae.tuned_training(_model(config), frames, batch, UPDATES, LEARNING_RATE, narrow=is_narrow(config))
 
     def written() -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -61,9 +60,22 @@ def training(options: Options) -> Case:
         first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
         return max(difference(metrics["loss"], loss), difference(first, gradient))
 
-    makers = {OURS: lambda: ours(fast=True), PLAIN: lambda: ours(fast=False), TUNED: tuned, WRITTEN: written}
+    makers = {
+        OURS: ours,
+        FLOAT32: lambda: ours(bfloat16=False),
+        PLAIN: lambda: ours(fast_kernels=False),
+        TUNED: tuned,
+        WRITTEN: written,
+    }
     return Case(
-        f"V training, batch {batch}", "frames", UPDATES * batch, flops.vae_update(config), makers, agreement, 1e-3
+        name=f"V training, batch {batch}",
+        unit="frames",
+        amount=UPDATES * batch,
+        flops=flops.vae_update(config),
+        makers=makers,
+        agreement=agreement,
+        tolerance=1e-3,
+        narrow=is_narrow(config),
     )
 
 
@@ -73,8 +85,8 @@ def encoding(options: Options) -> Case:
     config, frames = _config(options), game_frames(16 if options.small else max(ENCODED, 2 * batch))
     batches = [frames[start : start + batch] for start in range(0, len(frames) - batch + 1, batch)]
 
-    def ours(*, fast: bool) -> Work:
-        encode, params = _encoder(config.model_copy(update={"fast_kernels": fast}))
+    def ours(**settings: bool) -> Work:
+        encode, params = _encoder(config.model_copy(update=settings))
 
         def work() -> None:
             for shown in batches:
@@ -85,7 +97,7 @@ def encoding(options: Options) -> Case:
     def theirs(*, tuned: bool) -> Work:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        return vae.encoding(_model(config), batches, tuned=tuned, narrow=_is_narrow(config))
+        return vae.encoding(_model(config), batches, tuned=tuned, narrow=is_narrow(config))
 
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import vae
@@ -94,13 +106,22 @@ def encoding(options: Options) -> Case:
         return difference(encode(params, batches[0]), vae.means(_model(config), batches[0]))
 
     makers = {
-        OURS: lambda: ours(fast=True),
-        PLAIN: lambda: ours(fast=False),
+        OURS: ours,
+        FLOAT32: lambda: ours(bfloat16=False),
+        PLAIN: lambda: ours(fast_kernels=False),
         TUNED: lambda: theirs(tuned=True),
         WRITTEN: lambda: theirs(tuned=False),
     }
-    amount = len(batches) * batch
-    return Case(f"V encoding, batch {batch}", "frames", amount, flops.encoding(config), makers, agreement, 1e-4)
+    return Case(
+        name=f"V encoding, batch {batch}",
+        unit="frames",
+        amount=len(batches) * batch,
+        flops=flops.encoding(config),
+        makers=makers,
+        agreement=agreement,
+        tolerance=1e-4,
+        narrow=is_narrow(config),
+    )
 
 
 def game_frames(count: int) -> np.ndarray:
@@ -122,7 +143,7 @@ def difference(ours: Any, theirs: Any) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def _is_narrow(config: VaeConfig) -> bool:
+def is_narrow(config: VaeConfig) -> bool:
     """Do ours multiply in bfloat16 here?"""
     return compute_type(config) == jnp.bfloat16
 

@@ -29,7 +29,7 @@ def measurements(setting: Setting) -> Iterator[Measurement]:
 
 def generation(setting: Setting, population: int, steps: int) -> Play:
     """So many candidates on the same few episodes."""
-    play = Play.make(population, steps, small=setting.small)
+    play = Play.make(population, steps, small=setting.small, bfloat16=True)
     return replace(play, seeds=[i % EPISODES for i in range(population)])
 
 

@@ -87,7 +87,7 @@ def _parts(setting: Setting, slots: int) -> dict[str, Callable[[], Made]]:
 
 def _agent(setting: Setting) -> tuple[Agent, AgentParams]:
     """The paper's, with a population of controllers."""
-    return generation(setting, setting.size(64, 4), 8).agent(fast=True)
+    return generation(setting, setting.size(64, 4), 8).agent()
 
 
 def _network(make: Callable[[], tuple[Agent, AgentParams]], slots: int, which: str) -> Made:

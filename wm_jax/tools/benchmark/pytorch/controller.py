@@ -26,6 +26,9 @@ class TorchAgent(nn.Module):
 
     Args:
       candidates: float32 [P, n_params], laid out as `Controller.apply` says.
+
+    Attributes:
+      narrow: V multiplies in bfloat16.
     """
 
     def __init__(self, vae: Vanilla, memory: MDNRNN, controller: Controller, candidates: np.ndarray):
@@ -37,10 +40,12 @@ class TorchAgent(nn.Module):
         weights = torch.from_numpy(np.array(candidates))
         self.biases = weights[:, -size:]
         self.weights = weights[:, :-size].reshape(len(weights), size, controller.n_features)
+        self.narrow = False
 
     def forward(self, frames: Tensor, h: Tensor, c: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actions [B, A] for frames uint8 [B, 3, 64, 64], and the next state; candidates are rows of the population."""
-        z, _ = self.vae.encode(frames.float() / 255)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.narrow):
+            z = self.vae.encode(frames.float() / 255)[0].float()
         features = torch.cat([z, h], 1)
         raw = torch.baddbmm(self.biases[candidates, :, None], self.weights[candidates], features[:, :, None])[..., 0]
         actions = self._squashed(raw)
@@ -72,9 +77,11 @@ class TorchPolicy:
 
     Args:
       slots: of the pool; episode i is candidate i's.
+      narrow: V multiplies in bfloat16.
     """
 
-    def __init__(self, agent: TorchAgent, slots: int):
+    def __init__(self, agent: TorchAgent, slots: int, *, narrow: bool):
+        agent.narrow = narrow
         self._act = compiled(agent.eval().to(memory_format=torch.channels_last), dynamic=False)
         self._h, self._c = (torch.zeros(slots, agent.hidden) for _ in range(2))
         self._candidates = torch.zeros(slots, dtype=torch.long)
