@@ -28,8 +28,8 @@ from wm_jax.utils.sizes import FRAME
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
 CPU_ROWS = 16
-"""Rows that go through the network together on CPU: in bfloat16 a tenth faster than 8, and hardly slower than 32, of which
-more is lost in a short batch."""
+"""Rows that go through the network together on CPU: in bfloat16 a tenth faster than 8, and hardly slower than 32, of
+which more is lost in a short batch."""
 CPU_SLOTS = 64
 """Slots on CPU: enough to share the cost of a step's many small operations, few enough to stay in cache."""
 LEAST_SLOTS = 16
