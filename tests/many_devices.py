@@ -18,7 +18,8 @@ from flax import nnx
 
 from wm_jax import cli
 from wm_jax.config.layers import load
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.distributed.mesh import RowSharing, open_local_mesh, open_mesh

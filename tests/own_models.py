@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.vaes import VaeConfig
 from wm_jax.models.latents import Codes, LatentKind
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, Vae

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.distributed.mesh import open_mesh

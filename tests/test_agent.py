@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams, make_agent
 from wm_jax.models.controller import Controller
@@ -221,7 +222,8 @@ def test_bits_do_not_depend_on_who_answers_together() -> None:
     """The real V and M, in batches of any size and order up to what a rollout uses on CPU."""
     from flax import nnx
 
-    from wm_jax.config.schema import MemoryConfig, VanillaConfig
+    from wm_jax.config.schema import MemoryConfig
+    from wm_jax.config.vaes import VanillaConfig
     from wm_jax.models.vae import make_vae
     from wm_jax.rollout.agent_policy import AgentPolicy
 

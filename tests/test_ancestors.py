@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from wm_jax.config.layers import of_record
-from wm_jax.config.schema import Config, OwnVaeConfig, VanillaConfig
+from wm_jax.config.schema import Config
+from wm_jax.config.vaes import OwnVaeConfig, VanillaConfig
 from wm_jax.run.ancestors import COUNTS, inherit_settings
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import first_difference

@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.run.artifacts import init_memory, init_vae
 from wm_jax.tools.benchmark import controller, flops, memory, vae

@@ -14,7 +14,7 @@ from wm_jax import cli
 from wm_jax.cli.commands import COMMANDS, SECTIONS, STANDALONE
 from wm_jax.cli.options import parse
 from wm_jax.cli.sentences import as_typed
-from wm_jax.config.schema import VanillaConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.run.folder import Run
 
 WRONG = [

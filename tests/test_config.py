@@ -6,8 +6,9 @@ import pytest
 
 from wm_jax.config import layers as layers_module
 from wm_jax.config.layers import config_folder, load, presets, validate
-from wm_jax.config.schema import Config, ControllerConfig, OwnVaeConfig, VanillaConfig, field_names
+from wm_jax.config.schema import Config, ControllerConfig, field_names
 from wm_jax.config.text import arguments_of, shown
+from wm_jax.config.vaes import OwnVaeConfig, VanillaConfig
 from wm_jax.envs.games import PROCGEN, family_of
 from wm_jax.utils.errors import UsageError
 

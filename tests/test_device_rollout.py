@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.distributed.mesh import RowSharing
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find

@@ -96,7 +96,8 @@ def test_error_and_surprise_are_those_of_the_models():
     import jax.numpy as jnp
     from flax import nnx
 
-    from wm_jax.config.schema import MemoryConfig, VanillaConfig
+    from wm_jax.config.schema import MemoryConfig
+    from wm_jax.config.vaes import VanillaConfig
     from wm_jax.envs.spaces import Discrete
     from wm_jax.models.agent import make_agent
     from wm_jax.models.controller import Controller

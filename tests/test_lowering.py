@@ -19,7 +19,8 @@ from lowering import CALLS, lowered, products, require_portable, require_product
 from programs import BFLOAT16, PROGRAMS, Spec, latents, on
 
 import wm_jax
-from wm_jax.config.schema import MemoryConfig, VaeConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VaeConfig, VanillaConfig
 from wm_jax.data.frames import Batches, ResidentFrames
 from wm_jax.data.sequences import SequenceBatches
 from wm_jax.distributed.mesh import RowSharing, open_mesh

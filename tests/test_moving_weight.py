@@ -10,11 +10,12 @@ import pytest
 from flax import nnx
 
 from wm_jax import cli
-from wm_jax.config.schema import VanillaConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import MIDDLE, OFFSETS, Neighbours
 from wm_jax.models.vae import Batch, Update, make_vae
-from wm_jax.models.vae.losses import SOFT, background, moving_weights, squared_error
+from wm_jax.models.vae.examples import SOFT, Examples, background, moving_weights
+from wm_jax.models.vae.losses import squared_error
 from wm_jax.run.metrics import read_metrics
 
 
@@ -63,11 +64,12 @@ def test_to_lose_a_moving_pixel_costs_about_the_weight_however_much_it_stands_ou
 
 
 def test_a_weight_of_nothing_is_the_plain_loss():
-    vae = make_vae(VanillaConfig(latent=4, width=0.125, moving_weight=0.0), nnx.Rngs(0))
-    frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
-    plain = vae.loss(Batch(frames), Update(jax.random.key(0)))
-    still = vae.loss(Batch(frames, jnp.zeros_like(frames)), Update(jax.random.key(0)))
-    assert float(plain[0]) == float(still[0]) and float(plain[1]["reconstruction"]) == float(still[1]["reconstruction"])
+    vae = make_vae(VanillaConfig(latent=4, width=0.125), nnx.Rngs(0))
+    around = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 5, 64, 64, 3), np.uint8))
+    batch = Examples(moving_weight=0.0).batch(around, jax.random.key(1))
+    plain, weighted = (vae.loss(each, Update(jax.random.key(0))) for each in (Batch(around[:, MIDDLE]), batch))
+    assert float(plain[0]) == float(weighted[0])
+    assert float(plain[1]["reconstruction"]) == float(weighted[1]["reconstruction"])
 
 
 def test_training_with_the_weight(tmp_path: Path) -> None:

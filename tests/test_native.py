@@ -129,7 +129,8 @@ def test_without_a_compiler_models_use_plain_operations(tmp_path: Path):
         """
 import jax
 from flax import nnx
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
@@ -146,7 +147,8 @@ print(vae.encoder.fast, memory.cell.formulation, vae.encode(jax.numpy.zeros((1, 
 LOSSES = """
 import jax, numpy as np
 from flax import nnx
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.kernels import native
 from wm_jax.models import latents, memory, vae
 fast = {fast}

@@ -91,10 +91,10 @@ def test_each_loss_changes_its_own_parameters_and_sees_what_the_one_before_left(
         layer.kernel[...] -= rate * gradient.kernel[...]
         layer.bias[...] -= rate * gradient.bias[...]
 
-    first = after("loss", model, key)
+    first = after("loss", model, jax.random.split(key)[1])
     move(model.inner, first.inner)
     move(model.outer, first.outer)
-    move(model.judge, after("judge_loss", model, jax.random.fold_in(key, 1)).judge)
+    move(model.judge, after("judge_loss", model, jax.random.split(jax.random.fold_in(key, 1))[1]).judge)
     found = nnx.merge(graphdef, state.params)
     for ours, by_hand in zip(jax.tree.leaves(nnx.state(found)), jax.tree.leaves(nnx.state(model)), strict=True):
         np.testing.assert_allclose(ours, by_hand, rtol=1e-5, atol=1e-6)

@@ -14,7 +14,8 @@ from test_memory import learn
 
 from wm_jax import cli
 from wm_jax.config.layers import validate
-from wm_jax.config.schema import MemoryConfig, OwnVaeConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart

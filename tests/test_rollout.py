@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.envs.games import Game, find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Pool, Step

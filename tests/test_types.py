@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jaxtyping import TypeCheckError
 
-from wm_jax.config.schema import VanillaConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.sequences import FlatLatents, Places, SequenceBatches, random_windows
 from wm_jax.models.heads import Mixture, MixtureHead
 from wm_jax.models.latents import Gaussian

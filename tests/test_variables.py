@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 from test_training import StopAt, stage
 
-from wm_jax.config.schema import EnvConfig, VaeConfig, VanillaConfig
+from wm_jax.config.schema import EnvConfig
+from wm_jax.config.vaes import VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.distributed.mesh import open_mesh
 from wm_jax.envs.games import find
@@ -56,7 +57,7 @@ class Toy(Vae):
         return jnp.repeat(jnp.repeat(small, 8, 1), 8, 2)
 
     def loss(self, batch: Batch, update: Update) -> tuple[jax.Array, dict[str, Any]]:
-        assert batch.still is None and update.data_size == 0
+        assert batch.weights is None and update.data_size == 0
         target = to_float(batch.frames)
         posterior = self._encode(target, update.training)
         error = jnp.mean(jnp.square(self.decode(posterior.mode()) - target))

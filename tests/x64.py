@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import EnvConfig, MemoryConfig, VanillaConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.envs.car_racing import camera, drawing
 from wm_jax.envs.car_racing import endless as endless_tracks
 from wm_jax.envs.car_racing.track import nearest_sections

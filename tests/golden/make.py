@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.envs.car_racing import CarRacing
 from wm_jax.envs.car_racing.bodies import origin
 from wm_jax.models import memory as memories
@@ -142,7 +143,8 @@ def vae(case: str, fast: bool = False, **settings: Any) -> Figures:
         still = frames.copy()
         still[:, 20:40, 10:30] //= 4
         frames = np.stack([still, still, frames, still, still], 1)
-    metrics, gradients = loss_and_slopes(vaes.gradient_of(graphdef), params, jnp.asarray(frames), ())
+    examples = vaes.Examples(moving_weight=config.moving_weight)
+    metrics, gradients = loss_and_slopes(vaes.gradient_of(graphdef, examples=examples), params, jnp.asarray(frames), ())
     return {**metrics, "penalty": metrics["loss"] - metrics["reconstruction"], **gradients}
 
 

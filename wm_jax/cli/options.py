@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS
-from wm_jax.config.base import Section, TrainingConfig, choices, section_types, takes_several
+from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
 from wm_jax.config.text import arguments_of, nearest, shown
@@ -15,6 +15,8 @@ from wm_jax.envs.games import canonical_name, family_of
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UsageError
 
+MANY_TYPES = 2
+"""From so many types of a group on, each has a line."""
 TRAINING = tuple(TrainingConfig.model_fields)
 
 
@@ -99,18 +101,33 @@ def _parser(command: str, base: Config) -> Parser:
 
 def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -> None:
     """The options of a group of settings; those of its other types are taken too, and refused in a better sentence."""
-    group = parser.add_argument_group(name, (values.__doc__ or "").strip()) if visible else parser
+    group = parser.add_argument_group(name, _about(name, values)) if visible else parser
     mine = type(values).model_fields
     # What every training has comes last: what is special about this one is looked for more often.
     fields = sorted(mine.items(), key=lambda item: isinstance(values, TrainingConfig) and item[0] in TRAINING)
     others = {key: field for key, field in all_fields(name).items() if key not in mine}
     for key, field in fields:
         known = choices(field)
-        one_of = f"; one of {', '.join(known)}" if len(known) > 1 else ""
+        one_of = f"; one of {', '.join(known)}" if 1 < len(known) < MANY else ""
         text = f"{field.description}{one_of} [{shown(getattr(values, key))}]".replace("%", "%%")
         _add_option(group, f"{name}.{key}", field, text if visible else argparse.SUPPRESS)
     for key, field in others.items():
         _add_option(group, f"{name}.{key}", field, argparse.SUPPRESS)
+
+
+def _about(name: str, values: Section) -> str:
+    """What the group is about, and if there are many types of it, a line for each of ours."""
+    about = _first_line(type(values))
+    types = CHOICES[name].ours if name in CHOICES else {}
+    if len(set(types.values())) < MANY_TYPES:
+        return about
+    width = max(map(len, types)) + 2
+    lines = [f"  {kind:<{width}}{_first_line(each)}" for kind, each in types.items()]
+    return "\n".join([f"{about}\n\n--{name}.{CHOICES[name].key} is one of", *lines])
+
+
+def _first_line(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().split("\n")[0]
 
 
 def _add_option(group: Any, name: str, field: FieldInfo, text: str) -> None:

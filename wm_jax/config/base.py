@@ -3,8 +3,11 @@
 Settings are frozen: a stage can't change them.
 """
 
+import difflib
+import functools
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,8 +17,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    Tag,
     ValidationInfo,
     field_validator,
 )
@@ -30,27 +35,38 @@ NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(coerce_numbers_to_str=True)]
+MANY = 8
+"""From so many names on, a complaint does not list them all."""
 MUTABLE = "mutable"
 """Marks the settings that may change when work is resumed: how far, how fast, by what program."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS."""
+    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS.
 
-    names: tuple[str, ...]
+    table: returns the names of ours, and what they stand for: it may be written down further below.
+    """
+
+    table: Callable[[], Mapping[str, Any]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ours."""
+        return tuple(self.table())
 
     def check(self, value: str) -> str:
         """The name, if it can be one."""
         if value in self.names or re.fullmatch(r"[\w.]+:\w+", value):
             return value
-        ours = " or ".join(self.names)
+        near = difflib.get_close_matches(value, self.names, 1)
+        ours = " or ".join(near or self.names) if len(self.names) < MANY or near else "one that --help lists"
         raise ValueError(f"input should be {ours}, or MODULE:CLASS of your own")
 
 
-def known_or_own(*names: str) -> Any:
+def known_or_own(table: Callable[[], Mapping[str, Any]]) -> Any:
     """The type of such a setting."""
-    known = Known(names)
+    known = Known(table)
     return Annotated[str, AfterValidator(known.check), known]
 
 
@@ -131,6 +147,13 @@ class Choice:
     def tag(self, settings: Any) -> str:
         """Its name, by which pydantic finds it."""
         return self.type_for(settings).__name__
+
+
+def alternatives(choice: Choice) -> Any:
+    """The type of a section that is of one of several types, for pydantic."""
+    types = dict.fromkeys((*choice.ours.values(), choice.own))
+    tagged = [Annotated[each, Tag(each.__name__)] for each in types]
+    return Annotated[functools.reduce(operator.or_, tagged), Discriminator(choice.tag)]
 
 
 def section_types(field: FieldInfo) -> tuple[type[Section], ...]:

@@ -1,9 +1,9 @@
 """The settings of every stage: types, defaults and descriptions. `layers.py` says where their values come from."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from wm_jax.config.base import (
@@ -20,9 +20,11 @@ from wm_jax.config.base import (
     Threads,
     TrainingConfig,
     Word,
+    alternatives,
     known_or_own,
     section_types,
 )
+from wm_jax.config.vaes import VARIANTS, OwnVaeConfig, VaeConfig, VanillaConfig
 
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
 # (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
@@ -135,57 +137,6 @@ class DataConfig(Section):
     )
 
 
-class VaeConfig(TrainingConfig):
-    """V, the variational auto-encoder."""
-
-    variant: known_or_own("vanilla") = Field(  # pyright: ignore[reportInvalidTypeForm]
-        default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
-    )
-    latent: Size = Field(default=32, description="size of z")
-    width: Annotated[float, Field(gt=0, le=64)] = Field(
-        default=1.0, description="multiplies every channel count of the paper's network"
-    )
-    moving_weight: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
-        "large as can be, so that small things are not left out; 0.1 to 2 (0: as any other pixel)",
-    )
-    steps: Annotated[Count, MUTABLE] = Field(
-        default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
-    )
-    report_every: Annotated[Count, MUTABLE] = Field(
-        default=1000, description="updates between held-out evaluations and reconstruction sheets"
-    )
-    frames: Literal["replays", "generated"] = Field(
-        default="replays",
-        description="what to train on; generated: new episodes all the time, where the game is on the device",
-    )
-    bfloat16: bool = Field(default=True, description="convolutions multiply in bfloat16 where the device can")
-    fast_kernels: Annotated[bool, MUTABLE] = Field(
-        default=True, description="on CPU, our convolutions in C instead of XLA's"
-    )
-
-
-class VanillaConfig(VaeConfig):
-    """V, the variational auto-encoder."""
-
-    beta: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="weight of KL (summed) beside the summed squared error"
-    )
-    free_nats: Annotated[float, Field(ge=0)] = Field(
-        default=0.5, description="KL floor per latent dimension: max(KL, this * z)"
-    )
-    noise_patches: bool = Field(
-        default=False, description="replace a 6x6 grid of 5-pixel squares by noise in the input"
-    )
-
-
-class OwnVaeConfig(VaeConfig):
-    """V, an auto-encoder of your own."""
-
-    options: Arguments = Field(default={}, description="arguments of the class, NAME=VALUE")
-
-
 class EncodeConfig(Section):
     """The latents of every frame."""
 
@@ -195,7 +146,7 @@ class EncodeConfig(Section):
 class MemoryConfig(TrainingConfig):
     """M, the mixture-density recurrent network."""
 
-    cell: known_or_own("lstm", "gru") = Field(  # pyright: ignore[reportInvalidTypeForm]
+    cell: known_or_own(lambda: CELLS) = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="lstm", description="recurrent cell; one of your own: MODULE:CLASS (docs/architecture.md)"
     )
     hidden: Size = Field(default=256, description="size of h")
@@ -223,6 +174,10 @@ class OwnMemoryConfig(MemoryConfig):
     """M, the mixture-density recurrent network, with a cell of your own."""
 
     options: Arguments = Field(default={}, description="arguments of the cell's class, NAME=VALUE")
+
+
+CELLS: dict[str, type[MemoryConfig]] = {"lstm": MemoryConfig, "gru": MemoryConfig}
+"""The value of `memory.cell` -> the type of the settings."""
 
 
 class ControllerConfig(Section):
@@ -317,10 +272,15 @@ class HostsConfig(Section):
 
 
 CHOICES = {
-    "vae": Choice("variant", {"vanilla": VanillaConfig}, OwnVaeConfig),
-    "memory": Choice("cell", {"lstm": MemoryConfig, "gru": MemoryConfig}, OwnMemoryConfig),
+    "vae": Choice("variant", VARIANTS, OwnVaeConfig),
+    "memory": Choice("cell", CELLS, OwnMemoryConfig),
 }
 """The sections whose settings depend on one of them."""
+if TYPE_CHECKING:
+    AnyVae = VaeConfig
+    AnyMemory = MemoryConfig
+else:
+    AnyVae, AnyMemory = (alternatives(CHOICES[section]) for section in ("vae", "memory"))
 
 
 class Config(Section):
@@ -341,15 +301,9 @@ class Config(Section):
     env: EnvConfig = EnvConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()
-    vae: Annotated[
-        Annotated[VanillaConfig, Tag("VanillaConfig")] | Annotated[OwnVaeConfig, Tag("OwnVaeConfig")],
-        Discriminator(CHOICES["vae"].tag),
-    ] = VanillaConfig()
+    vae: AnyVae = VanillaConfig()
     encode: EncodeConfig = EncodeConfig()
-    memory: Annotated[
-        Annotated[MemoryConfig, Tag("MemoryConfig")] | Annotated[OwnMemoryConfig, Tag("OwnMemoryConfig")],
-        Discriminator(CHOICES["memory"].tag),
-    ] = MemoryConfig()
+    memory: AnyMemory = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

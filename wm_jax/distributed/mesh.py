@@ -16,7 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from wm_jax.config.schema import MemoryConfig, VaeConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VaeConfig
 from wm_jax.distributed import processes
 from wm_jax.utils.errors import UserError
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wm_jax.config.layers import of_record
-from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig, VaeConfig
+from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig
+from wm_jax.config.vaes import VaeConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import Config, OwnVaeConfig
+from wm_jax.config.schema import Config
+from wm_jax.config.vaes import OwnVaeConfig
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import Neighbours
@@ -18,7 +19,7 @@ from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import device_game
 from wm_jax.models.preprocess import to_float, to_uint8
-from wm_jax.models.vae import Batch, Update, gradient_of
+from wm_jax.models.vae import Batch, Examples, Update, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run.artifacts import init_vae, open_replays, pictures
 from wm_jax.run.folder import Run
@@ -53,11 +54,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
         size = 0 if generated else store.count("train").frames
+        examples = Examples.of(settings, _sample(store, "train", seed))
         steps = tuple(
-            OptimizerStep(gradient_of(graphdef, objective, size), optimizer, objective.learned)
+            OptimizerStep(gradient_of(graphdef, objective, size, examples), optimizer, objective.learned)
             for objective in nnx.merge(graphdef, params).objectives
         )
-        return Task(steps, _batches(config, store, seed)), VaeEvaluator(graphdef, store, sheet, seed)
+        return Task(steps, _batches(config, store, seed)), VaeEvaluator(graphdef, store, sheet, seed, size)
 
     job = TrainingJob(
         settings=settings,
@@ -134,16 +136,18 @@ def _generated(config: Config, seed: int) -> Batches:
 class VaeEvaluator:
     """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
 
-    def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int):
+    def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int, size: int):
         self._sheet = sheet
         self._frames = {split: _sample(store, split, seed) for split in SPLITS}
         self._stretches = _stretches(store)
 
         @jax.jit
-        def look(params: Any, frames: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        def look(params: Any, frames: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
             vae = nnx.merge(graphdef, params)
             z = vae.encode(to_float(frames)).mode()
-            return vae.loss(Batch(frames), Update(key, training=False))[1], z, to_uint8(vae.decode(z))
+            # The step that was trained last, so that weights which rise are the same.
+            update = Update(jax.random.key(0), step, size, training=False)
+            return vae.loss(Batch(frames), update)[1], z, to_uint8(vae.decode(z))
 
         self._look = look
 
@@ -151,19 +155,19 @@ class VaeEvaluator:
         """Figures of the weights after `step` updates."""
         figures: dict[str, float] = {}
         for split, frames in self._frames.items():
-            metrics, z, decoded = self._look(params, frames, jax.random.key(0))
+            metrics, z, decoded = self._look(params, frames, jnp.int32(step))
             figures |= {f"{split}_{name}": float(metrics[name]) for name in ("reconstruction", "kl")}
             if split == "test":
                 figures["active_units"] = int(jnp.sum(jnp.var(z, axis=0) > ACTIVE_VARIANCE))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
-        moving = moving_pixels.Moving.concatenate([self._motion(params, frames) for frames in self._stretches])
+        moving = moving_pixels.Moving.concatenate([self._motion(params, step, frames) for frames in self._stretches])
         return figures | {"test_moving_explained": moving.explained}
 
-    def _motion(self, params: Any, frames: np.ndarray) -> moving_pixels.Moving:
+    def _motion(self, params: Any, step: int, frames: np.ndarray) -> moving_pixels.Moving:
         """How V draws what moves in consecutive frames."""
         padded = np.zeros((STRETCH, *frames.shape[1:]), np.uint8)
         padded[: len(frames)] = frames
-        decoded = np.asarray(self._look(params, padded, jax.random.key(0))[2])[: len(frames)]
+        decoded = np.asarray(self._look(params, padded, jnp.int32(step))[2])[: len(frames)]
         return moving_pixels.moving(frames, decoded, np.arange(0, len(frames), EVERY))
 
 

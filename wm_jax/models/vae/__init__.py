@@ -7,20 +7,26 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.schema import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
-from wm_jax.models.vae.losses import background
+from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.user_classes import make_own
 
-__all__ = ["Batch", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
+__all__ = ["Batch", "Examples", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
 
-VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {"vanilla": Vanilla}
-"""The value of `vae.variant` -> auto-encoder from (its settings, rngs); their type is in `schema.CHOICES`."""
+PLAIN = Examples()
+"""No noise, and every pixel counts alike."""
+VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
+    "vanilla": Vanilla,
+    "beta_tc": BetaTc,
+}
+"""The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
 
 def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
@@ -64,22 +70,20 @@ def loss_and_grad(
     return metrics, gradients, others
 
 
-def gradient_of(graphdef: nnx.GraphDef, objective: Objective = THE_LOSS, data_size: int = 0) -> Callable[..., Any]:
+def gradient_of(
+    graphdef: nnx.GraphDef, objective: Objective = THE_LOSS, data_size: int = 0, examples: Examples = PLAIN
+) -> Callable[..., Any]:
     """The gradient of one of the losses as the training loop takes it (`loop.Gradient`).
-
-    Its batches are frames uint8 [B, 64, 64, 3], or [B, 5, 64, 64, 3] with those around each of them, whose median is
-    its background (`data.neighbours`).
 
     Args:
       data_size: see `Update`.
+      examples: makes of its batches what a loss is given.
     """
 
-    def gradient(
-        params: Any, frames: jax.Array, carry: Any, key: jax.Array, step: jax.Array
-    ) -> tuple[Any, Any, Any, Any]:
-        around = frames.ndim == 5
-        batch = Batch(frames[:, frames.shape[1] // 2], background(frames)) if around else Batch(frames)
-        metrics, gradients, others = loss_and_grad(graphdef, params, batch, Update(key, step, data_size), objective)
+    def gradient(params: Any, raw: Any, carry: Any, key: jax.Array, step: jax.Array) -> tuple[Any, Any, Any, Any]:
+        noise_key, own = jax.random.split(key)
+        batch, update = examples.batch(raw, noise_key), Update(own, step, data_size)
+        metrics, gradients, others = loss_and_grad(graphdef, params, batch, update, objective)
         return metrics, carry, gradients, others
 
     return gradient

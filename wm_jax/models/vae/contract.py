@@ -2,22 +2,39 @@
 
 from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Key, UInt8
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.vaes import VaeConfig
 from wm_jax.models.latents import Latent, LatentKind
+from wm_jax.models.preprocess import to_float
 
 
 class Batch(NamedTuple):
     """What a loss is taken of.
 
-    frames: as the replays hold them.
-    still: the background of every frame, where the pixels that differ from it count more.
+    frames: as the replays hold them; what is to be drawn.
+    noised: in [0, 1], what is to be encoded in their place; None for themselves.
+    weights: what the error of each pixel counts; None where all count 1.
+    condition: what is known of each frame beside it, such as the action before it; None where nothing is.
     """
 
     frames: UInt8[Array, "B side side 3"]
-    still: UInt8[Array, "B side side 3"] | None = None
+    noised: Float[Array, "B side side 3"] | None = None
+    weights: Float[Array, "B side side 1"] | None = None
+    condition: Float[Array, "B K"] | None = None
+
+    @property
+    def target(self) -> Float[Array, "B side side 3"]:
+        """The frames in [0, 1]."""
+        return to_float(self.frames)
+
+    @property
+    def seen(self) -> Float[Array, "B side side 3"]:
+        """What is to be encoded, in [0, 1]."""
+        return self.target if self.noised is None else self.noised
 
 
 class Update(NamedTuple):
@@ -75,6 +92,10 @@ class Vae(nnx.Module):
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         raise NotImplementedError
+
+    def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
+        """Z drawn without a frame, for pictures of what V believes in: N(0, 1) unless it says otherwise."""
+        return jax.random.normal(key, (count, self.config.latent), jnp.float32)
 
     def loss(self, batch: Batch, update: Update) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss; and metrics with at least loss, reconstruction, kl."""

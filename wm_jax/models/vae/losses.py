@@ -1,18 +1,47 @@
-"""Terms that the losses of several auto-encoders share. Every term is a sum over pixels or latents, per sample."""
+"""Terms that the losses of several auto-encoders share. Every term is a sum over pixels or latents, per frame."""
+
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int32
 
-from wm_jax.models.latents import Gaussian
-from wm_jax.utils.moving_pixels import MOVED
+from wm_jax.config.vaes import KlConfig, OurVaeConfig
+from wm_jax.models.latents import Either, Gaussian
 
-PATCHES = ((5, 10), (15, 20), (25, 30), (34, 39), (44, 49), (54, 59))
-"""Rows, and columns, of the noise patches: first and one past the last."""
+LEAST_VARIANCE = 1e-6
+"""Of a calibrated likelihood: an error of a fourth of a level of 255 on average."""
+LEAST_PROBABILITY = 1e-6
+"""What cross-entropy takes a colour to be at least, and at most one less: a sigmoid may give 0 or 1."""
 
-SOFT = 0.02
-"""Below a squared difference of about this, pixels count by their difference again: much of it is noise."""
+
+def error(
+    decoded: Float[Array, "B side side 3"],
+    target: Float[Array, "B side side 3"],
+    weights: Float[Array, "B side side 1"] | None,
+    config: OurVaeConfig,
+) -> Float[Array, "B"]:
+    """How unlikely the targets are, summed over pixels and colours, each pixel by its weight; constants are left out.
+
+    gaussian: squared error, the negative log likelihood of a variance of 1/2. laplace: absolute error, likewise with a
+    scale of 1. logcosh: log(cosh(a e)) / a. cross_entropy: of a colour in [0, 1] as a probability.
+    calibrated: D/2 log(variance), where the variance is that of the whole batch, which is its best value (Rybkin et al.
+    2021, eq. 5): each frame's share of it by its own error, so that the mean over the batch is the batch's.
+    """
+    weigh = (lambda each: each) if weights is None else (lambda each: weights * each)
+    match config.likelihood:
+        case "gaussian":
+            return squared_error(decoded, target, weights)
+        case "laplace":
+            each = jnp.abs(decoded - target)
+        case "logcosh":
+            each = log_cosh(config.sharpness * (decoded - target)) / config.sharpness
+        case "cross_entropy":
+            p = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            each = -(target * jnp.log(p) + (1 - target) * jnp.log1p(-p))
+        case "calibrated":
+            return calibrated(squared_error(decoded, target, weights), target[0].size)
+    return jnp.sum(weigh(each), axis=(1, 2, 3))
 
 
 def squared_error(
@@ -21,29 +50,23 @@ def squared_error(
     weights: Float[Array, "B side side 1"] | None = None,
 ) -> Float[Array, "B"]:
     """Summed over pixels and colours, each pixel by its weight."""
-    error = jnp.square(frames - target)
-    return jnp.sum(error if weights is None else weights * error, axis=(1, 2, 3))
+    apart = jnp.square(frames - target)
+    return jnp.sum(apart if weights is None else weights * apart, axis=(1, 2, 3))
 
 
-def background(around: UInt8[Array, "B 5 side side 3"]) -> UInt8[Array, "B side side 3"]:
-    """The median of five frames, by minima and maxima alone: sorting takes far longer."""
-    a, b, c, d, e = (around[:, i] for i in range(5))
-    # The lowest and the highest of the first four are no median of five; it is that of the other two and the fifth.
-    low = jnp.maximum(jnp.minimum(a, b), jnp.minimum(c, d))
-    high = jnp.minimum(jnp.maximum(a, b), jnp.maximum(c, d))
-    return jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), e))
+def calibrated(squared: Float[Array, "B"], numbers: int) -> Float[Array, "B"]:
+    """D/2 (log(variance) + error / variance - 1), with the variance that makes its mean over the batch the smallest.
 
-
-def moving_weights(
-    target: Float[Array, "B side side 3"], still: Float[Array, "B side side 3"], weight: float
-) -> Float[Array, "B side side 1"]:
-    """What the error of each pixel counts: 1, and more where the pixel moves, that is, differs from its background.
-
-    weight / (d^2 + SOFT), with d the largest difference of a channel: to lose a moving pixel costs about `weight`,
-    however much or little it stands out. Grey lines in the snow then count as white ones at night.
+    Args:
+      squared: summed squared errors, of so many `numbers` D each.
     """
-    difference = jnp.max(jnp.abs(target - still), axis=-1, keepdims=True)
-    return jnp.where(difference > MOVED, 1 + weight / (jnp.square(difference) + SOFT), 1.0)
+    best = jax.lax.stop_gradient(jnp.maximum(jnp.mean(squared) / numbers, LEAST_VARIANCE))
+    return 0.5 * numbers * (jnp.log(best) + squared / (numbers * best) - 1.0)
+
+
+def log_cosh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(cosh(x)), also where cosh(x) is out of range."""
+    return jnp.abs(x) + jnp.log1p(jnp.exp(-2.0 * jnp.abs(x))) - math.log(2.0)
 
 
 def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
@@ -52,10 +75,26 @@ def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)  # Kingma & Welling 2014, appendix B
 
 
-def with_noise_patches(frames: Float[Array, "B side side 3"], key: Key[Array, ""]) -> Float[Array, "B side side 3"]:
-    """Frames in [0, 1] with a 6x6 grid of 5-pixel squares replaced by uniform random colours."""
-    line = np.zeros(frames.shape[1], bool)
-    for first, end in PATCHES:
-        line[first:end] = True
-    mask = jnp.asarray(line[:, None] & line[None, :])[None, :, :, None]
-    return jnp.where(mask, jax.random.uniform(key, frames.shape, frames.dtype), frames)
+def log_normal(
+    z: Float[Array, "*#lead Z"], mean: Float[Either, "*#lead Z"] | float, log_var: Float[Either, "*#lead Z"] | float
+) -> Float[Array, "*#lead Z"]:
+    """Log density of each number under N(mean, exp(log_var)), in nats."""
+    mean, log_var = jnp.asarray(mean), jnp.asarray(log_var)
+    return -0.5 * (math.log(2.0 * math.pi) + log_var + jnp.square(z - mean) * jnp.exp(-log_var))
+
+
+def pressure(kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int) -> Float[Array, ""]:
+    """What the KL costs, by the settings: beta * max(KL, free_nats * Z), floored per frame; or with a capacity
+    beta * |mean KL - C(step)| (Burgess et al. 2018, eq. 8). beta and C may rise from 0 with the updates.
+    """
+    if config.capacity is not None:
+        aim = config.capacity * risen(step, config.capacity_steps)
+        cost = jnp.abs(jnp.mean(kl) - aim)
+    else:
+        cost = jnp.mean(jnp.maximum(kl, config.free_nats * config.latent))
+    return config.beta * risen(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
+
+
+def risen(step: Int32[Array, ""] | int, steps: int) -> Float[Array, ""]:
+    """The part of a weight that is in force after so many updates: rising from 0 to 1 in so many `steps`."""
+    return jnp.minimum(jnp.asarray(step, jnp.float32) / steps, 1.0) if steps else jnp.float32(1.0)

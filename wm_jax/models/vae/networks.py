@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.schema import VaeConfig
+from wm_jax.config.vaes import OurVaeConfig, VaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import Layer, convolutions, fast_matmul, transposed_convolutions
 from wm_jax.kernels.narrow import matmul
@@ -81,6 +81,10 @@ class Encoder(nnx.Module):
             side = (side - k) // 2 + 1
         self.features = side * side * channels[-1]
 
+    def head(self, outputs: int, rngs: nnx.Rngs) -> Dense:
+        """A layer from the features to so many numbers, such as the means of z."""
+        return Dense(self.features, outputs, rngs)
+
     def __call__(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1]."""
         maps = convolutions(frames, _layers(self), fast=self.fast, dtype=self.dtype)
@@ -120,6 +124,16 @@ class Decoder(nnx.Module):
         x = multiply(self.dense(z), self.first_kernel[...])
         x = jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
         return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast, dtype=self.dtype))
+
+
+def make_encoder(config: OurVaeConfig, rngs: nnx.Rngs) -> Encoder:
+    """The encoder that the settings name."""
+    return Encoder(config, rngs)
+
+
+def make_decoder(inputs: int, config: OurVaeConfig, rngs: nnx.Rngs) -> Decoder:
+    """The decoder that the settings name, from so many numbers."""
+    return Decoder(inputs, config, rngs)
 
 
 def _layers(part: Encoder | Decoder) -> list[Layer]:

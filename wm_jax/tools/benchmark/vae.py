@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import VaeConfig, VanillaConfig
+from wm_jax.config.vaes import VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
@@ -55,7 +55,7 @@ def training(options: Options) -> Case:
         graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
         shown, key = frames[:8], jax.random.key(3)
         metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), Update(key)))(params, shown)
-        noise = jax.random.normal(jax.random.split(key)[1], (len(shown), config.latent))
+        noise = jax.random.normal(key, (len(shown), config.latent))
         loss, gradient = vae.loss_and_gradient(_model(config), shown, np.array(noise))
         first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
         return max(difference(metrics["loss"], loss), difference(first, gradient))

@@ -48,7 +48,7 @@ class Aim(NamedTuple):
     """0: it plays its noise."""
 
 
-class VaeEvaluator(NamedTuple):
+class Sight(NamedTuple):
     """What policies see of N cars: position [N, 2] and velocity [N, 2], in u and u/s, and angle [N]; float32."""
 
     position: Any
@@ -185,7 +185,7 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 
-def act(aim: Aim, points: Array, count: Array, look: VaeEvaluator, noise: Array) -> Array:
+def act(aim: Aim, points: Array, count: Array, look: Sight, noise: Array) -> Array:
     """The action [3] of one policy in one car.
 
     Args:
@@ -262,10 +262,10 @@ def play_gymnasium(
     return Outcome(returns, lengths, terminated)
 
 
-def _look(games: Sequence[UndrawnCarRacing]) -> VaeEvaluator:
+def _look(games: Sequence[UndrawnCarRacing]) -> Sight:
     hulls = [game.car.hull for game in games if game.car is not None]
     rows = np.array([(*hull.position, *hull.linearVelocity, hull.angle) for hull in hulls], np.float32)
-    return VaeEvaluator(rows[:, :2], rows[:, 2:4], rows[:, 4])
+    return Sight(rows[:, :2], rows[:, 2:4], rows[:, 4])
 
 
 def _numbers(aim: Aim) -> Aim:
@@ -283,7 +283,7 @@ def _episodes(tracks: Tracks, aim: Aim, noise: Array) -> tuple[Array, Array, Arr
     def drive(track: Array, noise: Array) -> tuple[Array, Array, Array]:
         def once(carry: tuple, noise: Array) -> tuple[tuple, None]:
             state, total, length, ended = carry
-            look = VaeEvaluator(origin(state), state.velocity, state.angle)
+            look = Sight(origin(state), state.velocity, state.angle)
             action = act(aim, tracks.points[track], tracks.count[track], look, noise)
             state, reward, terminated = dynamics.step(tracks, state, action)
             total = total + jnp.where(ended, 0.0, reward)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig, VanillaConfig
+from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.sequences import SequenceBatches
 from wm_jax.envs.car_racing import dynamics
 from wm_jax.envs.car_racing.camera import view
