@@ -63,6 +63,24 @@ class Gaussian(NamedTuple):
         return self.sample(key)
 
 
+class Point(NamedTuple):
+    """z itself, of an auto-encoder without noise."""
+
+    z: Float[Either, "*lead Z"]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.asarray(self.z)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`: nothing is drawn."""
+        return jnp.asarray(self.z)
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.asarray(self.z)
+
+
 class Codes(NamedTuple):
     """Entries of a codebook, as of a VQ-VAE (van den Oord et al. 2017): z is their vectors, one after the other."""
 
