@@ -42,10 +42,15 @@ class Batches(Protocol):
 
 
 class Shuffle:
-    """The endless row of shuffled epochs over `count` items, the same for the same seed."""
+    """The endless row of shuffled epochs over items 0 .. count, the same for the same seed.
 
-    def __init__(self, count: int, seed: int):
-        self.count, self.seed = count, seed
+    Args:
+      epoch: int[N], the items of an epoch, if not each comes once.
+    """
+
+    def __init__(self, count: int, seed: int, epoch: np.ndarray | None = None):
+        self._epoch = epoch
+        self.count, self.seed = count if epoch is None else len(epoch), seed
         self._epochs: dict[int, np.ndarray] = {}
 
     def items(self, start: int, stop: int) -> np.ndarray:
@@ -59,8 +64,8 @@ class Shuffle:
             for epoch in range(first, last + 1)
         }
         self._epochs = epochs
-        row = np.concatenate(list(epochs.values()))
-        return row[start - first * self.count : stop - first * self.count]
+        row = np.concatenate(list(epochs.values()))[start - first * self.count : stop - first * self.count]
+        return row if self._epoch is None else self._epoch[row]
 
 
 class ResidentFrames:
@@ -68,15 +73,23 @@ class ResidentFrames:
 
     Args:
       neighbours: says which frames lie around each: then batches are uint8 [B, 5, 64, 64, 3], see `Neighbours`.
+      epoch: see `Shuffle`.
     """
 
     batch_axis = 1
 
-    def __init__(self, frames: np.ndarray, batch: int, seed: int, neighbours: Neighbours | None = None):
+    def __init__(
+        self,
+        frames: np.ndarray,
+        batch: int,
+        seed: int,
+        neighbours: Neighbours | None = None,
+        epoch: np.ndarray | None = None,
+    ):
         self._neighbours = neighbours
         self.data: Any = jnp.asarray(frames)
         self._batch = batch
-        self._shuffle = Shuffle(len(frames), seed)
+        self._shuffle = Shuffle(len(frames), seed, epoch)
 
     def references(self, step: int, count: int, room: int) -> np.ndarray:
         """Indices int32 [room, B], or [room, B, 5]; rows past `count` are unused."""
@@ -103,7 +116,7 @@ class StreamedFrames:
       count: frames in all.
       following: where the dispatch that starts at a given step ends.
       mine: the part of every batch that is read; the rest is zero. It is other processes' part.
-      neighbours: as for `ResidentFrames`.
+      neighbours, epoch: as for `ResidentFrames`.
     """
 
     batch_axis = 1
@@ -117,11 +130,12 @@ class StreamedFrames:
         following: Callable[[int], int],
         mine: slice = slice(None),
         neighbours: Neighbours | None = None,
+        epoch: np.ndarray | None = None,
     ):
         self._neighbours = neighbours
         self.data = ()
         self._read, self._batch, self._mine = read, batch, mine
-        self._shuffle = Shuffle(count, seed)
+        self._shuffle = Shuffle(count, seed, epoch)
         self._ahead = ReadAhead(self._load, following)
 
     def references(self, step: int, count: int, room: int) -> np.ndarray:

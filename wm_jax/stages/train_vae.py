@@ -12,6 +12,7 @@ from wm_jax.config.vaes import OwnVaeConfig
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import Neighbours
+from wm_jax.data.preference import Read, preferred
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.mesh import open_mesh, started, without_kernels
@@ -28,6 +29,7 @@ from wm_jax.training.generated_frames import GeneratedFrames
 from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
 from wm_jax.utils import moving_pixels, streams
 from wm_jax.utils.errors import UsageError
+from wm_jax.utils.rare_pixels import Palette
 from wm_jax.utils.sizes import FRAME_BYTES
 
 REPORT_FRAMES = 1000
@@ -80,17 +82,30 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     if config.vae.frames == "generated":
         return _generated(config, seed)
-    count = store.count("train").frames
+    settings, count = config.vae, store.count("train").frames
     size = count * FRAME_BYTES
     lengths = np.array([record.frames for record in store.records if record.split == "train"])
-    neighbours = Neighbours(lengths) if config.vae.moving_weight else None
+    rows = Neighbours(lengths)
+    neighbours = rows if settings.moving_weight else None
+
+    def epoch(read: Read) -> np.ndarray | None:
+        if settings.prefer == "none":
+            return None
+        chosen = preferred(read, rows, count, settings.prefer, Palette.of(_sample(store, "train", seed)))
+        log(f"vae: an epoch of {len(chosen):,} frames, for some come several times (--vae.prefer {settings.prefer})")
+        return chosen
+
     if size <= config.data.device_budget_gb * 1e9:
         log(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
-        return ResidentFrames(store.frames("train"), config.vae.batch, seed, neighbours)
+        frames = store.frames("train")
+        return ResidentFrames(frames, settings.batch, seed, neighbours, epoch(lambda places: frames[places]))
     log(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
-    following = Schedule.of(config.vae).next_stop
-    batch, mine = config.vae.batch, processes.share(config.vae.batch)
-    return StreamedFrames(lambda indices: store.read("train", indices), count, batch, seed, following, mine, neighbours)
+    following, mine = Schedule.of(settings).next_stop, processes.share(settings.batch)
+
+    def read(places: np.ndarray) -> np.ndarray:
+        return store.read("train", places)
+
+    return StreamedFrames(read, count, settings.batch, seed, following, mine, neighbours, epoch(read))
 
 
 def accept(config: Config) -> None:
@@ -112,6 +127,11 @@ def accept(config: Config) -> None:
         raise UsageError(
             f"--vae.moving_weight {config.vae.moving_weight}: what moves in generated frames is not known, for they "
             f"come mixed; leave it out, or {otherwise}"
+        )
+    if config.vae.prefer != "none":
+        raise UsageError(
+            f"--vae.prefer {config.vae.prefer}: generated frames come once, and none can be chosen; leave it out, or "
+            f"{otherwise}"
         )
     if config.collect.policy == "agent":
         raise UsageError(f"--vae.frames generated: the agent of --collect.policy can't play for them; {otherwise}")
