@@ -87,6 +87,7 @@ def test_it_keeps_the_contract(variant: str) -> None:
     assert target.shape == ((3, kind.size) if kind.classes is None else (3, kind.classes[0]))
     if kind.classes is not None:
         assert target.dtype == jnp.int32 and target.min() >= 0 and target.max() < kind.classes[1]
+    np.testing.assert_allclose(model.embed(target), latent.sample(jax.random.key(0)), atol=1e-6)
     drawn = model.prior(jax.random.key(1), 5)
     assert drawn.shape == (5, kind.size) and np.isfinite(drawn).all()
     decoded = model.decode(drawn)

@@ -93,6 +93,12 @@ class Vae(nnx.Module):
         """Frames in [0, 1]."""
         raise NotImplementedError
 
+    def embed(self, target: Float[Array, "B Z"] | Int32[Array, "B G"]) -> Float[Array, "B Z"]:
+        """The z that a target of M's stands for (`Latent.target`): itself where z is numbers. Auto-encoders whose latents
+        are classes say what z these are: what M predicts becomes a picture, and its next input, by it.
+        """
+        return target
+
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Z drawn without a frame, for pictures of what V believes in: N(0, 1) unless it says otherwise."""
         return jax.random.normal(key, (count, self.config.latent), jnp.float32)
