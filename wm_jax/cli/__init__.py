@@ -20,6 +20,7 @@ from wm_jax.cli.commands import (
     ARTIFACT_OF,
     COLLECTIVE_STAGES,
     COMMANDS,
+    COMPARISONS,
     MAINTENANCE,
     PREVALIDATED,
     STANDALONE,
@@ -108,7 +109,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
 
                 processes.on_main_process(install)(config.game, run)
             given = {name for name, value in vars(options).items() if value is not None}
-            summary = _do(command, config, given, run, stop)
+            summary = _do(command, config, given, run, stop, options)
             leads = processes.is_main_process()
     except Interrupted:
         again = "the same command without --fresh" if options.fresh and not run.anew else "the same command"
@@ -120,11 +121,14 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
     return 1 if summary.get("failed") else 0
 
 
-def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> dict[str, Any]:
+def _do(
+    command: str, config: Config, given: set[str], run: Any, stop: Any, options: argparse.Namespace
+) -> dict[str, Any]:
     """What the command needs and lacks, and the command itself; returns its summary.
 
     Args:
       given: the settings that the command line names itself.
+      options: of the command line, for commands that have some of their own.
     """
     from wm_jax.distributed.progress import log
     from wm_jax.run.ancestors import inherit_settings
@@ -132,6 +136,8 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
     if command in ARTIFACT_OF:
         config = inherit_settings(config, run, ARTIFACT_OF[command], given)
     before = _before(command, config, run)
+    if command in COMPARISONS:
+        importlib.import_module(f"{COMPARISONS[command]}.command").accept(config, options)
     for each in (*before, command):
         if each in PREVALIDATED:
             importlib.import_module(f"wm_jax.stages.{each}").accept(config)
@@ -145,6 +151,8 @@ def _do(command: str, config: Config, given: set[str], run: Any, stop: Any) -> d
         _stage(needed)(inherit_settings(config, run, ARTIFACT_OF[needed]), run, stop)
         process.give_back_memory()
     _stop_here(stop)
+    if command in COMPARISONS:
+        return importlib.import_module(f"{COMPARISONS[command]}.command").run(config, run, stop, options)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
 
 
@@ -183,6 +191,8 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
     """The commands that have to run first: makers of what this one reads and that has not finished yet."""
     if command in MAINTENANCE:
         return []
+    if command in COMPARISONS:
+        return [] if run.stage("replays").summary() is not None else ["collect"]
     if command == "pipeline":
         return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]
     inputs, world = config.controller.inputs, config.controller.world

@@ -13,6 +13,7 @@ COMMANDS = {
     "train_controller": "evolve C, the controller, on the game",
     "evaluate": "score the agent over many episodes, beside the random policy",
     "pipeline": "all of the above, then a report in one HTML file",
+    "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
     "doctor": "say what works on this machine, and the remedy for what does not",
@@ -23,6 +24,9 @@ STANDALONE = {
     "doctor": "wm_jax.tools.doctor",
 }
 """Commands without a game, and the modules that have a `main` of their own for them."""
+COMPARISONS = {"compare_vaes": "wm_jax.tools.compare"}
+"""Commands with a game that make no artifact of the chain, but use the run's replays, and their rooms: `options` there
+has their options, `command` their `run`."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
 ARTIFACT_OF = {command: artifact for artifact, command in CHAIN.items()}
@@ -35,6 +39,7 @@ MAINTENANCE = {
 SECTIONS = {
     "collect": ("env", "collect"),
     "train_vae": ("env", "collect", "data", "vae", "hosts"),
+    "compare_vaes": ("env", "collect", "vae", "memory", "controller"),
     "encode": ("encode", "hosts"),
     "train_memory": ("memory", "hosts"),
     "train_controller": ("env", "controller", "hosts"),

@@ -1,12 +1,13 @@
 """Parsing a command line: the options that are not settings, and the settings in force."""
 
 import argparse
+import importlib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS
+from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, COMPARISONS, MAINTENANCE, PIPELINE, SECTIONS
 from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
@@ -87,6 +88,8 @@ def _parser(command: str, base: Config) -> Parser:
         text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
         parser.add_argument("--pretrained", action="store_true", help=text)
     parser.set_defaults(pretrained=False)
+    if command in COMPARISONS:
+        importlib.import_module(f"{COMPARISONS[command]}.options").add(parser)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument(
         "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"

@@ -31,6 +31,10 @@ class Distribution(Protocol):
         """One such target, drawn. Temperature tau > 0 is the paper's knob for how uncertain the dream is."""
         ...
 
+    def best_guess(self) -> Array:
+        """One such target without noise: the mean of numbers, the likeliest of classes."""
+        ...
+
 
 @runtime_checkable
 class Head(Protocol):
@@ -66,6 +70,10 @@ class Mixture(NamedTuple):
     def log_prob(self, target: Float[Array, "*lead Z"]) -> Float[Array, "*lead"]:
         """See `log_density`."""
         return log_density(self, target)
+
+    def best_guess(self) -> Float[Array, "*lead Z"]:
+        """The mean of the mixture: of all guesses that with the smallest expected squared error."""
+        return jnp.sum(jnp.exp(self.log_weights) * self.mean, axis=-2)
 
     def sample(self, key: Key[Array, ""], temperature: float | Float[Array, ""] = 1.0) -> Float[Array, "*lead Z"]:
         """Draw z.
@@ -142,6 +150,10 @@ class Categorical(NamedTuple):
     def log_prob(self, target: Int32[Array, "*lead G"]) -> Float[Array, "*lead"]:
         """Log probability of the classes in nats, summed over the G choices."""
         return jnp.take_along_axis(self.log_probs, target[..., None], axis=-1).squeeze(-1).sum(axis=-1)
+
+    def best_guess(self) -> Int32[Array, "*lead G"]:
+        """The likeliest classes."""
+        return jnp.argmax(self.log_probs, axis=-1).astype(jnp.int32)
 
     def sample(self, key: Key[Array, ""], temperature: float | Float[Array, ""] = 1.0) -> Int32[Array, "*lead G"]:
         """Draw classes; the temperature divides the log probabilities."""

@@ -103,7 +103,7 @@ def write_report(
     """
     folder = Path(path).parent
     total = sum(stage.seconds or 0.0 for stage in stages)
-    page = _templates().get_template("report.html")
+    page = templates().get_template("report.html")
     html = page.render(
         game=game,
         subtitle=subtitle,
@@ -113,11 +113,11 @@ def write_report(
         unit=unit,
         stages=_stages(stages, total),
         total=duration(total) if total else "",
-        scores=_figures(scores, folder),
+        scores=figures_of(scores, folder),
         video=_figure(video, folder, embed_limit) if video else None,
-        reconstructions=_figures([reconstructions] if reconstructions else [], folder),
-        seen=_figures(seen, folder),
-        losses=_figures(losses, folder),
+        reconstructions=figures_of([reconstructions] if reconstructions else [], folder),
+        seen=figures_of(seen, folder),
+        losses=figures_of(losses, folder),
         settings=_settings(settings or {}),
         provenance=provenance,
     )
@@ -256,7 +256,8 @@ class _Figure:
     megabytes: str = ""
 
 
-def _figures(media: Sequence[Media], folder: Path) -> list[_Figure]:
+def figures_of(media: Sequence[Media], folder: Path) -> "list[_Figure]":
+    """Pictures as a page in this folder shows them."""
     return [_figure(each, folder) for each in media]
 
 
@@ -299,7 +300,7 @@ def _plain(value: Any) -> str:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """The folder beside this file. What a template shows is escaped, and a name that it isn't given is an error."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

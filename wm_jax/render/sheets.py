@@ -88,6 +88,25 @@ def reconstruction_sheet(
     return Path(path)
 
 
+def picture_grid(rows: np.ndarray, path: Path | str, scale: int = 2) -> Path:
+    """Write a PNG of pictures side by side, such as one in which a number of z changes along each row.
+
+    Args:
+      rows: uint8[R, C, H, W, 3].
+      path: written whole or not at all.
+      scale: every pixel becomes a square of this size.
+    """
+    count, columns, height, width = rows.shape[:4]
+    step_x, step_y = width * scale + _SEPARATOR, height * scale + _SEPARATOR
+    sheet = Image.new("RGB", (columns * step_x - _SEPARATOR, count * step_y - _SEPARATOR), _PAPER)
+    for row in range(count):
+        for column in range(columns):
+            sheet.paste(Image.fromarray(enlarged(rows[row, column], scale)), (column * step_x, row * step_y))
+    with whole_file(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+    return Path(path)
+
+
 def enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
     """uint8[H, W, 3] -> uint8[H * scale, W * scale, 3], every pixel repeated."""
     return frame.repeat(scale, axis=0).repeat(scale, axis=1)

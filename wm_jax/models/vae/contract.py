@@ -94,8 +94,10 @@ class Vae(nnx.Module):
         raise NotImplementedError
 
     def embed(self, target: Float[Array, "B Z"] | Int32[Array, "B G"]) -> Float[Array, "B Z"]:
-        """The z that a target of M's stands for (`Latent.target`): itself where z is numbers. Auto-encoders whose latents
-        are classes say what z these are: what M predicts becomes a picture, and its next input, by it.
+        """The z that a target of M's stands for (`Latent.target`): itself where z is numbers.
+
+        Auto-encoders whose latents are classes say what z these are. By it what M predicts becomes a picture, and M's
+        next input.
         """
         return target
 

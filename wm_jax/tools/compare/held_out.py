@@ -1,0 +1,97 @@
+"""Frames that no training saw, of levels that no training saw: consecutive ones, with the actions between them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.config.schema import Config
+from wm_jax.data.replay import ReplayStore
+from wm_jax.envs.games import find
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.stages import collect
+from wm_jax.utils.moving_pixels import spread
+from wm_jax.utils.rare_pixels import Palette
+
+STRETCHES, STRETCH = 24, 100
+"""So many stretches of so many frames, all over the episodes."""
+EPISODES, FRAMES = 32, 12_000
+"""What is collected for them, unless the settings ask for less in all."""
+OTHER_SEED = 7919
+"""Added to the seed: other episodes than those of training."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """T + 1 consecutive frames of an episode.
+
+    frames: uint8[T + 1, 64, 64, 3].
+    actions: encoded, float32[T, A].
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What auto-encoders are measured on.
+
+    stretches: their frames.
+    palette: the game's colours, from these frames.
+    episodes: how many were collected.
+    """
+
+    stretches: list[Stretch]
+    palette: Palette
+    episodes: int
+
+    @property
+    def frames(self) -> np.ndarray:
+        """All of them, uint8[F, 64, 64, 3]."""
+        return np.concatenate([stretch.frames for stretch in self.stretches])
+
+
+def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
+    """The frames, collected first where they are not there yet.
+
+    Args:
+      folder: of the run that they are kept in.
+    """
+    unseen: dict[str, Any] = {}
+    if "levels" in type(config.env).model_fields and find(config.game, config.env).family == "procgen":
+        unseen = {"first_level": config.env.test_first_level, "levels": 0}
+    asked = config.model_copy(
+        update={
+            "seed": config.seed + OTHER_SEED,
+            "env": config.env.model_copy(update=unseen),
+            "collect": config.collect.model_copy(
+                update={
+                    "episodes": min(EPISODES, config.collect.episodes),
+                    "frames": min(FRAMES, config.collect.frames),
+                    "policy": _random(config),
+                }
+            ),
+        }
+    )
+    run = Run.open(folder, makes={"replays"})
+    run.make()
+    collect.run(asked, run, stop)
+    store = ReplayStore.open(run.stage("replays").path)
+    actions = find(asked.game, asked.env).actions
+    long = [i for i, record in enumerate(store.records) if record.frames > 2]
+    stretches = []
+    for place in spread(len(long), STRETCHES).tolist():
+        episode = store.episode(long[place])
+        count = min(STRETCH, len(episode.actions))
+        first = (len(episode.actions) - count) // 2
+        encoded = np.asarray(actions.encode(jnp.asarray(episode.actions[first : first + count])))
+        stretches.append(Stretch(episode.frames[first : first + count + 1], encoded))
+    return HeldOut(stretches, Palette.of(np.concatenate([each.frames for each in stretches])), store.count().episodes)
+
+
+def _random(config: Config) -> str:
+    return "held" if config.collect.policy == "agent" else config.collect.policy

@@ -1,0 +1,188 @@
+"""One candidate from its first update to its figures: V within the budget, M on its latents, and for some a C."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from wm_jax.config.schema import Config
+from wm_jax.data.frames import ResidentFrames
+from wm_jax.data.neighbours import Neighbours
+from wm_jax.data.replay import ReplayStore
+from wm_jax.distributed.mesh import open_mesh
+from wm_jax.distributed.progress import log
+from wm_jax.envs.games import find
+from wm_jax.models.vae import Examples, gradient_of
+from wm_jax.render.sheets import picture_grid, reconstruction_sheet
+from wm_jax.run.artifacts import Trained, init_vae, load_memory, load_vae
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.stages import encode, evaluate, train_controller, train_memory, train_vae
+from wm_jax.tools.compare import vision
+from wm_jax.tools.compare.candidates import Candidate
+from wm_jax.tools.compare.held_out import HeldOut
+from wm_jax.tools.compare.prediction import of_predictions
+from wm_jax.training.loop import OptimizerStep, Task, adam, lay_out
+from wm_jax.utils.files import plain, read_manifest, write_manifest
+from wm_jax.utils.moving_pixels import spread
+
+SPEED_FRAMES, SPEED_CALLS = 2000, 3
+"""An update's time is that of so many dispatches on so many of the training frames."""
+SHEET_FRAMES = 16
+LEAST_STEPS = 20
+REMEDY = "remove the file, and the same command makes it again"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate with a seed.
+
+    Attributes:
+      config: the comparison's, of the game.
+      base: the run whose replays all are trained on.
+      folder: where the comparison keeps what it finds.
+      minutes: of V's training.
+    """
+
+    candidate: Candidate
+    seed: int
+    config: Config
+    base: Run
+    folder: Path
+    minutes: float
+
+    @property
+    def name(self) -> str:
+        """Of its run, and of its files."""
+        return self.candidate.folder(self.seed)
+
+    @property
+    def run(self) -> Run:
+        """Where its models lie."""
+        made = {"vae", "latents", "memory", "controller", "evaluation"}
+        return Run.open(self.base.path / "named" / self.name, self.base.path, makes=made)
+
+    def figures(self) -> dict[str, Any] | None:
+        """What was found, if it is there."""
+        return read_manifest(self._path, REMEDY) if self._path.exists() else None
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    def see_and_predict(self, held_out: HeldOut, stop: Stop) -> dict[str, Any]:
+        """Train V and M, and measure them; returns the figures, also of a trial that was finished before."""
+        if (found := self.figures()) is not None:
+            return found
+        config, run = self.settings(stop), self.run
+        run.make()
+        log(f"== {self.candidate.name}, seed {self.seed}: {config.vae.steps:,} updates")
+        train_vae.accept(config)
+        trained = train_vae.run(config, run, stop)
+        vae = load_vae(run, config)
+        seen = vision.see(vae.graphdef, vae.params, held_out.frames, config.vae.steps, trained["train_frames"])
+        encoded = encode.run(config, run, stop)
+        predicted = train_memory.run(config, run, stop)
+        _stop_here(stop)
+        memory = load_memory(run, vae, find(config.game, config.env))
+        drawn, prior = vision.of_samples(vae.graphdef, vae.params, held_out.frames)
+        self._draw(held_out, seen, vae, prior)
+        figures = {
+            "candidate": self.candidate.name,
+            "settings": self.candidate.settings,
+            "seed": self.seed,
+            "steps": config.vae.steps,
+            "updates_per_second": trained["steps_per_second"],
+            "encoded_per_second": encoded.get("frames_per_second"),
+            "train_error": trained["train_reconstruction"],
+            **vision.sizes(nnx.state(vae.model(), nnx.Param)),
+            **vision.of_pictures(held_out, seen.decoded),
+            **vision.of_latents(seen, vae.model().latent_kind),
+            **drawn,
+            "test_nll": predicted["test_nll"],
+            **of_predictions(held_out, vae, memory),
+        }
+        write_manifest(self._path, plain(figures))
+        return figures
+
+    def act(self, generations: int, episodes: int, stop: Stop) -> dict[str, Any]:
+        """Evolve a controller for so many generations, and score it; returns all figures."""
+        figures = self.figures()
+        assert figures is not None, "V and M come first"
+        if "score" in figures:
+            return figures
+        config, run = self.settings(stop), self.run
+        controller = config.controller.model_copy(
+            update={"generations": generations, "evaluate_every": max(generations // 3, 1)}
+        )
+        evaluation = config.evaluate.model_copy(
+            update={"episodes": episodes, "on": "official", "looked_at": 0, "video": False}
+        )
+        config = config.model_copy(update={"controller": controller, "evaluate": evaluation})
+        log(f"== {self.candidate.name}, seed {self.seed}: a controller of {generations} generations")
+        train_controller.run(config, run, stop)
+        scored = evaluate.run(config, run, stop)
+        names = {"score": "mean", "score_low": "ci_low", "score_high": "ci_high", "random_score": "random_mean"}
+        figures |= {mine: scored.get(f"official_{theirs}") for mine, theirs in names.items()}
+        write_manifest(self._path, plain(figures))
+        return figures
+
+    def settings(self, stop: Stop) -> Config:
+        """Its settings, with as many updates as the budget has room for: measured once, and kept."""
+        plan = self.folder / f"{self.name}-plan.json"
+        base = self.config.model_copy(update={"seed": self.config.seed + self.seed})
+        if not plan.exists():
+            _stop_here(stop)
+            config = self.candidate.config(base, frames="replays")
+            seconds = seconds_per_update(config, ReplayStore.open(self.base.stage("replays").path))
+            steps = max(int(60 * self.minutes / seconds), LEAST_STEPS)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_manifest(plan, {"steps": steps, "seconds_per_update": seconds, "minutes": self.minutes})
+        steps = int(read_manifest(plan, REMEDY)["steps"])
+        saves = max(steps // 4, 1)
+        return self.candidate.config(base, frames="replays", steps=steps, save_every=saves, report_every=steps)
+
+    def _draw(self, held_out: HeldOut, seen: vision.Seen, vae: Trained, prior: np.ndarray) -> None:
+        """Pictures beside the figures: reconstructions, traversals of z, and what the prior says."""
+        frames = held_out.frames
+        places = spread(len(frames), SHEET_FRAMES)
+        path = self.folder / self.name
+        reconstruction_sheet(frames[places], seen.decoded[places], f"{path}.png")
+        rows = vision.traversals(vae.graphdef, vae.params, frames[len(frames) // 2], seen.z)
+        picture_grid(rows, f"{path}-traversals.png")
+        picture_grid(prior[:SHEET_FRAMES].reshape(2, -1, *prior.shape[1:]), f"{path}-samples.png")
+
+
+def seconds_per_update(config: Config, store: ReplayStore) -> float:
+    """The time of one update on this machine, without compiling: the median of some dispatches."""
+    settings = config.vae
+    count = min(SPEED_FRAMES, store.count("train").frames)
+    frames = store.read("train", np.arange(count))
+    rows = Neighbours(np.array([count])) if settings.moving_weight else None
+    graphdef, params = init_vae(settings, config.seed)
+    examples = Examples.of(settings, frames)
+    optimizer = adam(settings.learning_rate, None, 1)
+    steps = tuple(
+        OptimizerStep(gradient_of(graphdef, objective, count, examples), optimizer, objective.learned)
+        for objective in nnx.merge(graphdef, params).objectives
+    )
+    task = Task(steps, ResidentFrames(frames, settings.batch, 0, rows))
+    mesh = open_mesh(1, settings.batch, "vae.batch")
+    state, data, dispatch = lay_out(task, task.start(params, ()), mesh)
+    times, each = [], settings.steps_per_dispatch
+    for call in range(SPEED_CALLS + 1):
+        references = task.batches.references(call * each, each, each)
+        began = time.perf_counter()
+        state, sums = dispatch(state, data, references, call * each, each, jax.random.key(0))
+        jax.block_until_ready(sums)
+        times.append((time.perf_counter() - began) / each)
+    return float(np.median(times[1:]))
+
+
+def _stop_here(stop: Stop) -> None:
+    if stop.agreed():
+        raise Interrupted

@@ -1,0 +1,148 @@
+"""What an auto-encoder sees of held-out frames, and what its latent is like: the figures of a comparison."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from wm_jax.evaluation.vae_measures import latents, pictures, samples
+from wm_jax.models.latents import Gaussian, LatentKind
+from wm_jax.models.preprocess import to_float, to_uint8
+from wm_jax.models.vae import Batch, Update
+from wm_jax.tools.compare.held_out import HeldOut
+from wm_jax.utils import moving_pixels
+
+BATCH = 100
+EVERY = 4
+"""Of consecutive frames every so many-th is looked at for what moves."""
+DRAWN = 500
+"""Frames that are drawn from the prior, to be held against as many real ones."""
+
+Figures = dict[str, float]
+
+
+class Seen(NamedTuple):
+    """What an auto-encoder makes of F frames.
+
+    latent: its arrays, [F, ...].
+    z: float32[F, Z], the mode.
+    decoded: uint8[F, 64, 64, 3], from the mode.
+    kl: float, of the loss, on average.
+    """
+
+    latent: Any
+    z: np.ndarray
+    decoded: np.ndarray
+    kl: float
+
+
+def see(graphdef: Any, params: Any, frames: np.ndarray, step: int, data_size: int) -> Seen:
+    """See above.
+
+    Args:
+      step: updates that it was trained for, which weights of its loss may depend on.
+    """
+    parts, kls = [], []
+    for first in range(0, len(frames), BATCH):
+        piece = frames[first : first + BATCH]
+        padded = np.concatenate([piece, np.repeat(piece[-1:], BATCH - len(piece), 0)])
+        *made, kl = _see(graphdef, params, padded, jnp.int32(step), data_size)
+        count = len(piece)
+        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], made))
+        kls.append(float(kl) * count)
+    latent, z, decoded = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return Seen(latent, z, decoded, sum(kls) / len(frames))
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _see(graphdef: Any, params: Any, frames: jax.Array, step: jax.Array, data_size: int) -> tuple[Any, ...]:
+    vae = nnx.merge(graphdef, params)
+    latent = vae.encode(to_float(frames))
+    z = latent.mode()
+    metrics = vae.loss(Batch(frames), Update(jax.random.key(0), step, data_size, training=False))[1]
+    return latent, z, to_uint8(vae.decode(z)), metrics["kl"]
+
+
+def of_pictures(held_out: HeldOut, decoded: np.ndarray) -> Figures:
+    """How near reconstructions uint8[F, 64, 64, 3] of all held-out frames are."""
+    frames = held_out.frames
+    moving, explained, place = [], [], 0
+    for stretch in held_out.stretches:
+        drawn = decoded[place : place + len(stretch.frames)]
+        places = np.arange(0, len(stretch.frames), EVERY)
+        moving.append(pictures.moving_error(stretch.frames, drawn, places))
+        explained.append(moving_pixels.moving(stretch.frames, drawn, places))
+        place += len(stretch.frames)
+    return {
+        "error": float(pictures.squared_error(frames, decoded).mean()),
+        "psnr": float(pictures.psnr(frames, decoded).mean()),
+        "ssim": float(pictures.ssim(frames, decoded).mean()),
+        "moving_error": pictures.PixelError.concatenate(moving).mean,
+        "rare_error": pictures.rare_error(frames, decoded, held_out.palette).mean,
+        "moving_explained": moving_pixels.Moving.concatenate(explained).explained,
+    }
+
+
+def of_latents(seen: Seen, kind: LatentKind) -> Figures:
+    """How much of its latent an auto-encoder uses."""
+    figures = {"kl": seen.kl, "active_units": latents.active_units(seen.z), "size": float(kind.size)}
+    if isinstance(seen.latent, Gaussian):
+        mean, log_var = np.asarray(seen.latent.mean), np.asarray(seen.latent.log_var)
+        figures["effective_dimensions"] = latents.effective_dimensions(latents.kl_per_dimension(mean, log_var))
+        figures["mutual_information"] = latents.mutual_information(mean, log_var, np.random.default_rng(0))
+    if kind.classes is not None:
+        indices = np.asarray(seen.latent.target(jax.random.key(0)))
+        used = latents.usage(indices, kind.classes[1], shared=False)
+        figures |= {"codes_in_use": used.used, "perplexity": used.perplexity}
+    return figures
+
+
+def of_samples(graphdef: Any, params: Any, frames: np.ndarray) -> tuple[Figures, np.ndarray]:
+    """How far pictures of the prior are from real ones; and these pictures uint8[DRAWN, 64, 64, 3]."""
+    real = frames[moving_pixels.spread(len(frames), DRAWN)]
+    drawn = np.asarray(_draw(graphdef, params, len(real)))
+    apart = samples.distances(real, drawn)
+    return {"sample_frechet": apart.frechet, "sample_wasserstein": apart.sliced_wasserstein}, drawn
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _draw(graphdef: Any, params: Any, count: int) -> jax.Array:
+    vae = nnx.merge(graphdef, params)
+    return to_uint8(vae.decode(vae.prior(jax.random.key(0), count)))
+
+
+def traversals(graphdef: Any, params: Any, frame: np.ndarray, z: np.ndarray, rows: int = 8) -> np.ndarray:
+    """uint8[rows, 7, 64, 64, 3]: one frame, with one number of its z moved over the range that it has in all frames.
+
+    The numbers are those that vary most.
+
+    Args:
+      z: float32[F, Z] of many frames.
+    """
+    order = np.argsort(-z.std(axis=0))[:rows]
+    own = np.asarray(_mode(graphdef, params, frame[None]))[0]
+    steps = np.linspace(0.02, 0.98, 7)
+    moved = np.tile(own, (len(order), len(steps), 1))
+    for row, number in enumerate(order.tolist()):
+        moved[row, :, number] = np.quantile(z[:, number], steps)
+    drawn = np.asarray(_decode(graphdef, params, moved.reshape(-1, z.shape[1])))
+    return drawn.reshape(len(order), len(steps), *drawn.shape[1:])
+
+
+@partial(jax.jit, static_argnums=0)
+def _mode(graphdef: Any, params: Any, frames: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, params).encode(to_float(frames)).mode()
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graphdef: Any, params: Any, z: jax.Array) -> jax.Array:
+    return to_uint8(nnx.merge(graphdef, params).decode(z))
+
+
+def sizes(params: Any) -> Mapping[str, int]:
+    """How many numbers are learned."""
+    return {"parameters": int(sum(leaf.size for leaf in jax.tree.leaves(params)))}
