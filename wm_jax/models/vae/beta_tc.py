@@ -14,7 +14,7 @@ from wm_jax.config.vaes import BetaTcConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Update
 from wm_jax.models.vae.gaussian import GaussianVae, Scalar
-from wm_jax.models.vae.losses import log_normal, pressure
+from wm_jax.models.vae.losses import log_normal, pressure, risen
 
 
 class BetaTc(GaussianVae):
@@ -23,25 +23,32 @@ class BetaTc(GaussianVae):
     config: BetaTcConfig
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Eq. 4: alpha I(z; n) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)); their sum is the KL, sampled."""
+        """Eq. 4: alpha I(z; n) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)); their sum is the KL, sampled.
+
+        Floor and capacity are of that sum: estimates of its parts are off by multiples of log N, which cancel in it.
+        """
         config = self.config
         log_q_given_frame = jnp.sum(log_normal(z, *posterior), axis=1)
         log_prior = jnp.sum(log_normal(z, 0.0, 0.0), axis=1)
         log_q, log_q_of_each = aggregate(posterior, z, update.data_size, stratified=config.sampling == "stratified")
+        kl = log_q_given_frame - log_prior
         information = log_q_given_frame - log_q
         correlation = log_q - log_q_of_each
         own = log_q_of_each - log_prior
-        weighted = (
-            config.mutual_information * information
-            + config.total_correlation * correlation
-            + config.dimension_wise * own
+        beyond = (
+            (config.mutual_information - 1) * information
+            + (config.total_correlation - 1) * correlation
+            + (config.dimension_wise - 1) * own
+        )
+        penalty = pressure(kl, config, update.step) + config.beta * risen(update.step, config.warm_up) * jnp.mean(
+            beyond
         )
         metrics = {
-            "kl": jnp.mean(information + correlation + own),
+            "kl": jnp.mean(kl),
             "mutual_information": jnp.mean(information),
             "total_correlation": jnp.mean(correlation),
         }
-        return pressure(weighted, config, update.step), metrics
+        return penalty, metrics
 
 
 def aggregate(

@@ -86,12 +86,14 @@ def log_normal(
 def pressure(kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int) -> Float[Array, ""]:
     """What the KL costs, by the settings: beta * max(KL, free_nats * Z), floored per frame; or with a capacity
     beta * |mean KL - C(step)| (Burgess et al. 2018, eq. 8). beta and C may rise from 0 with the updates.
+
+    With free_nats 0 there is no floor: a KL that is estimated from a sample may be below 0, and right on average.
     """
     if config.capacity is not None:
         aim = config.capacity * risen(step, config.capacity_steps)
         cost = jnp.abs(jnp.mean(kl) - aim)
     else:
-        cost = jnp.mean(jnp.maximum(kl, config.free_nats * config.latent))
+        cost = jnp.mean(jnp.maximum(kl, config.free_nats * config.latent) if config.free_nats else kl)
     return config.beta * risen(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
 
 
