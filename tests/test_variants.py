@@ -23,7 +23,8 @@ VARIANTS = tuple(settings.VARIANTS)
 UPDATES, RATE = 250, 1e-2
 SMALL: dict[str, Any] = {"width": 0.125, "latent": 8, "beta": 0.02, "free_nats": 0.0}
 """A narrow network, and a KL that hardly holds it back: of those, what a variant has. Then what it needs beside."""
-BESIDE: dict[str, dict[str, Any]] = {}
+BESIDE: dict[str, dict[str, Any]] = {
+}
 
 
 def small(variant: str) -> VaeConfig:

@@ -119,8 +119,16 @@ class BetaTcConfig(KlConfig):
     )
 
 
+class WaeConfig(OurVaeConfig):
+    """V, a WAE-MMD: no noise; all z together look like draws from N(0, 1)."""
+
+    divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1), as MMD")
+    kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
+    "wae": WaeConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

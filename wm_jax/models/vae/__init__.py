@@ -13,6 +13,7 @@ from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.models.vae.wae import Wae
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.user_classes import make_own
@@ -25,6 +26,7 @@ PLAIN = Examples()
 VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
+    "wae": Wae,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
