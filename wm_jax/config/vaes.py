@@ -126,9 +126,18 @@ class WaeConfig(OurVaeConfig):
     kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
 
 
+class SwaeConfig(OurVaeConfig):
+    """V, a sliced-Wasserstein auto-encoder: no noise; all z look like N(0, 1) from any direction."""
+
+    divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1)")
+    projections: Size = Field(default=200, description="random directions to look from in each update")
+    power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
     "wae": WaeConfig,
+    "swae": SwaeConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

@@ -11,6 +11,7 @@ from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.examples import Examples
+from wm_jax.models.vae.swae import Swae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.vae.wae import Wae
@@ -27,6 +28,7 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
     "wae": Wae,
+    "swae": Swae,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
