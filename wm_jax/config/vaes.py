@@ -119,6 +119,18 @@ class BetaTcConfig(KlConfig):
     )
 
 
+class InfoConfig(KlConfig):
+    """V, an InfoVAE: what a frame's z tells, and how all z together lie, are weighed apart."""
+
+    alpha: Annotated[float, Field(le=1)] = Field(
+        default=-9.0, description="what the mutual information of frame and z is worth: the KL weighs (1 - this) * beta"
+    )
+    divergence: Weight = Field(
+        default=110.0, description="lambda, weight of how far all z are from N(0, 1): the MMD weighs alpha + this - 1"
+    )
+    kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
+
+
 class WaeConfig(OurVaeConfig):
     """V, a WAE-MMD: no noise; all z together look like draws from N(0, 1)."""
 
@@ -137,6 +149,7 @@ class SwaeConfig(OurVaeConfig):
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
+    "info": InfoConfig,
     "wae": WaeConfig,
     "swae": SwaeConfig,
 }

@@ -11,6 +11,7 @@ from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.examples import Examples
+from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.swae import Swae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
@@ -27,6 +28,7 @@ PLAIN = Examples()
 VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
+    "info": Info,
     "wae": Wae,
     "swae": Swae,
 }
