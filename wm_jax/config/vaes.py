@@ -119,6 +119,16 @@ class BetaTcConfig(KlConfig):
     )
 
 
+class DipConfig(KlConfig):
+    """V, a DIP-VAE: z's dimensions are uncorrelated over all frames, with a variance of 1."""
+
+    version: Literal["I", "II"] = Field(
+        default="I", description="whose covariance: I: the means'; II: that of z, posteriors' variances included"
+    )
+    off_diagonal: Weight = Field(default=10.0, description="weight of the covariances, squared and summed")
+    diagonal: Weight = Field(default=5.0, description="weight of what variances differ from 1, squared and summed")
+
+
 class InfoConfig(KlConfig):
     """V, an InfoVAE: what a frame's z tells, and how all z together lie, are weighed apart."""
 
@@ -149,6 +159,7 @@ class SwaeConfig(OurVaeConfig):
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
+    "dip": DipConfig,
     "info": InfoConfig,
     "wae": WaeConfig,
     "swae": SwaeConfig,

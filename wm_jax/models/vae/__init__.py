@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
+from wm_jax.models.vae.dip import Dip
 from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.swae import Swae
@@ -28,6 +29,7 @@ PLAIN = Examples()
 VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
+    "dip": Dip,
     "info": Info,
     "wae": Wae,
     "swae": Swae,
