@@ -24,6 +24,7 @@ UPDATES, RATE = 250, 1e-2
 SMALL: dict[str, Any] = {"width": 0.125, "latent": 8, "beta": 0.02, "free_nats": 0.0}
 """A narrow network, and a KL that hardly holds it back: of those, what a variant has. Then what it needs beside."""
 BESIDE: dict[str, dict[str, Any]] = {
+    "factor": {"discriminator_width": 32},
     "info": {"alpha": 0.0, "divergence": 10.0},
 }
 

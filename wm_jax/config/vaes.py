@@ -119,6 +119,14 @@ class BetaTcConfig(KlConfig):
     )
 
 
+class FactorConfig(KlConfig):
+    """V, a FactorVAE: a discriminator sees to it that z's dimensions know nothing of each other."""
+
+    total_correlation: Weight = Field(default=6.4, description="weight of what z's dimensions know of each other")
+    discriminator_layers: Size = Field(default=3, description="hidden layers of the discriminator")
+    discriminator_width: Size = Field(default=1000, description="units of each of them")
+
+
 class DipConfig(KlConfig):
     """V, a DIP-VAE: z's dimensions are uncorrelated over all frames, with a variance of 1."""
 
@@ -159,6 +167,7 @@ class SwaeConfig(OurVaeConfig):
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
+    "factor": FactorConfig,
     "dip": DipConfig,
     "info": InfoConfig,
     "wae": WaeConfig,

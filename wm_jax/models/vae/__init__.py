@@ -12,6 +12,7 @@ from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.dip import Dip
 from wm_jax.models.vae.examples import Examples
+from wm_jax.models.vae.factor import Factor
 from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.swae import Swae
 from wm_jax.models.vae.trial import require_sound
@@ -29,6 +30,7 @@ PLAIN = Examples()
 VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
+    "factor": Factor,
     "dip": Dip,
     "info": Info,
     "wae": Wae,
