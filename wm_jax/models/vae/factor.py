@@ -56,7 +56,11 @@ class Factor(GaussianVae):
         return penalty, {"kl": jnp.mean(kl), "total_correlation": correlation}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """What telling them apart costs. The batch itself is shuffled, where algorithm 2 encodes a second one."""
+        """What telling them apart costs. The batch itself is shuffled, where algorithm 2 encodes a second one.
+
+        An update is about 1.4 of vanilla's: frames are encoded once more, an eighth of its products, and eight passes
+        of each z through 2 million weights are as many again, in float32.
+        """
         noise_key, shuffle_key = jax.random.split(update.key)
         z = self.encode(batch.seen).sample(noise_key)
         loss = discrimination(self.discriminator, z, shuffled(z, shuffle_key))
