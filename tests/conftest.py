@@ -17,7 +17,14 @@ from wm_jax.utils import process
 
 process.prepare()
 install_import_hook(
-    ["wm_jax.kernels", "wm_jax.models", "wm_jax.data.sequences", "wm_jax.envs.car_racing"], "checking.checked"
+    [
+        "wm_jax.kernels",
+        "wm_jax.models",
+        "wm_jax.data.sequences",
+        "wm_jax.envs.car_racing",
+        "wm_jax.evaluation.vae_measures",
+    ],
+    "checking.checked",
 )
 
 TRIMMED_ABOVE_GB = 1.0

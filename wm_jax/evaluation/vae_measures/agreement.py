@@ -1,0 +1,46 @@
+"""Whether one figure orders models as another does: how well cheap figures predict the score of an agent."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num
+
+LEAST = 3
+"""Pairs: two are always in full agreement, or in full disagreement."""
+RESAMPLES = 2000
+
+
+class Agreement(NamedTuple):
+    """Spearman's rank correlation of two figures, from -1 to 1, and the ends of its 95 % interval."""
+
+    correlation: float
+    low: float
+    high: float
+
+
+def agreement(a: Num[np.ndarray, "n"], b: Num[np.ndarray, "n"], rng: np.random.Generator) -> Agreement:
+    """Of n models with two figures each; a model that lacks one is left out.
+
+    The interval is the percentile bootstrap's over models, Efron 1979. Of ten models or fewer it is coarse and rather
+    too short. NaN where fewer than three are left, or one figure is the same for all.
+    """
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both].astype(np.float64), b[both].astype(np.float64)
+    if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Agreement(float("nan"), float("nan"), float("nan"))
+    found = [_spearman(a[rows], b[rows]) for rows in rng.integers(0, len(a), (RESAMPLES, len(a)))]
+    low, high = np.nanquantile(found, (0.025, 0.975))  # of one model drawn n times, there is none
+    return Agreement(_spearman(a, b), float(low), float(high))
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """The correlation of the ranks."""
+    a, b = (rank - rank.mean() for rank in (_ranks(a), _ranks(b)))
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From 1 on; those that are the same share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
