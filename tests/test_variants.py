@@ -26,6 +26,10 @@ SMALL: dict[str, Any] = {"width": 0.125, "latent": 8, "beta": 0.02, "free_nats":
 BESIDE: dict[str, dict[str, Any]] = {
     "factor": {"discriminator_width": 32},
     "info": {"alpha": 0.0, "divergence": 10.0},
+    "iwae": {"samples": 2},
+    "miwae": {"samples": 2, "groups": 2},
+    "piwae": {"samples": 2, "groups": 2},
+    "ciwae": {"samples": 2},
 }
 
 

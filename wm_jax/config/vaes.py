@@ -12,6 +12,7 @@ from wm_jax.config.base import (
     MUTABLE,
     Arguments,
     Count,
+    Fraction,
     NonNegative,
     Positive,
     Size,
@@ -162,6 +163,32 @@ class SwaeConfig(OurVaeConfig):
     divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1)")
     projections: Size = Field(default=200, description="random directions to look from in each update")
     power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
+class BoundConfig(OurVaeConfig):
+    """What bounds from several samples have in common: in their sums neither a floor nor a capacity has a place."""
+
+    beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")
+    warm_up: NonNegative = Field(default=0, description="updates in which the weight of KL rises from 0 (0: none)")
+    samples: Count = Field(default=5, description="of z for each frame that are weighed against each other")
+
+
+class IwaeConfig(BoundConfig):
+    """V, an IWAE: of several samples of z those count that make the frame likely."""
+
+
+class MiwaeConfig(BoundConfig):
+    """V, a MIWAE: the mean of several IWAE bounds, whose gradient is less noisy."""
+
+    groups: Count = Field(default=3, description="of samples, each with a bound of its own")
+
+
+class PiwaeConfig(MiwaeConfig):
+    """V, a PIWAE: the encoder learns as of a MIWAE, the decoder as of an IWAE with all its samples."""
+
+
+class CiwaeConfig(BoundConfig):
+    """V, a CIWAE: a mixture of the usual bound and of an IWAE's."""
+
+    elbo_weight: Fraction = Field(default=0.5, description="of the usual bound; the IWAE's has the rest")
 
 
 VARIANTS: dict[str, type[VaeConfig]] = {
@@ -172,5 +199,9 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "info": InfoConfig,
     "wae": WaeConfig,
     "swae": SwaeConfig,
+    "iwae": IwaeConfig,
+    "miwae": MiwaeConfig,
+    "piwae": PiwaeConfig,
+    "ciwae": CiwaeConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

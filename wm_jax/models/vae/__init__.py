@@ -9,12 +9,16 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.beta_tc import BetaTc
+from wm_jax.models.vae.ciwae import Ciwae
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.dip import Dip
 from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.factor import Factor
 from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.swae import Swae
+from wm_jax.models.vae.iwae import Iwae
+from wm_jax.models.vae.miwae import Miwae
+from wm_jax.models.vae.piwae import Piwae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.vae.wae import Wae
@@ -35,6 +39,10 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "info": Info,
     "wae": Wae,
     "swae": Swae,
+    "iwae": Iwae,
+    "miwae": Miwae,
+    "piwae": Piwae,
+    "ciwae": Ciwae,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
