@@ -30,6 +30,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "miwae": {"samples": 2, "groups": 2},
     "piwae": {"samples": 2, "groups": 2},
     "ciwae": {"samples": 2},
+    "vamp": {"components": 8, "beta": 0.002},
 }
 
 

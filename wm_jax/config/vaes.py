@@ -191,6 +191,12 @@ class CiwaeConfig(BoundConfig):
     elbo_weight: Fraction = Field(default=0.5, description="of the usual bound; the IWAE's has the rest")
 
 
+class VampConfig(KlConfig):
+    """V, with a VampPrior: the prior is a mixture of what is encoded of pictures that are learned."""
+
+    components: Count = Field(default=50, description="learned pictures, whose posteriors are the prior")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
@@ -203,5 +209,6 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "miwae": MiwaeConfig,
     "piwae": PiwaeConfig,
     "ciwae": CiwaeConfig,
+    "vamp": VampConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

@@ -20,6 +20,7 @@ from wm_jax.models.vae.iwae import Iwae
 from wm_jax.models.vae.miwae import Miwae
 from wm_jax.models.vae.piwae import Piwae
 from wm_jax.models.vae.trial import require_sound
+from wm_jax.models.vae.vamp import Vamp
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.vae.wae import Wae
 from wm_jax.models.variables import value_and_grad
@@ -43,6 +44,7 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "miwae": Miwae,
     "piwae": Piwae,
     "ciwae": Ciwae,
+    "vamp": Vamp,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
