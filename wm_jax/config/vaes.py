@@ -197,6 +197,14 @@ class VampConfig(KlConfig):
     components: Count = Field(default=50, description="learned pictures, whose posteriors are the prior")
 
 
+class IafConfig(KlConfig):
+    """V, with inverse autoregressive flow: a Gaussian for each frame is bent until z's numbers depend on each other."""
+
+    flows: Count = Field(default=2, description="steps of the flow")
+    hidden: Size = Field(default=128, description="units in each step's network")
+    context: Size = Field(default=64, description="numbers that the encoder tells the flow about a frame")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
@@ -210,5 +218,6 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "piwae": PiwaeConfig,
     "ciwae": CiwaeConfig,
     "vamp": VampConfig,
+    "iaf": IafConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""
