@@ -205,6 +205,13 @@ class IafConfig(KlConfig):
     context: Size = Field(default=64, description="numbers that the encoder tells the flow about a frame")
 
 
+class GammaConfig(KlConfig):
+    """V, a Gamma distribution for each frame: z's numbers are positive, and small ones as likely as the prior says."""
+
+    prior_concentration: Positive = Field(default=2.0, description="the prior's shape")
+    prior_rate: Positive = Field(default=1.0, description="the prior's inverse scale")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
@@ -219,5 +226,6 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "ciwae": CiwaeConfig,
     "vamp": VampConfig,
     "iaf": IafConfig,
+    "gamma": GammaConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

@@ -63,6 +63,25 @@ class Gaussian(NamedTuple):
         return self.sample(key)
 
 
+class Gamma(NamedTuple):
+    """A Gamma distribution over each number of z, which is positive. Its shape is above 1, so its mode is above 0."""
+
+    concentration: Float[Either, "*lead Z"]
+    rate: Float[Either, "*lead Z"]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return (jnp.asarray(self.concentration) - 1) / jnp.asarray(self.rate)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`; reparameterised by the distribution function (Figurnov et al. 2018, arXiv 1805.08498)."""
+        return jax.random.gamma(key, jnp.asarray(self.concentration)) / jnp.asarray(self.rate)
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return self.sample(key)
+
+
 class Point(NamedTuple):
     """z itself, of an auto-encoder without noise."""
 

@@ -16,6 +16,7 @@ from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.factor import Factor
 from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.swae import Swae
+from wm_jax.models.vae.gamma import GammaVae
 from wm_jax.models.vae.iaf import Iaf
 from wm_jax.models.vae.iwae import Iwae
 from wm_jax.models.vae.miwae import Miwae
@@ -47,6 +48,7 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "ciwae": Ciwae,
     "vamp": Vamp,
     "iaf": Iaf,
+    "gamma": GammaVae,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
