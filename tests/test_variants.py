@@ -31,6 +31,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "piwae": {"samples": 2, "groups": 2},
     "ciwae": {"samples": 2},
     "vamp": {"components": 8, "beta": 0.002},
+    "vq": {"codes_per_frame": 4, "codes": 32},
+    "fsq": {"latent": 16, "levels": (5, 4)},
 }
 
 

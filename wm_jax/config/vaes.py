@@ -210,6 +210,32 @@ class GammaConfig(KlConfig):
 
     prior_concentration: Positive = Field(default=2.0, description="the prior's shape")
     prior_rate: Positive = Field(default=1.0, description="the prior's inverse scale")
+class VqConfig(OurVaeConfig):
+    """V, a VQ-VAE: z consists of vectors out of a codebook, each the nearest to what the encoder says."""
+
+    latent: Size = Field(default=256, description="size of z, that of its vectors together")
+    codes_per_frame: Size = Field(default=32, description="vectors that z consists of; they share z evenly")
+    codes: Size = Field(default=512, description="vectors in the codebook")
+    codebook: Literal["learned", "averages"] = Field(
+        default="learned",
+        description="how its vectors come to lie where they are needed; learned: by gradient; averages: as moving "
+        "averages of what they stand for",
+    )
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.99, description="what is left of a moving average after an update"
+    )
+    commitment: Weight = Field(default=0.25, description="weight of the encoder's distance from the vectors chosen")
+    restarts: bool = Field(
+        default=True, description="put vectors that are hardly ever chosen where one of the batch's parts of z is"
+    )
+
+
+class FsqConfig(OurVaeConfig):
+    """V, with finite scalar quantisation: each number of z is rounded to one of a few levels."""
+
+    levels: Annotated[tuple[Annotated[int, Field(ge=2, le=65_536)], ...], Field(min_length=1)] = Field(
+        default=(8, 5, 5, 5), description="levels of the numbers that make a code; z consists of such codes"
+    )
 
 
 VARIANTS: dict[str, type[VaeConfig]] = {
@@ -227,5 +253,7 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "vamp": VampConfig,
     "iaf": IafConfig,
     "gamma": GammaConfig,
+    "vq": VqConfig,
+    "fsq": FsqConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

@@ -21,10 +21,12 @@ from wm_jax.models.vae.iaf import Iaf
 from wm_jax.models.vae.iwae import Iwae
 from wm_jax.models.vae.miwae import Miwae
 from wm_jax.models.vae.piwae import Piwae
+from wm_jax.models.vae.fsq import Fsq
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vamp import Vamp
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.vae.wae import Wae
+from wm_jax.models.vae.vq import Vq
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.user_classes import make_own
@@ -49,6 +51,8 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vamp": Vamp,
     "iaf": Iaf,
     "gamma": GammaVae,
+    "vq": Vq,
+    "fsq": Fsq,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
