@@ -20,9 +20,17 @@ from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.variables import combine, partition
 
 VARIANTS = tuple(settings.VARIANTS)
-UPDATES, RATE = 250, 1e-2
-SMALL: dict[str, Any] = {"width": 0.125, "latent": 8, "beta": 0.02, "free_nats": 0.0}
+SMALL: dict[str, Any] = {
+    "width": 0.125,
+    "latent": 8,
+    "beta": 0.02,
+    "free_nats": 0.0,
+    "steps": 250,
+    "learning_rate": 1e-2,
+}
 """A narrow network, and a KL that hardly holds it back: of those, what a variant has. Then what it needs beside."""
+SURE = {"latent": 256, "classes": 16, "steps": 400, "learning_rate": 3e-3}
+"""Of choices between classes: too large a step makes them all sure of one class, where there is no gradient."""
 BESIDE: dict[str, dict[str, Any]] = {
     "factor": {"discriminator_width": 32},
     "info": {"alpha": 0.0, "divergence": 10.0},
@@ -33,6 +41,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "vamp": {"components": 8, "beta": 0.002},
     "vq": {"codes_per_frame": 4, "codes": 32},
     "fsq": {"latent": 16, "levels": (5, 4)},
+    "categorical": {**SURE, "beta": 0.3},
+    "joint": {"latent": 16, "classes": 3, "capacity": 5.0, "class_capacity": 1.0, "capacity_steps": 100, "steps": 400},
+    "dreamer": {**SURE, "groups": 16, "beta": 0.1},
 }
 
 
@@ -59,7 +70,7 @@ def training(variant: str) -> Any:
     """
     graphdef, variables = nnx.split(make_vae(small(variant), nnx.Rngs(0)))
     objectives = nnx.merge(graphdef, variables).objectives
-    adam = optax.adam(RATE)
+    adam = optax.adam(small(variant).learning_rate)
     gradients_of = [gradient_of(graphdef, objective, 16) for objective in objectives]
     states = [adam.init(partition(variables, objective.learned)[0]) for objective in objectives]
 
@@ -125,7 +136,8 @@ def test_it_learns_sixteen_pictures(variant: str) -> None:
     """To less than half of what their mean has as its error, in the loss's own figures and decoded from the mode."""
     graphdef, variables, states, update = training(variant)
     frames = jnp.asarray(pictures())
-    for step in range(UPDATES):
+    updates = small(variant).steps
+    for step in range(updates):
         key = jax.random.key(step)
         variables, states, metrics, _ = update(variables, states, frames, key, jnp.int32(step))
     real = to_float(frames)
@@ -134,5 +146,5 @@ def test_it_learns_sixteen_pictures(variant: str) -> None:
     model = nnx.merge(graphdef, variables)
     drawn = model.decode(model.encode(real).mode())
     assert float(jnp.square(real - drawn).sum() / len(real)) < constant / 2
-    held_out = model.loss(Batch(frames), Update(jax.random.key(0), UPDATES, 16, training=False))[1]
+    held_out = model.loss(Batch(frames), Update(jax.random.key(0), updates, 16, training=False))[1]
     assert {"loss", "reconstruction", "kl"} <= held_out.keys() and np.isfinite(held_out["loss"])

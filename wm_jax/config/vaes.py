@@ -238,6 +238,50 @@ class FsqConfig(OurVaeConfig):
     )
 
 
+class CategoricalConfig(KlConfig):
+    """V, a categorical VAE: z consists of choices between classes, relaxed by Gumbel-softmax in training."""
+
+    latent: Size = Field(default=512, description="size of z: choices times classes")
+    free_nats: Weight = Field(default=0.0, description="KL floor per choice: max(KL, this * choices)")
+    classes: Size = Field(default=16, description="classes of each choice")
+    temperature: Positive = Field(default=1.0, description="of the relaxed choices in the first update")
+    final_temperature: Positive = Field(default=0.5, description="what it falls to at most")
+    anneal_rate: Weight = Field(default=1e-4, description="the part of itself that it loses with every update")
+    straight_through: bool = Field(
+        default=False, description="decode real choices in training too, with the gradient of the relaxed ones"
+    )
+
+
+class JointConfig(KlConfig):
+    """V, a JointVAE: z is Gaussian but for a few choices between classes, each part with a capacity of its own."""
+
+    beta: Weight = Field(default=100.0, description="weight of each KL's distance from its capacity (gamma)")
+    capacity: Weight | None = Field(
+        default=50.0, description="KL in nats that the Gaussian part is to have (none: floors, for both parts)"
+    )
+    class_capacity: Weight = Field(
+        default=10.0, description="likewise of the choices, as far as they can hold it: choices * log(classes)"
+    )
+    capacity_steps: NonNegative = Field(default=100_000, description="updates in which the capacities rise from 0")
+    free_nats: Weight = Field(
+        default=0.0, description="without capacities, KL floor per dimension of the Gaussian part, and per choice"
+    )
+    groups: Size = Field(default=1, description="choices, at the end of z")
+    classes: Size = Field(default=10, description="classes of each choice")
+    temperature: Positive = Field(default=0.67, description="of the relaxed choices")
+
+
+class DreamerConfig(KlConfig):
+    """V, with DreamerV3's latents: choices between classes, straight-through, none of them ever quite sure."""
+
+    latent: Size = Field(default=1024, description="size of z: groups * classes")
+    beta: Weight = Field(default=0.1, description="weight of KL (summed) beside the summed error")
+    free_nats: Weight = Field(default=1.0, description="KL floor of a frame: max(KL, this)")
+    groups: Size = Field(default=32, description="choices that z consists of")
+    classes: Size = Field(default=32, description="classes of each choice")
+    unimix: Fraction = Field(default=0.01, description="part of the uniform distribution in what the encoder says")
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
@@ -255,5 +299,8 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "gamma": GammaConfig,
     "vq": VqConfig,
     "fsq": FsqConfig,
+    "categorical": CategoricalConfig,
+    "joint": JointConfig,
+    "dreamer": DreamerConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

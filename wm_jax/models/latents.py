@@ -119,6 +119,52 @@ class Codes(NamedTuple):
         return jnp.asarray(self.indices)
 
 
+class Classes(NamedTuple):
+    """G independent choices between C classes: z is their one-hot vectors, one after the other.
+
+    logits: unnormalised log probabilities.
+    """
+
+    logits: Float[Either, "*lead G C"]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return self._vector(jnp.argmax(self.logits, axis=-1))
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`; its gradient is that of the probabilities (straight-through: Bengio et al. 2013)."""
+        probabilities = jax.nn.softmax(self.logits, axis=-1).reshape(*self.logits.shape[:-2], -1)
+        return self._vector(self.target(key)) + (probabilities - jax.lax.stop_gradient(probabilities))
+
+    def target(self, key: Key[Array, ""]) -> Int32[Array, "*lead G"]:
+        """See `Latent`."""
+        return jax.random.categorical(key, jnp.asarray(self.logits), axis=-1).astype(jnp.int32)
+
+    def _vector(self, chosen: Array) -> Array:
+        *lead, groups, classes = self.logits.shape
+        return jax.nn.one_hot(chosen, classes, dtype=self.logits.dtype).reshape(*lead, groups * classes)
+
+
+class Joint(NamedTuple):
+    """Numbers and choices: z is both, one after the other, and M takes all of it as numbers."""
+
+    numbers: Gaussian
+    choices: Classes
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.concatenate([self.numbers.mode(), self.choices.mode()], axis=-1)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        ours, theirs = jax.random.split(key)
+        return jnp.concatenate([self.numbers.sample(ours), self.choices.sample(theirs)], axis=-1)
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return self.sample(key)
+
+
 def named(latent: Any) -> dict[str, Any]:
     """The arrays of a latent by their names, such as `mean`, or `top.mean` of one that consists of others."""
     leaves = jax.tree_util.tree_flatten_with_path(latent)[0]

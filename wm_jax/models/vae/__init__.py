@@ -12,6 +12,9 @@ from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.ciwae import Ciwae
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.dip import Dip
+from wm_jax.models.vae.categorical import Categorical
+from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
+from wm_jax.models.vae.dreamer import Dreamer
 from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.factor import Factor
 from wm_jax.models.vae.info import Info
@@ -22,6 +25,7 @@ from wm_jax.models.vae.iwae import Iwae
 from wm_jax.models.vae.miwae import Miwae
 from wm_jax.models.vae.piwae import Piwae
 from wm_jax.models.vae.fsq import Fsq
+from wm_jax.models.vae.joint import JointVae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vamp import Vamp
 from wm_jax.models.vae.vanilla import Vanilla
@@ -53,6 +57,9 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "gamma": GammaVae,
     "vq": Vq,
     "fsq": Fsq,
+    "categorical": Categorical,
+    "joint": JointVae,
+    "dreamer": Dreamer,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from wm_jax.config.vaes import KlConfig, OurVaeConfig
-from wm_jax.models.latents import Either, Gaussian
+from wm_jax.models.latents import Classes, Either, Gaussian
 
 LEAST_VARIANCE = 1e-6
 """Of a calibrated likelihood: an error of a fourth of a level of 255 on average."""
@@ -75,6 +75,12 @@ def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_var) - 1 - log_var, axis=1)  # Kingma & Welling 2014, appendix B
 
 
+def kl_to_uniform(posterior: Classes) -> Float[Array, "B"]:
+    """KL(posterior || all classes alike) in nats, summed over choices: log C - entropy of each, at most log C."""
+    log_q = jax.nn.log_softmax(jnp.asarray(posterior.logits), axis=-1)
+    return jnp.sum(jnp.exp(log_q) * (log_q + math.log(log_q.shape[-1])), axis=(1, 2))
+
+
 def log_normal(
     z: Float[Array, "*#lead Z"], mean: Float[Either, "*#lead Z"] | float, log_var: Float[Either, "*#lead Z"] | float
 ) -> Float[Array, "*#lead Z"]:
@@ -83,17 +89,23 @@ def log_normal(
     return -0.5 * (math.log(2.0 * math.pi) + log_var + jnp.square(z - mean) * jnp.exp(-log_var))
 
 
-def pressure(kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int) -> Float[Array, ""]:
+def pressure(
+    kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int, parts: int | None = None
+) -> Float[Array, ""]:
     """What the KL costs, by the settings: beta * max(KL, free_nats * Z), floored per frame; or with a capacity
     beta * |mean KL - C(step)| (Burgess et al. 2018, eq. 8). beta and C may rise from 0 with the updates.
 
     With free_nats 0 there is no floor: a KL that is estimated from a sample may be below 0, and right on average.
+
+    Args:
+      parts: what free_nats counts in place of the Z latents.
     """
     if config.capacity is not None:
         aim = config.capacity * risen(step, config.capacity_steps)
         cost = jnp.abs(jnp.mean(kl) - aim)
     else:
-        cost = jnp.mean(jnp.maximum(kl, config.free_nats * config.latent) if config.free_nats else kl)
+        floor = config.free_nats * (config.latent if parts is None else parts)
+        cost = jnp.mean(jnp.maximum(kl, floor) if floor else kl)
     return config.beta * risen(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
 
 

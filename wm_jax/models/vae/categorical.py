@@ -1,0 +1,53 @@
+"""Categorical VAE: z consists of choices between classes, which Gumbel-softmax makes differentiable.
+
+Jang, Gu and Poole 2017, "Categorical Reparameterization with Gumbel-Softmax" (arXiv 1611.01144); Maddison, Mnih and Teh
+2017, "The Concrete Distribution" (arXiv 1611.00712). The KL is that of the choices themselves, in closed form.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int32, Key
+
+from wm_jax.config.vaes import CategoricalConfig
+from wm_jax.models.latents import Classes
+from wm_jax.models.vae.classes import ClassesVae
+from wm_jax.models.vae.contract import Update
+from wm_jax.utils.errors import UserError
+
+
+class Categorical(ClassesVae):
+    """Prior: all classes alike."""
+
+    config: CategoricalConfig
+
+    def __init__(self, config: CategoricalConfig, rngs: nnx.Rngs):
+        groups, beyond = divmod(config.latent, config.classes)
+        if beyond:
+            raise UserError(
+                f"vae.latent {config.latent}: no number of choices between {config.classes} classes; give a multiple "
+                "of vae.classes"
+            )
+        super().__init__(config, groups, config.classes, rngs)
+
+    def draw(self, posterior: Classes, update: Update) -> Float[Array, "B Z"]:
+        """Relaxed choices in training; for figures real ones, which are what M and C see."""
+        if not update.training:
+            return posterior.sample(update.key)
+        z = relaxed(posterior, temperature(self.config, update.step), update.key)
+        if self.config.straight_through:  # Jang et al., 2.2
+            z += jax.lax.stop_gradient(Classes(z.reshape(posterior.logits.shape)).mode() - z)
+        return z
+
+
+def temperature(config: CategoricalConfig, step: Int32[Array, ""] | int) -> Float[Array, ""]:
+    """Max(final, first * exp(-rate * step)): Jang et al., 4.2 and 4.3."""
+    fallen = config.temperature * jnp.exp(-config.anneal_rate * jnp.asarray(step, jnp.float32))
+    return jnp.maximum(fallen, config.final_temperature)
+
+
+def relaxed(posterior: Classes, temperature: float | Float[Array, ""], key: Key[Array, ""]) -> Float[Array, "B Z"]:
+    """Choices in part, which become real ones with a temperature towards 0: Jang et al., eq. 2."""
+    logits = jnp.asarray(posterior.logits)
+    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
+    return jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / temperature, axis=-1).reshape(len(logits), -1)
