@@ -1,9 +1,9 @@
-"""The convolutional encoder and decoder that all auto-encoders share: the paper's V (Ha & Schmidhuber 2018, A.1)."""
+"""The convolutional encoders and decoders that all auto-encoders share: the paper's V (Ha & Schmidhuber 2018, A.1),
+and by name those of `residual.py`.
+"""
 
 from functools import partial
 from itertools import pairwise
-from math import sqrt
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,56 +14,12 @@ from wm_jax.config.vaes import OurVaeConfig, VaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import Layer, convolutions, fast_matmul, transposed_convolutions
 from wm_jax.kernels.narrow import matmul
-from wm_jax.utils.errors import UserError
+from wm_jax.models.vae.layers import DECODER_CHANNELS, ENCODER_CHANNELS, Dense, compute_type, normal, scaled
+from wm_jax.models.vae.residual import GridDecoder, GridEncoder, ResidualDecoder, ResidualEncoder
 from wm_jax.utils.sizes import SIDE
 
-ENCODER_CHANNELS = (32, 64, 128, 256)
 ENCODER_KERNEL = 4
-DECODER_CHANNELS = (128, 64, 32)
 DECODER_KERNELS = (5, 5, 6, 6)
-
-
-def compute_type(config: VaeConfig) -> Any:
-    """What convolutions multiply in, and the decoder's first, which sees a single pixel; their gradients, too.
-
-    All else is float32: sums of these products, parameters and their gradients, biases, losses, and the other dense
-    layers, which are less than a hundredth of the work. A CPU multiplies bfloat16 where it has instructions for that,
-    by our kernels alone: XLA's operations there are no faster in it.
-    """
-    if jax.default_backend() == "cpu":
-        channels = (scaled(count, config) for count in ENCODER_CHANNELS + DECODER_CHANNELS)
-        pairs = all(count % 2 == 0 for count in channels)  # which the instructions take at once
-        return jnp.bfloat16 if config.bfloat16 and config.fast_kernels and pairs and native.narrow() else jnp.float32
-    return jnp.bfloat16 if config.bfloat16 else jnp.float32
-
-
-def scaled(channels: int, config: VaeConfig) -> int:
-    """A channel count of the paper's network times `config.width`.
-
-    Raises:
-      UserError: nothing would be left.
-    """
-    result = round(channels * config.width)
-    if result < 1:
-        raise UserError(f"vae.width {config.width}: {channels} channels become none; use a larger width")
-    return result
-
-
-def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: float, gain: float = 1.0) -> nnx.Param[Array]:
-    """Weights with variance gain / fan_in: gain 2 keeps the scale through a ReLU (He et al. 2015), 1 without one."""
-    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.float32(sqrt(gain / fan_in)))
-
-
-class Dense(nnx.Module):
-    """A linear layer."""
-
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        self.kernel = normal(rngs, (inputs, outputs), inputs)
-        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
-
-    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
-        """The weighted sums of the inputs."""
-        return x @ self.kernel[...] + self.bias[...][None, :]
 
 
 class Encoder(nnx.Module):
@@ -126,14 +82,20 @@ class Decoder(nnx.Module):
         return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast, dtype=self.dtype))
 
 
-def make_encoder(config: OurVaeConfig, rngs: nnx.Rngs) -> Encoder:
-    """The encoder that the settings name."""
-    return Encoder(config, rngs)
+AnyEncoder = Encoder | ResidualEncoder | GridEncoder
+AnyDecoder = Decoder | ResidualDecoder | GridDecoder
+ENCODERS = {"paper": Encoder, "residual": ResidualEncoder, "grid": GridEncoder}
+DECODERS = {"paper": Decoder, "residual": ResidualDecoder, "grid": GridDecoder}
 
 
-def make_decoder(inputs: int, config: OurVaeConfig, rngs: nnx.Rngs) -> Decoder:
+def make_encoder(config: OurVaeConfig, rngs: nnx.Rngs) -> AnyEncoder:
+    """The encoder that the settings name: `features` of a frame, and `head` for layers from these."""
+    return ENCODERS[config.encoder](config, rngs)
+
+
+def make_decoder(inputs: int, config: OurVaeConfig, rngs: nnx.Rngs) -> AnyDecoder:
     """The decoder that the settings name, from so many numbers."""
-    return Decoder(inputs, config, rngs)
+    return DECODERS[config.decoder](inputs, config, rngs)
 
 
 def _layers(part: Encoder | Decoder) -> list[Layer]:

@@ -1,0 +1,105 @@
+"""The networks that auto-encoders can be made of: one interface, no frame knows of another, and a grid is a grid."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from wm_jax.config.vaes import VanillaConfig
+from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
+from wm_jax.models.vae.networks import ENCODERS, make_decoder, make_encoder
+from wm_jax.models.vae.residual import group_norm
+from wm_jax.utils.errors import UserError
+
+NOISE = jnp.asarray(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
+CODES = jnp.asarray(np.random.default_rng(1).normal(size=(4, 16)), jnp.float32)
+
+
+def settings(**given: Any) -> VanillaConfig:
+    return VanillaConfig.model_validate({"width": 0.125, "latent": 16, "free_nats": 0.0} | given)
+
+
+@cache
+def model(encoder: str, decoder: str) -> Any:
+    return make_vae(settings(encoder=encoder, decoder=decoder), nnx.Rngs(0))
+
+
+@cache
+def compiled(encoder: str, decoder: str) -> Any:
+    """From frames to the means of z, and from z to frames."""
+    built = model(encoder, decoder)
+    return jax.jit(lambda x: built.encode(x).mean), jax.jit(built.decode)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_has_heads_and_every_decoder_takes_any_number_of_inputs(name: str) -> None:
+    def shapes() -> Any:
+        config = settings(encoder=name, decoder=name, width=0.3)
+        encoder, decoder = make_encoder(config, nnx.Rngs(0)), make_decoder(32, config, nnx.Rngs(1))
+        features, head = encoder(NOISE), encoder.head(48, nnx.Rngs(2))
+        assert features.shape == (4, encoder.features)
+        return head(features), decoder(jnp.zeros((4, 32)))
+
+    numbers, frames = jax.eval_shape(shapes)
+    assert numbers.shape == (4, 48) and frames.shape == (4, 64, 64, 3)
+    assert numbers.dtype == frames.dtype == jnp.float32
+
+
+def test_they_combine_and_everything_in_them_is_learned() -> None:
+    graphdef, variables = nnx.split(model("residual", "grid"))
+    frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    gradient = jax.jit(lambda v: loss_and_grad(graphdef, v, Batch(frames), Update(jax.random.key(0))))
+    metrics, gradients, others = gradient(variables)
+    assert others is None and np.isfinite(metrics["loss"])
+    for path, leaf in jax.tree.leaves_with_path(gradients):
+        assert np.isfinite(leaf).all() and np.any(leaf != 0), path
+
+
+def test_fresh_weights_keep_the_scale() -> None:
+    encode, decode = compiled("grid", "grid")
+    assert 0.2 < jnp.std(encode(NOISE)) < 2
+    assert 0.2 < jnp.std(jax.scipy.special.logit(decode(CODES))) < 2
+
+
+def test_no_frame_knows_of_another() -> None:
+    """What batch normalisation would break."""
+    for function, inputs in zip(compiled("grid", "grid"), (NOISE, CODES), strict=True):
+        others = inputs.at[1:].multiply(3.0)
+        np.testing.assert_allclose(function(others)[:1], function(inputs)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_group_norm_has_groups_of_sixteen_where_it_can() -> None:
+    groups = {channels: group_norm(channels, nnx.Rngs(0)).num_groups for channels in (4, 16, 26, 51, 77, 256)}
+    assert groups == {4: 1, 16: 1, 26: 1, 51: 3, 77: 1, 256: 16}
+
+
+@pytest.mark.parametrize("place", [0, 6, 11])
+def test_a_place_of_the_grid_s_z_draws_what_lies_there(place: int) -> None:
+    _, decode = compiled("grid", "grid")
+    drawn = decode(CODES.at[:, place].add(1.0)) - decode(CODES)
+    of_each = np.square(drawn).reshape(4, 4, 16, 4, 16, 3).sum((0, 2, 4, 5)).ravel()
+    assert of_each.argmax() == place and of_each[place] > 0.5 * of_each.sum()
+
+
+@pytest.mark.parametrize("place", [0, 6, 11])
+def test_a_place_of_a_frame_is_said_by_its_part_of_z(place: int) -> None:
+    encode, _ = compiled("grid", "grid")
+    row, column = 16 * (place // 4), 16 * (place % 4)
+    changed = NOISE.at[:, row : row + 16, column : column + 16].set(0.9)
+    of_each = np.square(encode(changed) - encode(NOISE)).sum(0)
+    assert of_each.argmax() == place and of_each[place] > 0.5 * of_each.sum()
+
+
+def test_all_places_share_one_layer() -> None:
+    assert model("grid", "grid").mean.dense.kernel.shape == (32, 1)
+    assert model("grid", "grid").decoder.start.dense.kernel.shape == (1, 32)
+
+
+@pytest.mark.parametrize("encoder, decoder, named", [("grid", "paper", "encoder"), ("paper", "grid", "decoder")])
+def test_a_z_that_cannot_be_shared_out_is_refused(encoder: str, decoder: str, named: str) -> None:
+    with pytest.raises(UserError, match=f"vae.{named} grid: 20 numbers .* multiple of 16"):
+        jax.eval_shape(lambda: nnx.state(make_vae(settings(encoder=encoder, decoder=decoder, latent=20), nnx.Rngs(0))))
