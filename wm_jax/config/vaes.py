@@ -21,6 +21,7 @@ from wm_jax.config.base import (
 )
 
 Weight = Annotated[float, Field(ge=0)]
+Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
 
 
 class VaeConfig(TrainingConfig):
@@ -83,7 +84,7 @@ class OurVaeConfig(VaeConfig):
         "for each place of a 4x4 grid",
     )
     decoder: Literal["paper", "residual", "grid"] = Field(default="paper", description="likewise, the other way round")
-    likelihood: Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"] = Field(
+    likelihood: Likelihood = Field(
         default="gaussian",
         description="what the error is: gaussian: squared; laplace: absolute; logcosh: between these; cross_entropy: "
         "of each colour as a probability; calibrated: gaussian, whose variance is the best for each batch",
@@ -280,6 +281,44 @@ class DreamerConfig(KlConfig):
     groups: Size = Field(default=32, description="choices that z consists of")
     classes: Size = Field(default=32, description="classes of each choice")
     unimix: Fraction = Field(default=0.01, description="part of the uniform distribution in what the encoder says")
+class LogCoshConfig(KlConfig):
+    """V, a log-cosh VAE: errors count by their square where they are small, by their size where they are large."""
+
+    likelihood: Likelihood = Field(default="logcosh", description="what the error is; logcosh makes it this V")
+
+
+class MsSsimConfig(KlConfig):
+    """V, an MS-SSIM VAE: pictures shall be alike in structure, on three scales, rather than pixel by pixel."""
+
+    structure: Weight = Field(
+        default=300.0, description="weight of 1 - MS-SSIM, which is 0 to 1 for a frame, beside KL (summed)"
+    )
+    pixels: Weight = Field(
+        default=1.0,
+        description="weight of the error of single pixels beside it (0: MS-SSIM alone, which hardly sees colours)",
+    )
+
+
+class DfcConfig(KlConfig):
+    """V, a deep feature consistent VAE: pictures shall also be alike in the eyes of a random network."""
+
+    pixels: Weight = Field(default=1.0, description="weight of the error of single pixels")
+    features: Weight = Field(default=0.5, description="weight of the error of features, which is about as large")
+
+
+class AaeConfig(OurVaeConfig):
+    """V, an adversarial auto-encoder: codes without noise, which a discriminator holds near N(0, 1)."""
+
+    adversary: Weight = Field(default=10.0, description="weight of deceiving the discriminator beside the summed error")
+    discriminator: Size = Field(default=1000, description="units in each of the discriminator's two layers")
+
+
+class VaeGanConfig(KlConfig):
+    """V, a VAE/GAN: pictures shall be alike in the features of a discriminator that tells drawn ones from real ones."""
+
+    pixels: Weight = Field(default=1.0, description="weight of the error of single pixels (the paper has none)")
+    features: Weight = Field(default=1.0, description="weight of the error of the discriminator's features")
+    adversary: Weight = Field(default=1.0, description="weight of deceiving the discriminator; the paper's 1 / gamma")
 
 
 VARIANTS: dict[str, type[VaeConfig]] = {
@@ -302,5 +341,10 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "categorical": CategoricalConfig,
     "joint": JointConfig,
     "dreamer": DreamerConfig,
+    "logcosh": LogCoshConfig,
+    "ms_ssim": MsSsimConfig,
+    "dfc": DfcConfig,
+    "aae": AaeConfig,
+    "vae_gan": VaeGanConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.ciwae import Ciwae
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
@@ -28,6 +29,12 @@ from wm_jax.models.vae.fsq import Fsq
 from wm_jax.models.vae.joint import JointVae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vamp import Vamp
+from wm_jax.models.vae.dfc import Dfc
+from wm_jax.models.vae.examples import Examples
+from wm_jax.models.vae.logcosh import LogCosh
+from wm_jax.models.vae.ms_ssim import MsSsim
+from wm_jax.models.vae.trial import require_sound
+from wm_jax.models.vae.vae_gan import VaeGan
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.models.vae.wae import Wae
 from wm_jax.models.vae.vq import Vq
@@ -60,6 +67,11 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "categorical": Categorical,
     "joint": JointVae,
     "dreamer": Dreamer,
+    "logcosh": LogCosh,
+    "ms_ssim": MsSsim,
+    "dfc": Dfc,
+    "aae": Aae,
+    "vae_gan": VaeGan,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 
