@@ -44,7 +44,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "categorical": {**SURE, "beta": 0.3},
     "joint": {"latent": 16, "classes": 3, "capacity": 5.0, "class_capacity": 1.0, "capacity_steps": 100, "steps": 400},
     "dreamer": {**SURE, "groups": 16, "beta": 0.1},
-BESIDE: dict[str, dict[str, Any]] = {
     "logcosh": {"sharpness": 2.0},  # more, and what is rare, such as a square in this place, is left out for long
     "dfc": {"features": 0.2},
     "aae": {"adversary": 0.2, "discriminator": 64},  # which tells sixteen points from a Gaussian, whatever they are

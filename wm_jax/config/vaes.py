@@ -164,6 +164,8 @@ class SwaeConfig(OurVaeConfig):
     divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1)")
     projections: Size = Field(default=200, description="random directions to look from in each update")
     power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
+
+
 class BoundConfig(OurVaeConfig):
     """What bounds from several samples have in common: in their sums neither a floor nor a capacity has a place."""
 
@@ -211,6 +213,8 @@ class GammaConfig(KlConfig):
 
     prior_concentration: Positive = Field(default=2.0, description="the prior's shape")
     prior_rate: Positive = Field(default=1.0, description="the prior's inverse scale")
+
+
 class VqConfig(OurVaeConfig):
     """V, a VQ-VAE: z consists of vectors out of a codebook, each the nearest to what the encoder says."""
 
@@ -281,6 +285,8 @@ class DreamerConfig(KlConfig):
     groups: Size = Field(default=32, description="choices that z consists of")
     classes: Size = Field(default=32, description="classes of each choice")
     unimix: Fraction = Field(default=0.01, description="part of the uniform distribution in what the encoder says")
+
+
 class LogCoshConfig(KlConfig):
     """V, a log-cosh VAE: errors count by their square where they are small, by their size where they are large."""
 

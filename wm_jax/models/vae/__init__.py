@@ -10,34 +10,31 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.beta_tc import BetaTc
+from wm_jax.models.vae.categorical import Categorical
 from wm_jax.models.vae.ciwae import Ciwae
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
+from wm_jax.models.vae.dfc import Dfc
 from wm_jax.models.vae.dip import Dip
-from wm_jax.models.vae.categorical import Categorical
-from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.dreamer import Dreamer
 from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.factor import Factor
-from wm_jax.models.vae.info import Info
-from wm_jax.models.vae.swae import Swae
+from wm_jax.models.vae.fsq import Fsq
 from wm_jax.models.vae.gamma import GammaVae
 from wm_jax.models.vae.iaf import Iaf
+from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.iwae import Iwae
-from wm_jax.models.vae.miwae import Miwae
-from wm_jax.models.vae.piwae import Piwae
-from wm_jax.models.vae.fsq import Fsq
 from wm_jax.models.vae.joint import JointVae
-from wm_jax.models.vae.trial import require_sound
-from wm_jax.models.vae.vamp import Vamp
-from wm_jax.models.vae.dfc import Dfc
-from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.logcosh import LogCosh
+from wm_jax.models.vae.miwae import Miwae
 from wm_jax.models.vae.ms_ssim import MsSsim
+from wm_jax.models.vae.piwae import Piwae
+from wm_jax.models.vae.swae import Swae
 from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.vae_gan import VaeGan
+from wm_jax.models.vae.vamp import Vamp
 from wm_jax.models.vae.vanilla import Vanilla
-from wm_jax.models.vae.wae import Wae
 from wm_jax.models.vae.vq import Vq
+from wm_jax.models.vae.wae import Wae
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.user_classes import make_own
