@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,9 +116,10 @@ def test_a_figure_that_orders_as_scores_do_is_found() -> None:
 
 def test_best_guesses() -> None:
     log_weights = np.log(np.array([[0.25], [0.75]], np.float32))
-    mixture = Mixture(*(np.asarray(each) for each in (log_weights, np.array([[4.0], [8.0]], np.float32), log_weights)))
+    parts = (log_weights, np.array([[4.0], [8.0]], np.float32), log_weights)
+    mixture = Mixture(*(jnp.asarray(each) for each in parts))
     np.testing.assert_allclose(mixture.best_guess(), [7.0], rtol=1e-6)
-    choice = Categorical(np.log(np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]], np.float32)))
+    choice = Categorical(jnp.log(jnp.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])))
     np.testing.assert_array_equal(choice.best_guess(), [1, 0])
 
 

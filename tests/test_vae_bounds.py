@@ -173,7 +173,7 @@ def test_the_mixture_s_density_is_scipy_s() -> None:
     """With variances far from 1: divided by their logarithm, or by none, it would be another."""
     draw = np.random.default_rng(0)
     z, mean, log_var = draw.normal(size=(5, 4)), draw.normal(size=(3, 4)), draw.normal(size=(3, 4)) - 2
-    normals = [scipy.stats.multivariate_normal(m, np.diag(np.exp(v))) for m, v in zip(mean, log_var, strict=True)]
+    normals = [scipy.stats.multivariate_normal(m, cov=np.diag(np.exp(v))) for m, v in zip(mean, log_var, strict=True)]
     expected = np.log(np.mean([normal.pdf(z) for normal in normals], axis=0))
     components = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(log_var, jnp.float32))
     np.testing.assert_allclose(log_mixture(jnp.asarray(z, jnp.float32), components), expected, rtol=1e-4)
@@ -277,6 +277,7 @@ def test_what_is_stored_of_it_is_its_linearisation() -> None:
     """In one dimension, where a Jacobian has nothing beside its diagonal."""
     model = stirred(make("iaf", latent=1, hidden=6))
     seen = Batch(frames(2)).seen
+    base: Any
     base, context = model.base(seen)
     stored = model.encode(seen)
     slope = jax.vmap(jax.grad(lambda z, c: model.flow(z[None, None], c[None])[0][0, 0]))(base.mean[:, 0], context)
@@ -300,7 +301,8 @@ SHAPES = [(1.2, 0.6), (3.0, 2.0), (80.0, 30.0)]
 
 @pytest.mark.parametrize(("a", "b"), SHAPES)
 def test_the_kl_of_gammas_is_the_integral_s_and_monte_carlo_s(a: float, b: float) -> None:
-    q, p = scipy.stats.gamma(a, scale=1 / b), scipy.stats.gamma(2.0, scale=1 / 1.5)
+    q: Any = scipy.stats.gamma(a, scale=1 / b)
+    p: Any = scipy.stats.gamma(2.0, scale=1 / 1.5)
     low, high = q.ppf([1e-13, 1 - 1e-13])
     expected = scipy.integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), low, high, limit=200)[0]
     posterior = Gamma(jnp.full((1, 2), a), jnp.full((1, 2), b))

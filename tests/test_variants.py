@@ -48,6 +48,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dfc": {"features": 0.2},
     "aae": {"adversary": 0.2, "discriminator": 64},  # which tells sixteen points from a Gaussian, whatever they are
     "vae_gan": {"adversary": 0.02, "features": 0.1},
+    "hierarchical": {"width": 0.25, "latent": 16, "hidden": 32},
+    "ladder": {"width": 0.25, "latent": 16, "hidden": 32},
+    "two_stage": {"hidden": 32},
 }
 
 

@@ -327,6 +327,60 @@ class VaeGanConfig(KlConfig):
     adversary: Weight = Field(default=1.0, description="weight of deceiving the discriminator; the paper's 1 / gamma")
 
 
+class HierarchicalConfig(KlConfig):
+    """V, with two levels of z: the frame decides the bottom one, and this the top one."""
+
+    top: Size | None = Field(default=None, description="how many of z's numbers are its top level (default: a quarter)")
+    hidden: Size = Field(default=256, description="units of the networks between the levels")
+
+
+class LadderConfig(KlConfig):
+    """V, a ladder VAE: several levels of z, each by what the frame and the level above say of it."""
+
+    levels: Size = Field(default=3, description="of z, each with about twice the numbers of the one above")
+    hidden: Size = Field(default=256, description="units of the networks between the levels")
+    warm_up: NonNegative = Field(
+        default=5000, description="updates in which the weight of KL rises from 0, so that no level dies (0: none)"
+    )
+
+
+class TwoStageConfig(KlConfig):
+    """V, the paper's, and a second one on its codes: pictures drawn from it alone look more like frames."""
+
+    likelihood: Likelihood = Field(
+        default="calibrated", description="what the error is, as of any other; here calibrated, or codes stay blurred"
+    )
+    hidden: Size = Field(default=512, description="units of each of the second one's two hidden layers")
+
+
+class RaeConfig(OurVaeConfig):
+    """V, without noise: the size of codes is held down, and the decoder is kept smooth instead."""
+
+    beta: Weight = Field(
+        default=0.01, description="weight of half of the codes' squared length beside the summed error"
+    )
+    regulariser: Literal["weights", "gradient", "none"] = Field(
+        default="weights",
+        description="what keeps the decoder smooth: weights: their squares cost; gradient: how much pictures change "
+        "with z does; none",
+    )
+    decoder_weight: Weight | None = Field(
+        default=None, description="its weight (default: 1e-4 for weights, 1e-2 for gradient)"
+    )
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.99, description="of the moving averages over updates that say how codes are distributed"
+    )
+
+
+class ConditionalConfig(KlConfig):
+    """V, whose decoder is told the action before the frame, so that z need not hold it."""
+
+    condition: Size = Field(default=18, description="how many numbers an action may be")
+    unconditioned: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="part of the training frames that are drawn without it, as all later stages do"
+    )
+
+
 VARIANTS: dict[str, type[VaeConfig]] = {
     "vanilla": VanillaConfig,
     "beta_tc": BetaTcConfig,
@@ -352,5 +406,10 @@ VARIANTS: dict[str, type[VaeConfig]] = {
     "dfc": DfcConfig,
     "aae": AaeConfig,
     "vae_gan": VaeGanConfig,
+    "hierarchical": HierarchicalConfig,
+    "ladder": LadderConfig,
+    "two_stage": TwoStageConfig,
+    "rae": RaeConfig,
+    "conditional": ConditionalConfig,
 }
 """The value of `vae.variant` -> the type of the settings."""

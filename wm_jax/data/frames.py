@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wm_jax.data.ahead import ReadAhead
-from wm_jax.data.neighbours import Neighbours
+from wm_jax.data.conditions import Conditions, rows
+from wm_jax.data.neighbours import MIDDLE, Neighbours
 from wm_jax.utils import streams
 from wm_jax.utils.sizes import FRAME
 
@@ -74,6 +75,7 @@ class ResidentFrames:
     Args:
       neighbours: says which frames lie around each: then batches are uint8 [B, 5, 64, 64, 3], see `Neighbours`.
       epoch: see `Shuffle`.
+      conditions: of the frames: then batches are mappings of `frames` and `condition` float32 [B, K].
     """
 
     batch_axis = 1
@@ -85,9 +87,12 @@ class ResidentFrames:
         seed: int,
         neighbours: Neighbours | None = None,
         epoch: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ):
-        self._neighbours = neighbours
+        self._neighbours, self._conditions = neighbours, conditions
         self.data: Any = jnp.asarray(frames)
+        if conditions is not None:
+            self.data = self.data, jax.tree.map(jnp.asarray, conditions.arrays)
         self._batch = batch
         self._shuffle = Shuffle(len(frames), seed, epoch)
 
@@ -99,9 +104,13 @@ class ResidentFrames:
         padded[:count] = chosen
         return padded
 
-    def fetch(self, data: jax.Array, reference: jax.Array) -> jax.Array:
-        """uint8 [B, 64, 64, 3], or with neighbours [B, 5, 64, 64, 3]."""
-        return data[reference]
+    def fetch(self, data: Any, reference: jax.Array) -> Any:
+        """uint8 [B, 64, 64, 3], or with neighbours [B, 5, 64, 64, 3]; with conditions a mapping."""
+        if self._conditions is None:
+            return data[reference]
+        frames, conditions = data
+        own = reference if self._neighbours is None else reference[:, MIDDLE]
+        return {"frames": frames[reference], "condition": self._conditions.read(rows(conditions, own))}
 
     def close(self) -> None:
         """See `Batches`."""
@@ -116,7 +125,7 @@ class StreamedFrames:
       count: frames in all.
       following: where the dispatch that starts at a given step ends.
       mine: the part of every batch that is read; the rest is zero. It is other processes' part.
-      neighbours, epoch: as for `ResidentFrames`.
+      neighbours, epoch, conditions: as for `ResidentFrames`.
     """
 
     batch_axis = 1
@@ -131,29 +140,40 @@ class StreamedFrames:
         mine: slice = slice(None),
         neighbours: Neighbours | None = None,
         epoch: np.ndarray | None = None,
+        conditions: Conditions | None = None,
     ):
-        self._neighbours = neighbours
+        self._neighbours, self._conditions = neighbours, conditions
         self.data = ()
         self._read, self._batch, self._mine = read, batch, mine
         self._shuffle = Shuffle(count, seed, epoch)
         self._ahead = ReadAhead(self._load, following)
 
-    def references(self, step: int, count: int, room: int) -> np.ndarray:
-        """Frames uint8 [room, B, 64, 64, 3], or [room, B, 5, 64, 64, 3]; rows past `count` are unused."""
+    def references(self, step: int, count: int, room: int) -> Any:
+        """Frames uint8 [room, B, 64, 64, 3], or [room, B, 5, 64, 64, 3], and with conditions what they are made from,
+        likewise [room, B, ...]; rows past `count` are unused.
+        """
         return self._ahead.get(step, count, room)
 
-    def fetch(self, data: tuple[()], reference: jax.Array) -> jax.Array:
-        """uint8 [B, 64, 64, 3]."""
-        return reference
+    def fetch(self, data: tuple[()], reference: Any) -> Any:
+        """See `ResidentFrames`."""
+        if self._conditions is None:
+            return reference
+        frames, conditions = reference
+        return {"frames": frames, "condition": self._conditions.read(conditions)}
 
     def close(self) -> None:
         """See `Batches`."""
         self._ahead.close()
 
-    def _load(self, step: int, count: int, room: int) -> np.ndarray:
+    def _load(self, step: int, count: int, room: int) -> Any:
         items = self._shuffle.items(step * self._batch, (step + count) * self._batch)
         items = items.reshape(count, self._batch)[:, self._mine]
         chosen = items if self._neighbours is None else self._neighbours.around(items)
-        frames = np.zeros((room, self._batch, *chosen.shape[2:], *FRAME), np.uint8)
-        frames[:count, self._mine] = self._read(chosen.ravel()).reshape(*chosen.shape, *FRAME)
-        return frames
+
+        def padded(found: np.ndarray) -> np.ndarray:
+            all_rows = np.zeros((room, self._batch, *found.shape[2:]), found.dtype)
+            all_rows[:count, self._mine] = found
+            return all_rows
+
+        frames = padded(self._read(chosen.ravel()).reshape(*chosen.shape, *FRAME))
+        return frames if self._conditions is None else (frames, jax.tree.map(padded, self._conditions.at(items)))

@@ -100,6 +100,29 @@ class Point(NamedTuple):
         return jnp.asarray(self.z)
 
 
+class Levels(NamedTuple):
+    """A hierarchy of z, one Gaussian for each level, the top one first: z is the levels' numbers, one after the other.
+
+    Of levels that depend on each other, each stands here as it is where those that it depends on are at their means.
+    """
+
+    levels: tuple[Gaussian, ...]
+
+    def mode(self) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return jnp.concatenate([level.mode() for level in self.levels], axis=-1)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`: of each level by itself."""
+        keys = jax.random.split(key, len(self.levels))
+        drawn = [level.sample(own) for level, own in zip(self.levels, keys, strict=True)]
+        return jnp.concatenate(drawn, axis=-1)
+
+    def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
+        """See `Latent`."""
+        return self.sample(key)
+
+
 class Codes(NamedTuple):
     """Entries of a codebook, as of a VQ-VAE (van den Oord et al. 2017): z is their vectors, one after the other."""
 
@@ -166,7 +189,7 @@ class Joint(NamedTuple):
 
 
 def named(latent: Any) -> dict[str, Any]:
-    """The arrays of a latent by their names, such as `mean`, or `top.mean` of one that consists of others."""
+    """The arrays of a latent by their names, such as `mean`, or `levels.0.mean` of one that consists of others."""
     leaves = jax.tree_util.tree_flatten_with_path(latent)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

@@ -1,5 +1,6 @@
 """train_vae: V learns to compress the frames of the run's replays."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 
 from wm_jax.config.schema import Config
 from wm_jax.config.vaes import OwnVaeConfig
+from wm_jax.data.conditions import last_actions
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import Neighbours
@@ -20,7 +22,7 @@ from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import device_game
 from wm_jax.models.preprocess import to_float, to_uint8
-from wm_jax.models.vae import Batch, Examples, Update, gradient_of
+from wm_jax.models.vae import Batch, Examples, Update, Vae, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run.artifacts import init_vae, open_replays, pictures
 from wm_jax.run.folder import Run
@@ -57,11 +59,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
         size = 0 if generated else store.count("train").frames
         examples = Examples.of(settings, _sample(store, "train", seed))
+        vae = nnx.merge(graphdef, params)
         steps = tuple(
             OptimizerStep(gradient_of(graphdef, objective, size, examples), optimizer, objective.learned)
-            for objective in nnx.merge(graphdef, params).objectives
+            for objective in vae.objectives
         )
-        return Task(steps, _batches(config, store, seed)), VaeEvaluator(graphdef, store, sheet, seed, size)
+        return Task(steps, _batches(config, store, seed, vae)), VaeEvaluator(graphdef, store, sheet, seed, size)
 
     job = TrainingJob(
         settings=settings,
@@ -79,7 +82,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     return train(stage, job, config, stop)
 
 
-def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
+def _batches(config: Config, store: ReplayStore, seed: int, vae: Vae) -> Batches:
     if config.vae.frames == "generated":
         return _generated(config, seed)
     settings, count = config.vae, store.count("train").frames
@@ -87,6 +90,9 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     lengths = np.array([record.frames for record in store.records if record.split == "train"])
     rows = Neighbours(lengths)
     neighbours = rows if settings.moving_weight else None
+    conditions = None
+    if vae.conditioned_on == "action":
+        conditions = last_actions(store, "train", find(config.game, config.env).actions)
 
     def epoch(read: Read) -> np.ndarray | None:
         if settings.prefer == "none":
@@ -98,21 +104,20 @@ def _batches(config: Config, store: ReplayStore, seed: int) -> Batches:
     if size <= config.data.device_budget_gb * 1e9:
         log(f"vae: {count:,} frames on the device ({size / 1e9:.2f} GB)")
         frames = store.frames("train")
-        return ResidentFrames(frames, settings.batch, seed, neighbours, epoch(lambda places: frames[places]))
+        chosen = epoch(lambda places: frames[places])
+        return ResidentFrames(frames, settings.batch, seed, neighbours, chosen, conditions)
     log(f"vae: {count:,} frames streamed ({size / 1e9:.1f} GB, above --data.device_budget_gb)")
     following, mine = Schedule.of(settings).next_stop, processes.share(settings.batch)
-
-    def read(places: np.ndarray) -> np.ndarray:
-        return store.read("train", places)
-
-    return StreamedFrames(read, count, settings.batch, seed, following, mine, neighbours, epoch(read))
+    read = partial(store.read, "train")
+    return StreamedFrames(read, count, settings.batch, seed, following, mine, neighbours, epoch(read), conditions)
 
 
 def accept(config: Config) -> None:
     """Refuse a class that is no auto-encoder, and generated frames where there are none, before anything is played.
 
     Raises:
-      UsageError: the game is not on the device, or an agent was to play; or there is no such class.
+      UsageError: the game is not on the device, an agent was to play, or more than frames is wanted; or there is no
+        such class.
       UserError: the class makes no sound auto-encoder.
     """
     if isinstance(config.vae, OwnVaeConfig):
@@ -135,6 +140,12 @@ def accept(config: Config) -> None:
         )
     if config.collect.policy == "agent":
         raise UsageError(f"--vae.frames generated: the agent of --collect.policy can't play for them; {otherwise}")
+    started()
+    if (wanted := nnx.merge(*init_vae(config.vae, config.seed)).conditioned_on) is not None:
+        raise UsageError(
+            f"--vae.variant {config.vae.variant}: it learns from each frame's {wanted}, too, which generated frames "
+            f"come without; {otherwise}"
+        )
 
 
 def _generated(config: Config, seed: int) -> Batches:

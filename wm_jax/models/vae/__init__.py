@@ -12,6 +12,7 @@ from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.categorical import Categorical
 from wm_jax.models.vae.ciwae import Ciwae
+from wm_jax.models.vae.conditional import Conditional
 from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
 from wm_jax.models.vae.dfc import Dfc
 from wm_jax.models.vae.dip import Dip
@@ -20,16 +21,20 @@ from wm_jax.models.vae.examples import Examples
 from wm_jax.models.vae.factor import Factor
 from wm_jax.models.vae.fsq import Fsq
 from wm_jax.models.vae.gamma import GammaVae
+from wm_jax.models.vae.hierarchical import Hierarchical
 from wm_jax.models.vae.iaf import Iaf
 from wm_jax.models.vae.info import Info
 from wm_jax.models.vae.iwae import Iwae
 from wm_jax.models.vae.joint import JointVae
+from wm_jax.models.vae.ladder import Ladder
 from wm_jax.models.vae.logcosh import LogCosh
 from wm_jax.models.vae.miwae import Miwae
 from wm_jax.models.vae.ms_ssim import MsSsim
 from wm_jax.models.vae.piwae import Piwae
+from wm_jax.models.vae.rae import Rae
 from wm_jax.models.vae.swae import Swae
 from wm_jax.models.vae.trial import require_sound
+from wm_jax.models.vae.two_stage import TwoStage
 from wm_jax.models.vae.vae_gan import VaeGan
 from wm_jax.models.vae.vamp import Vamp
 from wm_jax.models.vae.vanilla import Vanilla
@@ -69,6 +74,11 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "dfc": Dfc,
     "aae": Aae,
     "vae_gan": VaeGan,
+    "hierarchical": Hierarchical,
+    "ladder": Ladder,
+    "two_stage": TwoStage,
+    "rae": Rae,
+    "conditional": Conditional,
 }
 """The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
 

@@ -49,19 +49,18 @@ class Aae(Vae):
         There is no KL of a frame's code. The metric kl is of all codes together, KL(q(z) || p(z)), as the discriminator
         sees it: the best one says log p(z) / q(z). It is an estimate, which may be negative.
         """
-        config, z = self.config, self.encode(batch.seen).z
+        config, z = self.config, self.encode(batch.seen).mode()
         decoded, target = self.decode(z), batch.target
         log_odds = self.discriminator(z)  # that z is of the prior
-        deceiving = -jax.nn.log_sigmoid(
-            log_odds
-        )  # for log(1 - D): same goal, and gradients while D is sure (section 2)
+        # In place of log(1 - D): the same goal, and gradients while D is sure (section 2).
+        deceiving = -jax.nn.log_sigmoid(log_odds)
         loss = jnp.mean(error(decoded, target, batch.weights, config) + config.adversary * deceiving)
         reconstruction = jnp.mean(squared_error(decoded, target))
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": -jnp.mean(log_odds)}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
         """-log D(z of the prior) - log(1 - D(z of a frame)), means over B (eq. 1)."""
-        of_frames = self.encode(batch.seen).z
+        of_frames = self.encode(batch.seen).mode()
         of_prior = self.prior(update.key, len(of_frames))
         loss = -jnp.mean(
             jax.nn.log_sigmoid(self.discriminator(of_prior)) + jax.nn.log_sigmoid(-self.discriminator(of_frames))

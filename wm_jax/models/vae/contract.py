@@ -1,6 +1,6 @@
 """What every auto-encoder offers, and what its loss is given."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +74,13 @@ class Vae(nnx.Module):
 
     Attributes:
       config: its settings.
+      conditioned_on: what its losses are told of each frame beside it (`Batch.condition`): action: the one before it,
+        as M sees actions, zeros where there is none. They must do without it, too: only training has it.
       objectives: what it is trained by, one after the other on every batch; nearly always one loss for all parameters.
     """
 
     config: VaeConfig
+    conditioned_on: ClassVar[Literal["action"] | None] = None
     objectives: ClassVar[tuple[Objective, ...]] = (THE_LOSS,)
 
     @property

@@ -1,5 +1,7 @@
 """What auto-encoders with a Gaussian for each frame share: networks, and a loss whose penalty alone differs."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -7,10 +9,22 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import OurVaeConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Update, Vae
+from wm_jax.models.vae.layers import Perceptron
 from wm_jax.models.vae.losses import error, squared_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 Scalar = Float[Array, ""]
+
+
+class GaussianLayer(nnx.Module):
+    """Some numbers to a Gaussian over others, such as one level of z given that above it."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, rngs: nnx.Rngs):
+        self.both = Perceptron((inputs, *hidden, 2 * outputs), rngs)
+
+    def __call__(self, x: Float[Array, "B I"]) -> Gaussian:
+        """N(mean, exp(log_var)), both functions of the inputs."""
+        return Gaussian(*jnp.split(self.both(x), 2, axis=-1))
 
 
 class GaussianVae(Vae):

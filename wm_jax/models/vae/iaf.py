@@ -40,7 +40,7 @@ class Iaf(Vae):
         Jacobian for its diagonal. It can be stored and drawn from without the flow; `loss` uses f itself.
         """
         base, context = self.base(frames)
-        z, log_slope = self.flow(base.mean, context)
+        z, log_slope = self.flow(base.mode(), context)
         return Gaussian(z, base.log_var + 2 * log_slope)
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:

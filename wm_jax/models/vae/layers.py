@@ -1,5 +1,7 @@
 """What the networks of all auto-encoders are made of: their sizes, their types of numbers, and the linear layer."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -58,3 +60,17 @@ class Dense(nnx.Module):
     def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
         """The weighted sums of the inputs."""
         return x @ self.kernel[...] + self.bias[...][None, :]
+
+
+class Perceptron(nnx.Module):
+    """Dense layers of these sizes, inputs first, with tanh between them: outputs are bounded, whatever goes in."""
+
+    def __init__(self, sizes: Sequence[int], rngs: nnx.Rngs):
+        self.layers = nnx.List([Dense(inputs, outputs, rngs) for inputs, outputs in pairwise(sizes)])
+
+    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
+        """What the last layer makes of the inputs."""
+        *inner, last = self.layers
+        for layer in inner:
+            x = jnp.tanh(layer(x))
+        return last(x)

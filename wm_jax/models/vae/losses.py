@@ -81,6 +81,13 @@ def kl_to_uniform(posterior: Classes) -> Float[Array, "B"]:
     return jnp.sum(jnp.exp(log_q) * (log_q + math.log(log_q.shape[-1])), axis=(1, 2))
 
 
+def kl_between(q: Gaussian, p: Gaussian) -> Float[Array, "B"]:
+    """KL(q || p) in nats, summed over latents."""
+    apart = jnp.square(jnp.asarray(q.mean) - p.mean) * jnp.exp(-p.log_var)
+    narrower = jnp.asarray(p.log_var) - q.log_var
+    return 0.5 * jnp.sum(narrower + jnp.exp(-narrower) + apart - 1, axis=1)
+
+
 def log_normal(
     z: Float[Array, "*#lead Z"], mean: Float[Either, "*#lead Z"] | float, log_var: Float[Either, "*#lead Z"] | float
 ) -> Float[Array, "*#lead Z"]:
