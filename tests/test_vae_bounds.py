@@ -1,5 +1,6 @@
 """Auto-encoders with tighter bounds, other priors and other posteriors, each against what was computed otherwise."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -43,6 +44,12 @@ def gradients(model: Any, batch: Batch) -> dict[str, np.ndarray]:
     graphdef, variables = nnx.split(model)
     slopes = jax.jit(lambda variables: loss_and_grad(graphdef, variables, batch, Update(KEY))[1])(variables)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(slopes)}
+
+
+@cache
+def of_iwae(**given: Any) -> dict[str, np.ndarray]:
+    """What special cases of the others are to learn by."""
+    return gradients(make("iwae", **given), Batch(frames(2)))
 
 
 def likelihoods(model: Any, samples: int, batch: Batch, beta: float = 1.0) -> np.ndarray:
@@ -148,7 +155,7 @@ def test_more_samples_are_a_tighter_bound_of_a_known_likelihood() -> None:
     ],
 )
 def test_special_cases_are_the_iwae(variant: str, given: dict[str, Any], special: dict[str, Any]) -> None:
-    expected = gradients(make("iwae", **special), Batch(frames(2)))
+    expected = of_iwae(**special)
     for path, slope in gradients(make(variant, **given), Batch(frames(2))).items():
         np.testing.assert_allclose(slope, expected[path], rtol=1e-4, atol=1e-4 * np.abs(expected[path]).max())
 
@@ -156,7 +163,7 @@ def test_special_cases_are_the_iwae(variant: str, given: dict[str, Any], special
 def test_piwae_s_decoder_learns_by_all_samples_and_its_encoder_by_groups() -> None:
     batch, given = Batch(frames(2)), {"beta": 5.0}
     both = gradients(make("piwae", groups=2, samples=2, **given), batch)
-    together = gradients(make("iwae", samples=4, **given), batch)
+    together = of_iwae(samples=4, **given)
     apart = gradients(make("miwae", groups=2, samples=2, **given), batch)
     assert both.keys() == together.keys() == apart.keys()
     for path, slope in both.items():
@@ -173,8 +180,9 @@ def test_the_mixture_s_density_is_scipy_s() -> None:
     """With variances far from 1: divided by their logarithm, or by none, it would be another."""
     draw = np.random.default_rng(0)
     z, mean, log_var = draw.normal(size=(5, 4)), draw.normal(size=(3, 4)), draw.normal(size=(3, 4)) - 2
-    normals = [scipy.stats.multivariate_normal(m, cov=np.diag(np.exp(v))) for m, v in zip(mean, log_var, strict=True)]
-    expected = np.log(np.mean([normal.pdf(z) for normal in normals], axis=0))
+    pdf: Any = scipy.stats.multivariate_normal.pdf
+    each = [pdf(z, m, np.diag(np.exp(v))) for m, v in zip(mean, log_var, strict=True)]
+    expected = np.log(np.mean(each, axis=0))
     components = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(log_var, jnp.float32))
     np.testing.assert_allclose(log_mixture(jnp.asarray(z, jnp.float32), components), expected, rtol=1e-4)
 
@@ -193,7 +201,7 @@ def test_one_component_at_the_standard_normal_is_vanilla(monkeypatch: pytest.Mon
     np.testing.assert_allclose(cost, 2 * np.maximum(sampled, 0.4).mean(), rtol=1e-4)
 
 
-def test_learned_pictures_stay_pictures_and_are_learned() -> None:
+def test_learned_pictures_stay_pictures() -> None:
     model = make("vamp", components=3)
     model.pseudo_inputs[...] *= 50
     encoded: list[jax.Array] = []
@@ -201,8 +209,6 @@ def test_learned_pictures_stay_pictures_and_are_learned() -> None:
     object.__setattr__(model, "encode", lambda pictures: encoded.append(pictures) or encode(pictures))
     model.components()
     assert encoded[0].shape == (3, 64, 64, 3) and encoded[0].min() >= 0 and encoded[0].max() <= 1
-    slope = gradients(make("vamp", components=3), Batch(frames(2)))["['pseudo_inputs'].value"]
-    assert (np.abs(slope).max((1, 2, 3)) > 0).all()
 
 
 def test_the_mixture_is_what_the_prior_draws_from() -> None:
@@ -277,11 +283,10 @@ def test_what_is_stored_of_it_is_its_linearisation() -> None:
     """In one dimension, where a Jacobian has nothing beside its diagonal."""
     model = stirred(make("iaf", latent=1, hidden=6))
     seen = Batch(frames(2)).seen
-    base: Any
     base, context = model.base(seen)
     stored = model.encode(seen)
     slope = jax.vmap(jax.grad(lambda z, c: model.flow(z[None, None], c[None])[0][0, 0]))(base.mean[:, 0], context)
-    np.testing.assert_allclose(stored.mean, model.flow(base.mean, context)[0])
+    np.testing.assert_allclose(stored.mean, model.flow(base.mode(), context)[0], rtol=1e-6)
     deviation = np.exp(float64(base.log_var[:, 0]) / 2) * float64(slope)
     np.testing.assert_allclose(np.exp(float64(stored.log_var[:, 0]) / 2), deviation, rtol=1e-4)
 
@@ -301,8 +306,8 @@ SHAPES = [(1.2, 0.6), (3.0, 2.0), (80.0, 30.0)]
 
 @pytest.mark.parametrize(("a", "b"), SHAPES)
 def test_the_kl_of_gammas_is_the_integral_s_and_monte_carlo_s(a: float, b: float) -> None:
-    q: Any = scipy.stats.gamma(a, scale=1 / b)
-    p: Any = scipy.stats.gamma(2.0, scale=1 / 1.5)
+    frozen: Any = scipy.stats.gamma
+    q, p = frozen(a, scale=1 / b), frozen(2.0, scale=1 / 1.5)
     low, high = q.ppf([1e-13, 1 - 1e-13])
     expected = scipy.integrate.quad(lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), low, high, limit=200)[0]
     posterior = Gamma(jnp.full((1, 2), a), jnp.full((1, 2), b))
@@ -377,7 +382,7 @@ def test_beta_rises_in_training_and_beyond_it_alike(variant: str) -> None:
         np.testing.assert_allclose(2 * risen[1], risen[2], rtol=1e-3)
 
 
-@pytest.mark.parametrize("variant", [*BOUNDS, "vamp", "iaf", "gamma"])
+@pytest.mark.parametrize("variant", ["vamp", "iaf", "gamma"])
 def test_every_parameter_is_learned(variant: str) -> None:
     for path, slope in gradients(make(variant), Batch(frames(3))).items():
         assert np.isfinite(slope).all() and np.any(slope != 0), path

@@ -3,6 +3,8 @@
 Figurnov et al. 2018, "Implicit Reparameterization Gradients" (arXiv 1805.08498), whose gradient `jax.random.gamma` has.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -62,6 +64,6 @@ def kl_of_gammas(posterior: Gamma, concentration: float, rate: float) -> Float[A
     and E_q[log z] = digamma(a) - log b.
     """
     a, b = jnp.asarray(posterior.concentration), jnp.asarray(posterior.rate)
-    of_shapes = (a - concentration) * digamma(a) - gammaln(a) + gammaln(jnp.float32(concentration))
+    of_shapes = (a - concentration) * digamma(a) - gammaln(a) + math.lgamma(concentration)
     of_rates = concentration * jnp.log(b / rate) + a * (rate / b - 1)
     return jnp.sum(of_shapes + of_rates, axis=1)
