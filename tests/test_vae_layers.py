@@ -105,6 +105,7 @@ def test_hierarchical_kl_is_that_of_both_levels_together() -> None:
     """Against a sum over the whole plane of (z1, z2), one number each, in float64."""
     vae = make("hierarchical", latent=2, top=1, hidden=8, free_nats=0.0, beta=3.0)
     vae.log_var.bias[...] -= 3.0
+    vae.up.both.layers[-1].bias[...] = jnp.asarray([1.5, -1.0])  # so that each level costs something
     frame = frames(1)
     bottom = vae._bottom(to_float(frame))
     side, step = np.linspace(-9, 9, 361), 18 / 360

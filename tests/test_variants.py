@@ -49,7 +49,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "aae": {"adversary": 0.2, "discriminator": 64},  # which tells sixteen points from a Gaussian, whatever they are
     "vae_gan": {"adversary": 0.02, "features": 0.1},
     "hierarchical": {"width": 0.25, "latent": 16, "hidden": 32},
-    "ladder": {"width": 0.25, "latent": 16, "hidden": 32},
+    "ladder": {"width": 0.25, "latent": 16, "hidden": 32, "levels": 2},
     "two_stage": {"hidden": 32},
 }
 
