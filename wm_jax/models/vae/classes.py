@@ -1,8 +1,9 @@
 """What auto-encoders whose z consists of choices between classes share: networks, prior, and the form of the loss."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import KlConfig
 from wm_jax.models.latents import Classes, LatentKind
@@ -36,6 +37,10 @@ class ClassesVae(Vae):
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         return self.decoder(z)
+
+    def embed(self, target: Int32[Array, "B G"]) -> Float[Array, "B Z"]:
+        """See `Vae`: one-hot."""
+        return jax.nn.one_hot(target, self.classes, dtype=jnp.float32).reshape(len(target), -1)
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Classes drawn uniformly."""

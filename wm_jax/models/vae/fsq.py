@@ -57,12 +57,16 @@ class Fsq(Vae):
         """Frames in [0, 1]."""
         return self.decoder(z)
 
+    def embed(self, target: Int32[Array, "B G"]) -> Float[Array, "B Z"]:
+        """See `Vae`: the levels of these codes."""
+        levels = self.config.levels
+        return scaled(from_indices(target, levels), levels).reshape(len(target), self.config.latent)
+
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Codes drawn uniformly."""
-        kind, levels = self.latent_kind, self.config.levels
+        kind = self.latent_kind
         assert kind.classes is not None
-        indices = jax.random.randint(key, (count, kind.classes[0]), 0, kind.classes[1], jnp.int32)
-        return scaled(from_indices(indices, levels), levels).reshape(count, kind.size)
+        return self.embed(jax.random.randint(key, (count, kind.classes[0]), 0, kind.classes[1], jnp.int32))
 
     def loss(self, batch: Batch, update: Update) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The error alone, summed over pixels and averaged over B.

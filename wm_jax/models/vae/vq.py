@@ -56,6 +56,10 @@ class Vq(Vae):
         """Frames in [0, 1]."""
         return self.decoder(z)
 
+    def embed(self, target: Int32[Array, "B G"]) -> Float[Array, "B Z"]:
+        """See `Vae`: the vectors of these entries."""
+        return self._together(target)
+
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Codes drawn uniformly among those that training has come to use."""
         odds = jnp.log(self.codebook.in_use())
