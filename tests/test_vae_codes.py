@@ -396,10 +396,13 @@ def test_what_is_seen_is_encoded_and_weights_count(variant: str) -> None:
     doubled, same = loss(Batch(frames(), weights=jnp.full((3, 64, 64, 1), 2.0)))
     np.testing.assert_allclose(doubled - plain, metrics["reconstruction"], rtol=1e-4)
     np.testing.assert_allclose(same["reconstruction"], metrics["reconstruction"], rtol=1e-6)
-    other = to_float(frames()[::-1])
+    for head in {"output", "logits", "mean"} & vars(model).keys():  # so that z differs from frame to frame
+        getattr(model, head).kernel[...] = 30 * getattr(model, head).kernel[...]
+    other = jnp.broadcast_to(jnp.asarray([0.0, 0.4, 1.0])[:, None, None, None], (3, 64, 64, 3))
     noised = loss(Batch(frames(), noised=other))[1]["reconstruction"]
-    z = model.encode(other).sample(KEY)
-    np.testing.assert_allclose(noised, error_of(model, z), rtol=1e-4)
+    of_other, of_own = (error_of(model, model.encode(seen).sample(KEY)) for seen in (other, to_float(frames())))
+    assert abs(of_other - of_own) > 1e-3 * of_own
+    np.testing.assert_allclose(noised, of_other, rtol=1e-4)
 
 
 @EACH
