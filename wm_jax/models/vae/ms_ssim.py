@@ -66,7 +66,7 @@ def ms_ssim(
       weights: of pixels. What a window counts is the mean of these in it, beside the other windows of its picture.
     """
     exponents = EXPONENTS / EXPONENTS.sum()
-    weights = jnp.ones_like(x[..., :1]) if weights is None else weights
+    weights = jnp.ones((1, *x.shape[1:3], 1), x.dtype) if weights is None else weights
     result = jnp.ones_like(x[:, 0, 0])
     for scale, exponent in enumerate(exponents):
         if scale:
@@ -84,11 +84,11 @@ def compared(
     x: Float[Array, "B s s 3"], y: Float[Array, "B s s 3"]
 ) -> tuple[Float[Array, "B w w 3"], Float[Array, "B w w 3"]]:
     """Luminance, and contrast times structure, of each window (Wang et al. 2004, eqs. 6, 9, 10, with C3 = C2 / 2)."""
-    mean_x, mean_y = blurred(x), blurred(y)
-    variances = blurred(x * x + y * y) - mean_x * mean_x - mean_y * mean_y
-    covariance = blurred(x * y) - mean_x * mean_y
-    luminance = (2.0 * mean_x * mean_y + C1) / (mean_x * mean_x + mean_y * mean_y + C1)
-    return luminance, (2.0 * covariance + C2) / (variances + C2)
+    all_at_once = jnp.concatenate((x, y, x * x + y * y, x * y), axis=3)
+    mean_x, mean_y, mean_of_squares, mean_of_product = jnp.split(blurred(all_at_once), 4, axis=3)
+    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    luminance = (2.0 * product + C1) / (squares + C1)
+    return luminance, (2.0 * (mean_of_product - product) + C2) / (mean_of_squares - squares + C2)
 
 
 def blurred(x: Float[Array, "B s s C"]) -> Float[Array, "B w w C"]:
