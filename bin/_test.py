@@ -1,6 +1,7 @@
 """bin/test: ruff, pyright and pytest, each with its time. Arguments go to pytest.
 
-`bin/test --quick` is for work on the code: without types, and without the tests that tests/slow.txt names.
+`bin/test --quick` is for work on the code: without types, and without the tests that tests/slow.txt names. `bin/test
+--all` runs those of tests/long.txt, too: what each auto-encoder's loss is held against, and that it learns.
 """
 
 import importlib.util
@@ -18,8 +19,9 @@ PYTHON = [sys.executable, "-P", "-m"]
 
 def main(arguments: list[str]) -> int:
     """Run every part, also after one has failed; 1 if any has."""
-    quick = "--quick" in arguments
-    arguments = [word for word in arguments if word != "--quick"] + (["-m", "not slow"] if quick else [])
+    quick, whole = "--quick" in arguments, "--all" in arguments
+    chosen = [] if whole else ["-m", "not slow and not long" if quick else "not long"]
+    arguments = [word for word in arguments if word not in ("--quick", "--all")] + chosen
     parts = {
         "ruff check": [*PYTHON, "ruff", "check"],
         "ruff format": [*PYTHON, "ruff", "format", "--check"],

@@ -50,11 +50,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `bin/test --quick` leaves out."""
-    slow = set((Path(__file__).parent / "slow.txt").read_text().split())
+    marks = {mark: set((Path(__file__).parent / f"{mark}.txt").read_text().split()) for mark in ("slow", "long")}
     for item in items:
         name = item.originalname if isinstance(item, pytest.Function) else item.name
-        if slow & {item.path.name, f"{item.path.name}::{name}"}:
-            item.add_marker("slow")
+        for mark, named in marks.items():
+            if named & {item.path.name, f"{item.path.name}::{name}"}:
+                item.add_marker(mark)
 
 
 @pytest.hookimpl(optionalhook=True)
