@@ -52,14 +52,13 @@ class Aae(Vae):
         config, z = self.config, self.encode(batch.seen).mode()
         decoded, target = self.decode(z), batch.target
         log_odds = self.discriminator(z)  # that z is of the prior
-        # In place of log(1 - D): the same goal, and gradients while D is sure (section 2).
-        deceiving = -jax.nn.log_sigmoid(log_odds)
+        deceiving = -jax.nn.log_sigmoid(log_odds)  # for log(1 - D): gradients even where D is sure (Goodfellow 2014)
         loss = jnp.mean(error(decoded, target, batch.weights, config) + config.adversary * deceiving)
         reconstruction = jnp.mean(squared_error(decoded, target))
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": -jnp.mean(log_odds)}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """-log D(z of the prior) - log(1 - D(z of a frame)), means over B (eq. 1)."""
+        """-log D(z of the prior) - log(1 - D(z of a frame)), means over B."""
         of_frames = self.encode(batch.seen).mode()
         of_prior = self.prior(update.key, len(of_frames))
         loss = -jnp.mean(

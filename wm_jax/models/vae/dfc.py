@@ -40,8 +40,8 @@ class Dfc(GaussianVae):
     def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
         """Pixels * error + features * feature error + beta * KL, the first summed over pixels.
 
-        The feature error is the mean squared one of each layer, summed over layers (Hou et al. 2017, eqs. 5 and 6), and
-        multiplied by the numbers in a frame, which makes it about as large as a squared error summed over pixels.
+        The feature error is the mean squared one of each layer, summed over layers as in the paper (there with 1/2),
+        and multiplied by the numbers in a frame, which makes it about as large as a squared error summed over pixels.
         """
         config, posterior = self.config, self.encode(batch.seen)
         decoded, target = self.decode(posterior.sample(update.key)), batch.target

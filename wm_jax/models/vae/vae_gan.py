@@ -42,7 +42,7 @@ class VaeGan(GaussianVae):
     def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
         """Features * L_like + pixels * error + adversary * deceiving + beta * KL (algorithm 1).
 
-        L_like (eq. 7) is half the squared error of the discriminator's features, summed over them; the error is summed
+        L_like is half the squared error of the discriminator's features, summed over them; the error is summed
         over pixels, and Larsen et al. have none: at first the features are random, and what they overlook is lost.
         Deceiving, -log D of what is drawn from codes and from the prior, is in place of their log(1 - D), for its
         gradients while D is sure; it teaches the decoder alone. Adam takes adversary 1 / gamma for their gamma.
@@ -66,7 +66,7 @@ class VaeGan(GaussianVae):
         return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl), **metrics}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """-log D(x) - log(1 - D(x of z)) - log(1 - D(x of the prior)), means over B (eq. 5 and algorithm 1)."""
+        """-log D(x) - log(1 - D(x of z)) - log(1 - D(x of the prior)), means over B (algorithm 1)."""
         z = self.encode(batch.seen).sample(update.key)
         of_prior = self.prior(jax.random.fold_in(update.key, 1), len(z))
         real, drawn, dreamt = (
