@@ -122,6 +122,12 @@ def test_it_keeps_the_contract(variant: str) -> None:
     assert decoded.shape == (5, 64, 64, 3) and decoded.min() >= 0 and decoded.max() <= 1
 
 
+@pytest.mark.parametrize("variant", ["beta_tc", "vq", "hierarchical", "conditional"])
+def test_one_of_each_kind_keeps_the_contract(variant: str) -> None:
+    """Always, while the others are tried by bin/test --all."""
+    test_it_keeps_the_contract(variant)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_is_finite_on_hard_frames(variant: str) -> None:
     """Black, white and noise; and with all weights doubled, where posteriors and sigmoids saturate."""
