@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import OwnVaeConfig
+from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
 from wm_jax.data.conditions import last_actions
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -56,14 +56,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     generated = settings.frames == "generated"
 
     def prepare(seed: int) -> tuple[Task, Report]:
-        optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
         size = 0 if generated else store.count("train").frames
         examples = Examples.of(settings, _sample(store, "train", seed))
         vae = nnx.merge(graphdef, params)
-        steps = tuple(
-            OptimizerStep(gradient_of(graphdef, objective, size, examples), optimizer, objective.learned)
-            for objective in vae.objectives
-        )
+        steps = optimizer_steps(settings, graphdef, params, size, examples)
         return Task(steps, _batches(config, store, seed, vae)), VaeEvaluator(graphdef, store, sheet, seed, size)
 
     job = TrainingJob(
@@ -80,6 +76,23 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         also_fixed={"collect": config.collect.model_dump(include=DRIVING)} if generated else {},
     )
     return train(stage, job, config, stop)
+
+
+def optimizer_steps(
+    settings: VaeConfig, graphdef: Any, params: Any, size: int, examples: Examples
+) -> tuple[OptimizerStep, ...]:
+    """What an update of V consists of: a step for each of its objectives.
+
+    Args:
+      graphdef, params: of V.
+      size: frames of the training set; 0 where these are generated without end.
+      examples: makes of its batches what a loss is given.
+    """
+    optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
+    return tuple(
+        OptimizerStep(gradient_of(graphdef, objective, size, examples), optimizer, objective.learned)
+        for objective in nnx.merge(graphdef, params).objectives
+    )
 
 
 def _batches(config: Config, store: ReplayStore, seed: int, vae: Vae) -> Batches:

@@ -58,9 +58,9 @@ def moving(frames: NDArray[np.uint8], decoded: NDArray[np.uint8], places: NDArra
     """
     rows = []
     for place in places.tolist():
-        real, drawn = (_difference(each, place) for each in (frames, decoded))
-        moves = (np.abs(real) > MOVED).any(axis=-1)
-        rows.append((moves.sum(), np.square(real[moves]).sum(), np.square(real[moves] - drawn[moves]).sum()))
+        real, drawn = (difference(each, place) for each in (frames, decoded))
+        where = moves(real)
+        rows.append((where.sum(), np.square(real[where]).sum(), np.square(real[where] - drawn[where]).sum()))
     return Moving(*np.array(rows, np.float64).reshape(-1, 3).T)
 
 
@@ -78,6 +78,11 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _difference(frames: NDArray[np.uint8], place: int) -> NDArray[np.float32]:
+def difference(frames: NDArray[np.uint8], place: int) -> NDArray[np.float32]:
     """Between a frame and its background, of levels in [0, 1]."""
     return (frames[place].astype(np.float32) - background(frames, place).astype(np.float32)) / np.float32(255)
+
+
+def moves(difference: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which pixels move, bool[H, W], by the difference of a frame from its background."""
+    return np.any(np.abs(difference) > MOVED, axis=-1)

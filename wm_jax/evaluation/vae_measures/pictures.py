@@ -117,8 +117,7 @@ def levels(frames: Decoded) -> Float32[np.ndarray, "F side side 3"]:
 
 
 def _moves(frames: np.ndarray, place: int) -> np.ndarray:
-    away = frames[place].astype(np.float32) - moving_pixels.background(frames, place).astype(np.float32)
-    return (np.abs(away) / np.float32(255) > moving_pixels.MOVED).any(-1)
+    return moving_pixels.moves(moving_pixels.difference(frames, place))
 
 
 def _pixel_error(frames: np.ndarray, decoded: np.ndarray, chosen: Bool[np.ndarray, "F side side"]) -> PixelError:

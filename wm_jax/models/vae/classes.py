@@ -8,10 +8,9 @@ from jaxtyping import Array, Float, Int32, Key
 from wm_jax.config.vaes import KlConfig
 from wm_jax.models.latents import Classes, LatentKind
 from wm_jax.models.vae.contract import Batch, Update, Vae
+from wm_jax.models.vae.gaussian import Scalar
 from wm_jax.models.vae.losses import error, kl_to_uniform, pressure, squared_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
-
-Scalar = Float[Array, ""]
 
 
 class ClassesVae(Vae):

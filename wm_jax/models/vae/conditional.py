@@ -14,32 +14,21 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import ConditionalConfig
-from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import Scalar
+from wm_jax.models.vae.contract import Batch, Update
+from wm_jax.models.vae.gaussian import GaussianVae, Scalar
 from wm_jax.models.vae.losses import error, kl_to_standard_normal, pressure, squared_error
-from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
 
-class Conditional(Vae):
+class Conditional(GaussianVae):
     """Prior N(0, 1), whatever the condition."""
 
     config: ConditionalConfig
     conditioned_on = "action"
 
     def __init__(self, config: ConditionalConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.encoder = make_encoder(config, rngs)
-        self.mean = self.encoder.head(config.latent, rngs)
-        self.log_var = self.encoder.head(config.latent, rngs)
+        super().__init__(config, rngs, beside=config.condition)
         self.null = nnx.Param(jnp.zeros(config.condition, jnp.float32))
-        self.decoder = make_decoder(config.latent + config.condition, config, rngs)
-
-    def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
-        """What frames in [0, 1] say about z."""
-        features = self.encoder(frames)
-        return Gaussian(self.mean(features), self.log_var(features))
 
     def decode(
         self, z: Float[Array, "B Z"], condition: Float[Array, "B K"] | None = None

@@ -3,8 +3,6 @@
 Kim & Mnih 2018, "Disentangling by Factorising" (arXiv 1802.05983).
 """
 
-from itertools import pairwise
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,25 +12,27 @@ from wm_jax.config.vaes import FactorConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Objective, Update
 from wm_jax.models.vae.gaussian import GaussianVae, Scalar
+from wm_jax.models.vae.layers import Perceptron
 from wm_jax.models.vae.losses import kl_to_standard_normal, pressure
-from wm_jax.models.vae.networks import Dense
 
 DISCRIMINATOR = nnx.PathContains("discriminator")
 
 
-class Discriminator(nnx.Module):
+def leaky_relu(x: Array) -> Array:
+    """With a slope of 0.2 below 0."""
+    return jax.nn.leaky_relu(x, 0.2)
+
+
+class Discriminator(Perceptron):
     """The log odds log(D(z) / (1 - D(z))) that z is one, and not put together from several."""
 
     def __init__(self, config: FactorConfig, rngs: nnx.Rngs):
         sizes = (config.latent, *[config.discriminator_width] * config.discriminator_layers, 1)
-        self.layers = nnx.List([Dense(inputs, outputs, rngs) for inputs, outputs in pairwise(sizes)])
+        super().__init__(sizes, rngs, leaky_relu)
 
     def __call__(self, z: Float[Array, "B Z"]) -> Float[Array, "B"]:
         """For each z."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            z = jax.nn.leaky_relu(layer(z), 0.2)
-        return last(z)[:, 0]
+        return super().__call__(z)[:, 0]
 
 
 class Factor(GaussianVae):

@@ -32,12 +32,17 @@ class GaussianVae(Vae):
 
     config: OurVaeConfig
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs, beside: int = 0):
+        """The networks.
+
+        Args:
+          beside: how many numbers the decoder is given beside z.
+        """
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(config.latent, rngs)
         self.log_var = self.encoder.head(config.latent, rngs)
-        self.decoder = make_decoder(config.latent, config, rngs)
+        self.decoder = make_decoder(config.latent + beside, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """What frames in [0, 1] say about z."""

@@ -14,11 +14,10 @@ from wm_jax.config.vaes import JointConfig
 from wm_jax.models.latents import Classes, Gaussian, Joint
 from wm_jax.models.vae.categorical import relaxed
 from wm_jax.models.vae.contract import Batch, Update, Vae
+from wm_jax.models.vae.gaussian import Scalar
 from wm_jax.models.vae.losses import error, kl_to_standard_normal, kl_to_uniform, pressure, squared_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
-
-Scalar = Float[Array, ""]
 
 
 class JointVae(Vae):

@@ -1,6 +1,6 @@
 """What the networks of all auto-encoders are made of: their sizes, their types of numbers, and the linear layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any
@@ -63,14 +63,18 @@ class Dense(nnx.Module):
 
 
 class Perceptron(nnx.Module):
-    """Dense layers of these sizes, inputs first, with tanh between them: outputs are bounded, whatever goes in."""
+    """Dense layers of these sizes, inputs first, with an activation between them.
 
-    def __init__(self, sizes: Sequence[int], rngs: nnx.Rngs):
+    With tanh outputs are bounded, whatever goes in.
+    """
+
+    def __init__(self, sizes: Sequence[int], rngs: nnx.Rngs, activation: Callable[[jax.Array], jax.Array] = jnp.tanh):
+        self.activation = activation
         self.layers = nnx.List([Dense(inputs, outputs, rngs) for inputs, outputs in pairwise(sizes)])
 
     def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
         """What the last layer makes of the inputs."""
         *inner, last = self.layers
         for layer in inner:
-            x = jnp.tanh(layer(x))
+            x = self.activation(layer(x))
         return last(x)

@@ -11,11 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from wm_jax.config.vaes import RaeConfig
-from wm_jax.models.latents import Point
-from wm_jax.models.vae.contract import Batch, Update, Vae
+from wm_jax.models.vae.contract import Batch, Update
 from wm_jax.models.vae.gaussian import Scalar
 from wm_jax.models.vae.losses import error, squared_error
-from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.point import PointVae
 
 DECODER_WEIGHT = {"weights": 1e-4, "gradient": 1e-2, "none": 0.0}
 STEP = 0.03
@@ -26,27 +25,16 @@ class Average(nnx.Variable):
     """A moving average over the updates of training."""
 
 
-class Rae(Vae):
+class Rae(PointVae):
     """Z itself, and a Gaussian over it to draw from."""
 
     config: RaeConfig
 
     def __init__(self, config: RaeConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.encoder = make_encoder(config, rngs)
-        self.code = self.encoder.head(config.latent, rngs)
-        self.decoder = make_decoder(config.latent, config, rngs)
+        super().__init__(config, rngs)
         # Of z and of z z^T; they begin as those of N(0, 1), so that there is a density before the first update.
         self.first = Average(jnp.zeros(config.latent, jnp.float32))
         self.second = Average(jnp.eye(config.latent, dtype=jnp.float32))
-
-    def encode(self, frames: Float[Array, "B side side 3"]) -> Point:
-        """The z of frames in [0, 1]."""
-        return Point(self.code(self.encoder(frames)))
-
-    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
-        """Frames in [0, 1]."""
-        return self.decoder(z)
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Z from the Gaussian over codes (section 4, with one component)."""

@@ -1,6 +1,7 @@
 """Frames that no training saw, of levels that no training saw: consecutive ones, with the actions between them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class HeldOut:
     palette: Palette
     episodes: int
 
-    @property
+    @cached_property
     def frames(self) -> np.ndarray:
         """All of them, uint8[F, 64, 64, 3]."""
         return np.concatenate([stretch.frames for stretch in self.stretches])
@@ -62,7 +63,7 @@ def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
       folder: of the run that they are kept in.
     """
     unseen: dict[str, Any] = {}
-    if "levels" in type(config.env).model_fields and find(config.game, config.env).family == "procgen":
+    if find(config.game, config.env).family == "procgen":
         unseen = {"first_level": config.env.test_first_level, "levels": 0}
     asked = config.model_copy(
         update={

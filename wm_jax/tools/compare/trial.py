@@ -1,11 +1,9 @@
 """One candidate from its first update to its figures: V within the budget, M on its latents, and for some a C."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -13,20 +11,21 @@ from wm_jax.config.schema import Config
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.neighbours import Neighbours
 from wm_jax.data.replay import ReplayStore
-from wm_jax.distributed.mesh import open_mesh
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
-from wm_jax.models.vae import Examples, gradient_of
+from wm_jax.models.vae import Examples
 from wm_jax.render.sheets import picture_grid, reconstruction_sheet
 from wm_jax.run.artifacts import Trained, init_vae, load_memory, load_vae
 from wm_jax.run.folder import Run
-from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.interrupt import Stop
 from wm_jax.stages import encode, evaluate, train_controller, train_memory, train_vae
+from wm_jax.tools.benchmark.timing import alternate
+from wm_jax.tools.benchmark.updates import updates
 from wm_jax.tools.compare import vision
 from wm_jax.tools.compare.candidates import Candidate
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.tools.compare.prediction import of_predictions
-from wm_jax.training.loop import OptimizerStep, Task, adam, lay_out
+from wm_jax.training.loop import Task
 from wm_jax.utils.files import plain, read_manifest, write_manifest
 from wm_jax.utils.moving_pixels import spread
 
@@ -87,7 +86,7 @@ class Trial:
         seen = vision.see(vae.graphdef, vae.params, held_out.frames, config.vae.steps, trained["train_frames"])
         encoded = encode.run(config, run, stop)
         predicted = train_memory.run(config, run, stop)
-        _stop_here(stop)
+        stop.check()
         memory = load_memory(run, vae, find(config.game, config.env))
         drawn, prior = vision.of_samples(vae.graphdef, vae.params, held_out.frames)
         self._draw(held_out, seen, vae, prior)
@@ -136,7 +135,7 @@ class Trial:
         plan = self.folder / f"{self.name}-plan.json"
         base = self.config.model_copy(update={"seed": self.config.seed + self.seed})
         if not plan.exists():
-            _stop_here(stop)
+            stop.check()
             config = self.candidate.config(base, frames="replays")
             seconds = seconds_per_update(config, ReplayStore.open(self.base.stage("replays").path))
             steps = max(int(60 * self.minutes / seconds), LEAST_STEPS)
@@ -165,24 +164,8 @@ def seconds_per_update(config: Config, store: ReplayStore) -> float:
     rows = Neighbours(np.array([count])) if settings.moving_weight else None
     graphdef, params = init_vae(settings, config.seed)
     examples = Examples.of(settings, frames)
-    optimizer = adam(settings.learning_rate, None, 1)
-    steps = tuple(
-        OptimizerStep(gradient_of(graphdef, objective, count, examples), optimizer, objective.learned)
-        for objective in nnx.merge(graphdef, params).objectives
-    )
-    task = Task(steps, ResidentFrames(frames, settings.batch, 0, rows))
-    mesh = open_mesh(1, settings.batch, "vae.batch")
-    state, data, dispatch = lay_out(task, task.start(params, ()), mesh)
-    times, each = [], settings.steps_per_dispatch
-    for call in range(SPEED_CALLS + 1):
-        references = task.batches.references(call * each, each, each)
-        began = time.perf_counter()
-        state, sums = dispatch(state, data, references, call * each, each, jax.random.key(0))
-        jax.block_until_ready(sums)
-        times.append((time.perf_counter() - began) / each)
-    return float(np.median(times[1:]))
-
-
-def _stop_here(stop: Stop) -> None:
-    if stop.agreed():
-        raise Interrupted
+    steps = train_vae.optimizer_steps(settings, graphdef, params, count, examples)
+    task, each = Task(steps, ResidentFrames(frames, settings.batch, 0, rows)), settings.steps_per_dispatch
+    work = updates(task, params, (), batch=settings.batch, count=each, devices=1)
+    times = alternate({"": work}, SPEED_CALLS)[""]
+    return times.median / each
