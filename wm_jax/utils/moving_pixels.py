@@ -66,11 +66,15 @@ def moving(frames: NDArray[np.uint8], decoded: NDArray[np.uint8], places: NDArra
 
 def background(frames: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
     """The median, over time, of the frames around one of consecutive frames uint8[T, H, W, 3]: uint8[H, W, 3]."""
-    near = frames[max(place - REACH, 0) : place + REACH + 1]
-    middle = len(near) // 2
-    # Time last, so that each pixel's values lie side by side: five times as fast as along the first axis.
-    pixels = np.ascontiguousarray(near.reshape(len(near), -1).T)
-    return np.partition(pixels, middle, axis=1)[:, middle].reshape(frames.shape[1:])
+    near = frames[max(place - REACH, 0) : place + REACH + 1].reshape(-1, frames[place].size)
+    # Bit by bit, from the highest: the largest level that half of the frames reach. Five times as fast as sorting.
+    half = len(near) - len(near) // 2
+    median = np.zeros(near.shape[1], np.uint8)
+    for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        higher = median | np.uint8(bit)
+        reached = (near >= higher).sum(0, dtype=np.uint8) >= half
+        median = np.where(reached, higher, median)
+    return median.reshape(frames.shape[1:])
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
