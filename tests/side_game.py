@@ -32,6 +32,9 @@ class Sides(DeviceGame):
         right = (action == 1) == (column >= len(COLUMNS) // 2)
         return *self._jump(key), right.astype(jnp.float32), jnp.bool_(False)
 
+    def factors(self, params, state):
+        return {"column": jnp.array(COLUMNS, jnp.float32)[state[1]]}
+
     def _jump(self, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The picture of a square somewhere, and the state."""
         key, *own = jax.random.split(key, 3)

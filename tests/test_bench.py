@@ -12,10 +12,10 @@ from flax import nnx
 
 from wm_jax import cli
 from wm_jax.config.schema import MemoryConfig
-from wm_jax.config.vaes import VanillaConfig
+from wm_jax.config.vaes import VARIANTS, VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.run.artifacts import init_memory, init_vae
-from wm_jax.tools.benchmark import controller, flops, memory, vae
+from wm_jax.tools.benchmark import controller, flops, memory, vae, vaes
 from wm_jax.tools.benchmark.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
 from wm_jax.tools.benchmark.timing import Timing, alternate
 
@@ -67,7 +67,7 @@ def test_operations_of_play() -> None:
     assert flops.playing(config, model, 867) == flops.encoding(config) + 2 * (1024 * (35 + 256) + 867)
 
 
-@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training, controller.generation])
+@pytest.mark.parametrize("case", [vae.training, vae.encoding, memory.training, controller.generation, vaes.training])
 def test_pytorch_computes_the_same(case, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the extra `bench` is not installed")
     found = case(Options((OURS, TUNED), tmp_path, small=True))
@@ -97,6 +97,15 @@ def test_ours_runs_with_and_without_fast_kernels(case, tmp_path: Path) -> None:
         work = found.makers[name]()
         work()
         work()
+
+
+def test_every_auto_encoder_is_timed(tmp_path: Path) -> None:
+    case = vaes.training(Options((OURS,), tmp_path, small=True))
+    assert set(VARIANTS) - {"vanilla"} <= set(case.parts) and set(case.parts) < set(case.makers)
+    for name in ("factor", "grid", "noise, weights"):  # with a discriminator, other networks, what surrounds a loss
+        case.makers[name]()()
+    timings = {OURS: Timing(1.0, (1.0, 2.0)), "factor": Timing(1.0, (1.5, 3.0)), "grid": Timing(1.0, (4.0, 8.0))}
+    assert vaes.costs(timings).endswith("grid 4.00, factor 1.50.")
 
 
 def test_pictures_of_beginnings_are_held_against_those_of_later(capsys: pytest.CaptureFixture[str]) -> None:

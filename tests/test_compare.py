@@ -171,6 +171,7 @@ def test_the_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         for name in ("error", "moving_error", "ssim", "kl", "active_units", "one_step_error", "fifteen_step_error"):
             assert each[name] is not None and math.isfinite(each[name]), name
         assert each["steps"] >= 20 and each["parameters"] > 1000
+        assert each["probe_linear"] is not None and list(each["probes"]) == ["column"]
     html = (tmp_path / "comparison" / "report.html").read_text()
     assert "beta_tc" in html and html.count("data:image/png") >= 6
     with Image.open(tmp_path / "comparison" / "compare-vanilla-0.png") as sheet:

@@ -283,6 +283,19 @@ def test_settings_of_what_is_not_chosen_are_checked_in_files_too(layers: Path, t
         load("enduro", "atari", overrides={"vae": {"variant": "m:D"}})
 
 
+def test_what_means_something_else_in_another_auto_encoder_is_not_taken_from_a_file(layers: Path) -> None:
+    (layers / "atari.yaml").write_text("vae: {latent: 48, width: 0.5, free_nats: 0.1}")
+    dreamer = load("pong", "atari", "quick", {"vae": {"variant": "dreamer"}}).vae
+    assert (dreamer.latent, dreamer.width) == (1024, 0.5), "no latent of 48, which is no 32 choices of 32"
+    info = load("pong", "atari", "quick", {"vae": {"variant": "info"}}).vae
+    assert (info.latent, info.free_nats) == (48, 0.1)  # pyright: ignore[reportAttributeAccessIssue]
+    given = load("pong", "atari", "quick", {"vae": {"variant": "dreamer", "latent": 2048, "groups": 64}}).vae
+    assert given.latent == 2048
+    (layers / "pong.yaml").write_text("vae: {variant: vq, latent: 64}")
+    assert load("pong", "atari", "quick", {}).vae.latent == 64
+    assert load("pong", "atari", "quick", {"vae": {"variant": "vanilla"}}).vae.latent == 48
+
+
 def test_options_in_a_file_are_those_of_its_own_choice(layers: Path) -> None:
     (layers / "enduro.yaml").write_text("vae: {variant: 'm:C', options: {codes: 3}, latent: 5}")
     same, other = (load("enduro", "atari", overrides={"vae": {"variant": name}}).vae for name in ("m:C", "m:D"))

@@ -31,7 +31,7 @@ from wm_jax.models.controller import Controller
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.preprocess import to_float
-from wm_jax.models.vae.networks import Dense
+from wm_jax.models.vae.layers import Dense
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.device import play_on_device
 from wm_jax.rollout.types import EpisodeLimits

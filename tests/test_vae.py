@@ -13,7 +13,7 @@ from wm_jax.config.vaes import VanillaConfig
 from wm_jax.kernels import native
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.preprocess import to_float
-from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae, networks
+from wm_jax.models.vae import Batch, Update, layers, loss_and_grad, make_vae, paper
 from wm_jax.models.vae.examples import PATCHES, Examples, fixed_patches, with_noise
 from wm_jax.models.vae.losses import kl_to_standard_normal, squared_error
 from wm_jax.models.vae.vanilla import Vanilla
@@ -141,7 +141,7 @@ def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pyt
     batch = frames(8)
     (expected, _), plain = grad_of(small(bfloat16=False), batch)
     if not fast:  # as on an accelerator
-        monkeypatch.setattr(networks, "compute_type", lambda _: jnp.bfloat16)
+        monkeypatch.setattr(paper, "compute_type", lambda _: jnp.bfloat16)
     (loss, _), gradients = grad_of(small(fast_kernels=fast), batch)
     assert loss.dtype == jnp.float32 and loss != expected
     np.testing.assert_allclose(loss, expected, rtol=1e-2)
@@ -154,7 +154,7 @@ def test_where_convolutions_multiply_in_bfloat16(monkeypatch: pytest.MonkeyPatch
     def chosen(backend: str, narrow: bool, **settings: Any) -> Any:
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(native, "narrow", lambda: narrow)
-        return networks.compute_type(VanillaConfig.model_validate(settings))
+        return layers.compute_type(VanillaConfig.model_validate(settings))
 
     assert chosen("gpu", False) == chosen("gpu", False, fast_kernels=False) == chosen("cpu", True) == jnp.bfloat16
     assert chosen("gpu", False, bfloat16=False) == chosen("cpu", True, bfloat16=False) == jnp.float32

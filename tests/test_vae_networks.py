@@ -25,7 +25,8 @@ def settings(**given: Any) -> VanillaConfig:
 
 @cache
 def model(encoder: str, decoder: str) -> Any:
-    return make_vae(settings(encoder=encoder, decoder=decoder), nnx.Rngs(0))
+    latent = 36 if "local" in (encoder, decoder) else 16
+    return make_vae(settings(encoder=encoder, decoder=decoder, latent=latent), nnx.Rngs(0))
 
 
 @cache
@@ -39,13 +40,13 @@ def compiled(encoder: str, decoder: str) -> Any:
 def test_every_encoder_has_heads_and_every_decoder_takes_any_number_of_inputs(name: str) -> None:
     def shapes() -> Any:
         config = settings(encoder=name, decoder=name, width=0.3)
-        encoder, decoder = make_encoder(config, nnx.Rngs(0)), make_decoder(32, config, nnx.Rngs(1))
-        features, head = encoder(NOISE), encoder.head(48, nnx.Rngs(2))
+        encoder, decoder = make_encoder(config, nnx.Rngs(0)), make_decoder(144, config, nnx.Rngs(1))
+        features, head = encoder(NOISE), encoder.head(288, nnx.Rngs(2))
         assert features.shape == (4, encoder.features)
-        return head(features), decoder(jnp.zeros((4, 32)))
+        return head(features), decoder(jnp.zeros((4, 144)))
 
     numbers, frames = jax.eval_shape(shapes)
-    assert numbers.shape == (4, 48) and frames.shape == (4, 64, 64, 3)
+    assert numbers.shape == (4, 288) and frames.shape == (4, 64, 64, 3)
     assert numbers.dtype == frames.dtype == jnp.float32
 
 
@@ -94,12 +95,35 @@ def test_a_place_of_a_frame_is_said_by_its_part_of_z(place: int) -> None:
     assert of_each.argmax() == place and of_each[place] > 0.5 * of_each.sum()
 
 
+@pytest.mark.parametrize("place", [0, 14, 22])
+def test_a_place_of_the_local_networks_sees_and_draws_what_lies_there(place: int) -> None:
+    """Places are 8 pixels apart; each sees a window of 22 pixels, and draws one of 24."""
+    encode, decode = compiled("local", "local")
+    row, column = (8 * each for each in divmod(place, 6))
+    window = np.s_[:, row : row + 22, column : column + 22]
+    said = encode(NOISE)[:, place]
+    np.testing.assert_array_equal(encode(jnp.full_like(NOISE, 0.5).at[window].set(NOISE[window]))[:, place], said)
+    assert np.abs(encode(NOISE.at[window].set(0.5))[:, place] - said).min() > 1e-3
+    codes = jnp.asarray(np.random.default_rng(1).normal(size=(4, 36)), jnp.float32)
+    changed = (decode(codes.at[:, place].add(1.0)) != decode(codes)).any((0, 3))
+    assert np.flatnonzero(changed.any(1)).tolist() == list(range(row, row + 24))
+    assert np.flatnonzero(changed.any(0)).tolist() == list(range(column, column + 24))
+
+
 def test_all_places_share_one_layer() -> None:
     assert model("grid", "grid").mean.dense.kernel.shape == (32, 1)
     assert model("grid", "grid").decoder.start.dense.kernel.shape == (1, 32)
 
 
-@pytest.mark.parametrize("encoder, decoder, named", [("grid", "paper", "encoder"), ("paper", "grid", "decoder")])
+@pytest.mark.parametrize(
+    "encoder, decoder, named",
+    [
+        ("grid", "paper", "encoder grid: 20 numbers .* multiple of 16"),
+        ("paper", "grid", "decoder grid: 20 numbers .* multiple of 16"),
+        ("local", "paper", "encoder local: 20 numbers .* multiple of 36"),
+        ("paper", "local", "decoder local: 20 numbers .* multiple of 36"),
+    ],
+)
 def test_a_z_that_cannot_be_shared_out_is_refused(encoder: str, decoder: str, named: str) -> None:
-    with pytest.raises(UserError, match=f"vae.{named} grid: 20 numbers .* multiple of 16"):
+    with pytest.raises(UserError, match=f"vae.{named}"):
         jax.eval_shape(lambda: nnx.state(make_vae(settings(encoder=encoder, decoder=decoder, latent=20), nnx.Rngs(0))))

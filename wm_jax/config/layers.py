@@ -63,35 +63,63 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
         early.append((f"{name}.yaml", layer))
     layers = [*early, (general, _read_yaml(folder / general)), *late]
     chosen: dict[str, Any] = {}
+    so_far = []  # what the layers up to each one choose
     for source, layer in layers:
         _require_known(layer, source)
         chosen = _merge(chosen, layer, source)
+        so_far.append({section: chosen_type(section, chosen.get(section, {})) for section in CHOICES})
     overrides = overrides or {}
     chosen = _merge(chosen, overrides, "command line")
-    for source, layer in layers:
-        settings = _merge(settings, _for_chosen(layer, chosen, source), source)
+    for (source, layer), meant in zip(layers, so_far, strict=True):
+        settings = _merge(settings, _for_chosen(layer, meant, chosen, source), source)
     return validate(_merge(settings, overrides, "command line"), (*layers, ("", overrides)))
 
 
-def _for_chosen(layer: Mapping[str, Any], chosen: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A file's settings without those of auto-encoders and cells that are not chosen, which files may have.
+def shared(settings: Mapping[str, Any], before: type[Section], after: type[Section]) -> dict[str, Any]:
+    """Those settings of one type of a section that mean the same in another: both inherit them from one base.
+
+    Of auto-encoders, say, a size of z that suits a Gaussian would be a mistake for codes out of a codebook, which
+    declare their own. Settings that the first type does not have are taken as they are, if the second has them.
+    """
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in after.model_fields
+        and (name not in before.model_fields or _declaring(name, after) is _declaring(name, before))
+    }
+
+
+def _declaring(name: str, section: type[Section]) -> type:
+    """The nearest base of a type that declares this setting."""
+    return next(each for each in section.__mro__ if name in vars(each).get("__annotations__", {}))
+
+
+def _for_chosen(
+    layer: Mapping[str, Any], meant: Mapping[str, type[Section]], chosen: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """A file's settings without those of auto-encoders and cells that are not chosen, which files may have, and without
+    those that mean something else in the chosen one (`shared`).
+
+    Args:
+      meant: the types of the sections that its settings are for: those that it chooses, or the layers below it.
+      chosen: the settings of all layers, the command line's among them.
 
     Raises:
       UsageError: it names one itself that lacks a setting beside it, or such a setting has no possible value.
     """
     mine = dict(layer)
     for section, choice in CHOICES.items():
-        given, own = layer.get(section, {}), chosen_type(section, layer.get(section, {}))
+        given, own = layer.get(section, {}), meant[section]
         final = chosen.get(section, {})
-        fields = chosen_type(section, final).model_fields
         elsewhere = choice.key in given and given[choice.key] != final.get(choice.key)
+        kept = shared(given, own, chosen_type(section, final))
         mine[section] = {}
         for name, value in given.items():
             if choice.key in given and name not in own.model_fields:
                 raise UsageError(
                     f"{source}: {section}.{name}: {given[choice.key]} has no such setting; remove the line"
                 )
-            if name in fields and not (elsewhere and name == "options"):
+            if name in kept and not (elsewhere and name == "options"):
                 mine[section][name] = value
             else:
                 owner = next(each for each in types_of(section) if name in each.model_fields)

@@ -78,12 +78,14 @@ class OwnVaeConfig(VaeConfig):
 class OurVaeConfig(VaeConfig):
     """What those of ours have in common."""
 
-    encoder: Literal["paper", "residual", "grid"] = Field(
+    encoder: Literal["paper", "local", "residual", "grid"] = Field(
         default="paper",
-        description="paper: four convolutions; residual: deeper, with normalisation; grid: residual, with a part of z "
-        "for each place of a 4x4 grid",
+        description="paper: four convolutions; local: three, with a part of z for each place of a 6x6 grid; residual: "
+        "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
     )
-    decoder: Literal["paper", "residual", "grid"] = Field(default="paper", description="likewise, the other way round")
+    decoder: Literal["paper", "local", "residual", "grid"] = Field(
+        default="paper", description="likewise, the other way round"
+    )
     likelihood: Likelihood = Field(
         default="gaussian",
         description="what the error is: gaussian: squared; laplace: absolute; logcosh: between these; cross_entropy: "
@@ -94,12 +96,17 @@ class OurVaeConfig(VaeConfig):
     )
 
 
-class KlConfig(OurVaeConfig):
-    """What those with a divergence from a prior have in common."""
+class BetaConfig(OurVaeConfig):
+    """What those with a KL have in common."""
 
     beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")
-    free_nats: Weight = Field(default=0.5, description="KL floor per latent dimension: max(KL, this * z)")
     warm_up: NonNegative = Field(default=0, description="updates in which the weight of KL rises from 0 (0: none)")
+
+
+class KlConfig(BetaConfig):
+    """What those have in common whose KL is a term of its own."""
+
+    free_nats: Weight = Field(default=0.5, description="KL floor per latent dimension: max(KL, this * z)")
     capacity: Weight | None = Field(
         default=None, description="aim at this KL in nats instead: beta * |KL - capacity| (default: at none)"
     )
@@ -166,11 +173,9 @@ class SwaeConfig(OurVaeConfig):
     power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
 
 
-class BoundConfig(OurVaeConfig):
+class BoundConfig(BetaConfig):
     """What bounds from several samples have in common: in their sums neither a floor nor a capacity has a place."""
 
-    beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")
-    warm_up: NonNegative = Field(default=0, description="updates in which the weight of KL rises from 0 (0: none)")
     samples: Count = Field(default=5, description="of z for each frame that are weighed against each other")
 
 

@@ -104,6 +104,12 @@ class DeviceGame(ABC):
     def step(self, params: Any, state: Any, action: "jax.Array") -> "tuple[jax.Array, Any, jax.Array, jax.Array]":
         """One step: what is observed then, the state, the reward float32[], and whether the game has ended, bool[]."""
 
+    def factors(self, params: Any, state: Any) -> "dict[str, jax.Array]":
+        """The state in numbers float32[] that a person would name, for probes of what a latent holds; none, if not
+        given.
+        """
+        return {}
+
     def for_training(self, *, random_start: bool = False, endless: bool = False) -> "DeviceGame":
         """The game as training data are made of it.
 

@@ -16,6 +16,7 @@ from wm_jax.envs.car_racing import dynamics, track
 from wm_jax.envs.car_racing.camera import view
 from wm_jax.envs.car_racing.drawing import frame
 from wm_jax.envs.car_racing.endless import draw_tracks
+from wm_jax.envs.car_racing.factors import factors
 from wm_jax.envs.car_racing.state import CarState
 from wm_jax.envs.games import CAR_ACTIONS
 from wm_jax.envs.types import DeviceGame
@@ -71,6 +72,10 @@ class CarRacingGame(DeviceGame):
         """See `DeviceGame`."""
         car, reward, terminated = dynamics.step(params.bank, state, action)
         return frame(params.bank, view(car)), car, reward, terminated
+
+    def factors(self, params: Tracks, state: CarState) -> dict[str, jax.Array]:
+        """See `DeviceGame`."""
+        return factors(params.bank, state)
 
     def for_training(self, *, random_start: bool = False, endless: bool = False) -> "CarRacingGame":
         """See `DeviceGame`."""

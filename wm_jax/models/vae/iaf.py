@@ -14,8 +14,9 @@ from wm_jax.config.vaes import IafConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.gaussian import Scalar
+from wm_jax.models.vae.layers import Dense, normal
 from wm_jax.models.vae.losses import error, log_normal, pressure, squared_error
-from wm_jax.models.vae.networks import Dense, make_decoder, make_encoder, normal
+from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 OPEN = 2.0
 """What is added to a gate before its sigmoid, so that a step changes little at first (section 4 asks for 1 to 2)."""

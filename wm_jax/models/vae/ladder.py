@@ -13,8 +13,9 @@ from wm_jax.config.vaes import LadderConfig
 from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer, Scalar
+from wm_jax.models.vae.layers import Dense
 from wm_jax.models.vae.losses import error, kl_between, pressure, squared_error
-from wm_jax.models.vae.networks import Dense, make_decoder, make_encoder
+from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
 

@@ -62,6 +62,19 @@ class Dense(nnx.Module):
         return x @ self.kernel[...] + self.bias[...][None, :]
 
 
+class EachPlace(nnx.Module):
+    """A linear layer that all places share, a 1x1 convolution: numbers of all places to numbers of all places."""
+
+    def __init__(self, places: int, inputs: int, outputs: int, rngs: nnx.Rngs):
+        self.places, self.inputs, self.outputs = places, inputs, outputs
+        self.dense = Dense(inputs, outputs, rngs)
+
+    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
+        """Flat, place by place, as its inputs are."""
+        each = self.dense(x.reshape(len(x) * self.places, self.inputs))
+        return each.reshape(len(x), self.places * self.outputs)
+
+
 class Perceptron(nnx.Module):
     """Dense layers of these sizes, inputs first, with an activation between them.
 
@@ -78,3 +91,20 @@ class Perceptron(nnx.Module):
         for layer in inner:
             x = self.activation(layer(x))
         return last(x)
+
+
+def shared_out(numbers: int, places: int, network: str) -> int:
+    """How many of the numbers each place gets.
+
+    Args:
+      network: as the settings name it, `encoder grid`.
+
+    Raises:
+      UserError: they are no multiple of the places.
+    """
+    if numbers % places:
+        raise UserError(
+            f"vae.{network}: {numbers} numbers cannot be shared out among {places} places; give a vae.latent that "
+            f"makes them a multiple of {places}, or another network"
+        )
+    return numbers // places

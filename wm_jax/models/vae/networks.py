@@ -1,91 +1,20 @@
-"""The convolutional encoders and decoders that all auto-encoders share: the paper's V (Ha & Schmidhuber 2018, A.1),
-and by name those of `residual.py`.
+"""The encoders and decoders that all auto-encoders share, by their names in the settings.
+
+An encoder has `features`, how many numbers it makes of a frame, and `head` for layers from these; a call makes them. A
+decoder is called with z, and with what else its auto-encoder decodes.
 """
 
-from functools import partial
-from itertools import pairwise
-
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig, VaeConfig
-from wm_jax.kernels import native
-from wm_jax.kernels.conv import Layer, convolutions, fast_matmul, transposed_convolutions
-from wm_jax.kernels.narrow import matmul
-from wm_jax.models.vae.layers import DECODER_CHANNELS, ENCODER_CHANNELS, Dense, compute_type, normal, scaled
+from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.models.vae.local import LocalDecoder, LocalEncoder
+from wm_jax.models.vae.paper import Decoder, Encoder
 from wm_jax.models.vae.residual import GridDecoder, GridEncoder, ResidualDecoder, ResidualEncoder
-from wm_jax.utils.sizes import SIDE
 
-ENCODER_KERNEL = 4
-DECODER_KERNELS = (5, 5, 6, 6)
-
-
-class Encoder(nnx.Module):
-    """Frames to F = 4 * 256 * width features: four k4 s2 convolutions with ReLU."""
-
-    def __init__(self, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = config.fast_kernels and native.available()
-        self.dtype = compute_type(config)
-        channels = (3, *(scaled(count, config) for count in ENCODER_CHANNELS))
-        self.kernels, self.biases = nnx.List(), nnx.List()
-        side, k = SIDE, ENCODER_KERNEL
-        for inputs, outputs in pairwise(channels):
-            self.kernels.append(normal(rngs, (k, k, inputs, outputs), k * k * inputs, gain=2.0))
-            self.biases.append(nnx.Param(jnp.zeros(outputs, jnp.float32)))
-            side = (side - k) // 2 + 1
-        self.features = side * side * channels[-1]
-
-    def head(self, outputs: int, rngs: nnx.Rngs) -> Dense:
-        """A layer from the features to so many numbers, such as the means of z."""
-        return Dense(self.features, outputs, rngs)
-
-    def __call__(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
-        """The features of frames in [0, 1]."""
-        maps = convolutions(frames, _layers(self), fast=self.fast, dtype=self.dtype)
-        return maps.reshape(frames.shape[0], self.features)
-
-
-class Decoder(nnx.Module):
-    """Inputs, such as z, to frames: dense, four transposed convolutions, sigmoid.
-
-    The first transposed convolution sees a single pixel, so it is one more dense layer, whose bias is per channel.
-    """
-
-    def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = config.fast_kernels and native.available()
-        self.dtype = compute_type(config)
-        hidden = 4 * scaled(256, config)
-        channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
-        side = DECODER_KERNELS[0]
-        self.dense = Dense(inputs, hidden, rngs)
-        self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
-        self.first_bias = nnx.Param(jnp.zeros(channels[0], jnp.float32))
-        self.kernels, self.biases = nnx.List(), nnx.List()
-        for k, (inner, outer) in zip(DECODER_KERNELS[1:], pairwise(channels), strict=True):
-            larger = 2 * side - 2 + k
-            # How many products make one output pixel, on average: overlaps differ from layer to layer.
-            fan_in = inner * (k * side / larger) ** 2
-            gain = 1.0 if larger == SIDE else 2.0
-            self.kernels.append(normal(rngs, (k, k, outer, inner), fan_in, gain))
-            self.biases.append(nnx.Param(jnp.zeros(outer, jnp.float32)))
-            side = larger
-
-    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
-        """Frames in [0, 1]."""
-        side = DECODER_KERNELS[0]
-        narrow = self.fast and self.dtype == jnp.bfloat16
-        multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
-        x = multiply(self.dense(z), self.first_kernel[...])
-        x = jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
-        return jax.nn.sigmoid(transposed_convolutions(x, _layers(self), fast=self.fast, dtype=self.dtype))
-
-
-AnyEncoder = Encoder | ResidualEncoder | GridEncoder
-AnyDecoder = Decoder | ResidualDecoder | GridDecoder
-ENCODERS = {"paper": Encoder, "residual": ResidualEncoder, "grid": GridEncoder}
-DECODERS = {"paper": Decoder, "residual": ResidualDecoder, "grid": GridDecoder}
+AnyEncoder = Encoder | ResidualEncoder
+AnyDecoder = Decoder | LocalDecoder | ResidualDecoder
+ENCODERS = {"paper": Encoder, "local": LocalEncoder, "residual": ResidualEncoder, "grid": GridEncoder}
+DECODERS = {"paper": Decoder, "local": LocalDecoder, "residual": ResidualDecoder, "grid": GridDecoder}
 
 
 def make_encoder(config: OurVaeConfig, rngs: nnx.Rngs) -> AnyEncoder:
@@ -96,8 +25,3 @@ def make_encoder(config: OurVaeConfig, rngs: nnx.Rngs) -> AnyEncoder:
 def make_decoder(inputs: int, config: OurVaeConfig, rngs: nnx.Rngs) -> AnyDecoder:
     """The decoder that the settings name, from so many numbers."""
     return DECODERS[config.decoder](inputs, config, rngs)
-
-
-def _layers(part: Encoder | Decoder) -> list[Layer]:
-    arrays = zip(part.kernels, part.biases, strict=True)
-    return [Layer(kernel[...], bias[...]) for kernel, bias in arrays]

@@ -16,8 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import OurVaeConfig
-from wm_jax.models.vae.layers import Dense, compute_type, scaled
-from wm_jax.utils.errors import UserError
+from wm_jax.models.vae.layers import Dense, EachPlace, compute_type, scaled, shared_out
 
 CHANNELS = (32, 64, 128, 256)
 """At sides 32, 16, 8 and 4."""
@@ -85,27 +84,14 @@ class GridEncoder(ResidualEncoder):
 
     def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
         """A layer to outputs / 16 numbers for each place: first those of the first place, then of the second."""
-        return EachPlace(self.channels, shared_out(outputs, "encoder"), rngs)
+        return EachPlace(PLACES, self.channels, shared_out(outputs, PLACES, "encoder grid"), rngs)
 
 
 class GridDecoder(ResidualDecoder):
     """Residual; but each place of the 4x4 image it starts from is made of that place's part of z."""
 
     def _start(self, inputs: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        return EachPlace(shared_out(inputs, "decoder"), channels, rngs)
-
-
-class EachPlace(nnx.Module):
-    """A linear layer that all places share, a 1x1 convolution: numbers of all places to numbers of all places."""
-
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        self.inputs, self.outputs = inputs, outputs
-        self.dense = Dense(inputs, outputs, rngs)
-
-    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
-        """Flat, place by place, as its inputs are."""
-        each = self.dense(x.reshape(len(x) * PLACES, self.inputs))
-        return each.reshape(len(x), PLACES * self.outputs)
+        return EachPlace(PLACES, shared_out(inputs, PLACES, "decoder grid"), channels, rngs)
 
 
 class Block(nnx.Module):
@@ -143,20 +129,3 @@ def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
 def multiplied_in(config: OurVaeConfig) -> Any:
     """What convolutions multiply in: on CPU float32, since they are XLA's, which is no faster in bfloat16 there."""
     return jnp.float32 if jax.default_backend() == "cpu" else compute_type(config)
-
-
-def shared_out(numbers: int, option: str) -> int:
-    """How many of the numbers each place gets.
-
-    Args:
-      option: `encoder` or `decoder`.
-
-    Raises:
-      UserError: they are no multiple of the places.
-    """
-    if numbers % PLACES:
-        raise UserError(
-            f"vae.{option} grid: {numbers} numbers cannot be shared out among {PLACES} places; give a vae.latent that "
-            f"makes them a multiple of {PLACES}, or vae.{option} residual"
-        )
-    return numbers // PLACES

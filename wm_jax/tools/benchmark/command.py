@@ -31,6 +31,9 @@ from wm_jax.utils.files import to_json
 from wm_jax.utils.process import cores
 
 STAGES = ("vae", "encode", "memory", "controller", "drawing")
+"""Timed if none is asked for."""
+LONGER = ("vaes",)
+"""Timed if asked for: thirty contenders."""
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "float32": (FLOAT32,), "none": ()}
 ROUNDS = 7
 MINUTES = 8.5
@@ -42,7 +45,8 @@ ARITHMETIC = 0.6
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmarks that are asked for and print what came of them."""
     parser = Parser(prog="bin/benchmark", description="Throughput of the stages beside PyTorch's, on this machine.")
-    parser.add_argument("--stage", action="append", choices=STAGES, help=f"one of {', '.join(STAGES)} [all]")
+    parser.add_argument("--stage", action="append", choices=(*STAGES, *LONGER), help=f"one of "
+                        f"{', '.join((*STAGES, *LONGER))} [all but {', '.join(LONGER)}]")  # fmt: skip
     parser.add_argument("--against", action="append", choices=AGAINST, help="torch (tuned by an expert, and as users "
                         "write it), plain (ours without the fast kernels), float32 (ours without bfloat16), none "
                         "[torch]")  # fmt: skip
@@ -129,10 +133,11 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
 
 
 def _case(stage: str) -> Callable[[Options], Case]:
-    from wm_jax.tools.benchmark import controller, drawing, memory, vae
+    from wm_jax.tools.benchmark import controller, drawing, memory, vae, vaes
 
     cases = {
         "vae": vae.training,
+        "vaes": vaes.training,
         "encode": vae.encoding,
         "memory": memory.training,
         "controller": controller.generation,

@@ -5,7 +5,8 @@ Biases, nonlinearities and the optimiser are left out: a few percent.
 
 from wm_jax.config.vaes import VaeConfig
 from wm_jax.models.memory import MDNRNN
-from wm_jax.models.vae.networks import DECODER_CHANNELS, DECODER_KERNELS, ENCODER_CHANNELS, ENCODER_KERNEL, scaled
+from wm_jax.models.vae.layers import DECODER_CHANNELS, ENCODER_CHANNELS, scaled
+from wm_jax.models.vae.paper import DECODER_KERNELS, ENCODER_KERNEL
 from wm_jax.utils.sizes import SIDE
 
 

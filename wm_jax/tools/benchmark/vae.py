@@ -12,7 +12,7 @@ from wm_jax.config.vaes import VaeConfig, VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, loss_and_grad
-from wm_jax.models.vae.networks import compute_type
+from wm_jax.models.vae.layers import compute_type
 from wm_jax.run.artifacts import init_vae
 from wm_jax.tools.benchmark import flops
 from wm_jax.tools.benchmark.case import FLOAT32, OURS, PLAIN, TUNED, WRITTEN, Case, Options

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from wm_jax.config.layers import validate
+from wm_jax.config.layers import shared, validate
 from wm_jax.config.schema import CHOICES, Config
 from wm_jax.config.text import nearest
 from wm_jax.config.vaes import VARIANTS
@@ -35,12 +35,7 @@ class Candidate:
         Raises:
           UsageError: a setting that it does not have, or a value that it does not take.
         """
-        mine = CHOICES["vae"].type_for(self.settings).model_fields
-        kept = {name: value for name, value in config.vae.model_dump().items() if name in mine}
-        other = self.settings["variant"] != config.vae.variant
-        if other:  # of a variant's own settings those of another one mean nothing
-            shared = type(config.vae).model_fields
-            kept = {name: value for name, value in kept.items() if mine[name].default == shared[name].default}
+        kept = shared(config.vae.model_dump(), type(config.vae), CHOICES["vae"].type_for(self.settings))
         vae = {**kept, **self.settings, **settings}
         source = ((f"--variants {self.name}", {"vae": self.settings}),)
         return validate({**config.model_dump(exclude={"vae"}), "vae": vae}, source)

@@ -54,6 +54,17 @@ COLUMNS = (
         "Frechet distance between frames of the prior and real ones, in the features of a fixed random network: no FID",
     ),
     Column("sample_wasserstein", "samples, patches", "low", "Sliced Wasserstein distance of their patches"),
+    Column(
+        "probe_linear",
+        "state, linear",
+        "high",
+        "Share of the variance of the state that the game exposes (CarRacing's car, Atari's RAM) that a linear "
+        "regression on z predicts, the mean over its numbers",
+    ),
+    Column("probe_mlp", "state, network", "high", "The same by a small network"),
+    Column("mig", "MIG", "high", "Mutual information gap: does each number of the state have a unit to itself?"),
+    Column("sap", "SAP", "high", "Separated attribute predictability: the same, by linear regressions on single units"),
+    Column("dci_disentanglement", "DCI", "high", "Disentanglement: does each unit serve one number of the state?"),
     Column("updates_per_second", "updates/s", "high", "Of V's training, reports included"),
     Column("encoded_per_second", "encoded/s", "high", "Frames that V encodes in a second"),
     Column("steps", "updates", "", "That V's training had time for"),

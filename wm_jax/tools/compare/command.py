@@ -23,6 +23,7 @@ from wm_jax.tools.compare import ranking
 from wm_jax.tools.compare.candidates import Candidate, parse
 from wm_jax.tools.compare.columns import COLUMNS
 from wm_jax.tools.compare.held_out import held_out
+from wm_jax.tools.compare.probing import exposed_state
 from wm_jax.tools.compare.trial import Trial
 from wm_jax.utils.errors import UsageError
 from wm_jax.utils.files import plain, write_manifest
@@ -36,6 +37,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     unseen = held_out(config, folder / "held-out", stop)
+    exposed = exposed_state(config, folder / "exposed.npz")
     log(f"compare_vaes: {len(unseen.frames):,} held-out frames of {unseen.episodes:,} episodes")
 
     def trial(candidate: Candidate, seed: int) -> Trial:
@@ -43,13 +45,13 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
 
     found = []
     for candidate in candidates:
-        found.append(trial(candidate, 0).see_and_predict(unseen, stop))
+        found.append(trial(candidate, 0).see_and_predict(unseen, exposed, stop))
         _write(config, run, found, options)
     named = {candidate.name: candidate for candidate in candidates}
     leaders = [named[name] for name in ranking.best(found, options.leaders)]
     for leader in leaders:
         for seed in range(1, options.seeds):
-            found.append(trial(leader, seed).see_and_predict(unseen, stop))
+            found.append(trial(leader, seed).see_and_predict(unseen, exposed, stop))
             _write(config, run, found, options)
     if options.generations:
         for leader in leaders:

@@ -56,6 +56,11 @@ class HeldOut:
         return np.concatenate([stretch.frames for stretch in self.stretches])
 
 
+def exploring(config: Config) -> str:
+    """How actions are drawn that no agent chooses."""
+    return "held" if config.collect.policy == "agent" else config.collect.policy
+
+
 def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
     """The frames, collected first where they are not there yet.
 
@@ -73,7 +78,7 @@ def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
                 update={
                     "episodes": min(EPISODES, config.collect.episodes),
                     "frames": min(FRAMES, config.collect.frames),
-                    "policy": _random(config),
+                    "policy": exploring(config),
                 }
             ),
         }
@@ -92,7 +97,3 @@ def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
         encoded = np.asarray(actions.encode(jnp.asarray(episode.actions[first : first + count])))
         stretches.append(Stretch(episode.frames[first : first + count + 1], encoded))
     return HeldOut(stretches, Palette.of(np.concatenate([each.frames for each in stretches])), store.count().episodes)
-
-
-def _random(config: Config) -> str:
-    return "held" if config.collect.policy == "agent" else config.collect.policy

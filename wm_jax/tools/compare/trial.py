@@ -8,24 +8,22 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config
-from wm_jax.data.frames import ResidentFrames
-from wm_jax.data.neighbours import Neighbours
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import log
+from wm_jax.envs.exposed_state import ExposedState
 from wm_jax.envs.games import find
-from wm_jax.models.vae import Examples
 from wm_jax.render.sheets import picture_grid, reconstruction_sheet
-from wm_jax.run.artifacts import Trained, init_vae, load_memory, load_vae
+from wm_jax.run.artifacts import Trained, load_memory, load_vae
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import encode, evaluate, train_controller, train_memory, train_vae
 from wm_jax.tools.benchmark.timing import alternate
-from wm_jax.tools.benchmark.updates import updates
+from wm_jax.tools.benchmark.vaes import work_of
 from wm_jax.tools.compare import vision
 from wm_jax.tools.compare.candidates import Candidate
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.tools.compare.prediction import of_predictions
-from wm_jax.training.loop import Task
+from wm_jax.tools.compare.probing import of_state
 from wm_jax.utils.files import plain, read_manifest, write_manifest
 from wm_jax.utils.moving_pixels import spread
 
@@ -73,7 +71,7 @@ class Trial:
     def _path(self) -> Path:
         return self.folder / f"{self.name}.json"
 
-    def see_and_predict(self, held_out: HeldOut, stop: Stop) -> dict[str, Any]:
+    def see_and_predict(self, held_out: HeldOut, exposed: ExposedState | None, stop: Stop) -> dict[str, Any]:
         """Train V and M, and measure them; returns the figures, also of a trial that was finished before."""
         if (found := self.figures()) is not None:
             return found
@@ -102,6 +100,7 @@ class Trial:
             **vision.of_pictures(held_out, seen.decoded),
             **vision.of_latents(seen, vae.model().latent_kind),
             **drawn,
+            **of_state(exposed, vae),
             "test_nll": predicted["test_nll"],
             **of_predictions(held_out, vae, memory),
         }
@@ -158,14 +157,6 @@ class Trial:
 
 def seconds_per_update(config: Config, store: ReplayStore) -> float:
     """The time of one update on this machine, without compiling: the median of some dispatches."""
-    settings = config.vae
-    count = min(SPEED_FRAMES, store.count("train").frames)
-    frames = store.read("train", np.arange(count))
-    rows = Neighbours(np.array([count])) if settings.moving_weight else None
-    graphdef, params = init_vae(settings, config.seed)
-    examples = Examples.of(settings, frames)
-    steps = train_vae.optimizer_steps(settings, graphdef, params, count, examples)
-    task, each = Task(steps, ResidentFrames(frames, settings.batch, 0, rows)), settings.steps_per_dispatch
-    work = updates(task, params, (), batch=settings.batch, count=each, devices=1)
-    times = alternate({"": work}, SPEED_CALLS)[""]
-    return times.median / each
+    frames = store.read("train", np.arange(min(SPEED_FRAMES, store.count("train").frames)))
+    each = config.vae.steps_per_dispatch
+    return alternate({"": work_of(config.vae, frames, each)}, SPEED_CALLS)[""].median / each

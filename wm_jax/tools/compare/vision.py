@@ -67,6 +67,19 @@ def _see(graphdef: Any, params: Any, frames: jax.Array, step: jax.Array, data_si
     return latent, z, to_uint8(vae.decode(z)), metrics["kl"]
 
 
+def sampled(graphdef: Any, params: Any, frames: np.ndarray) -> np.ndarray:
+    """One z of each frame, float32[F, Z], drawn from its posterior."""
+    whole = np.concatenate([frames, np.repeat(frames[-1:], -len(frames) % BATCH, axis=0)])
+    keys = jax.random.split(jax.random.key(1), len(whole) // BATCH)
+    parts = [_sampled(graphdef, params, whole[i * BATCH : (i + 1) * BATCH], key) for i, key in enumerate(keys)]
+    return np.concatenate(parts)[: len(frames)]
+
+
+@partial(jax.jit, static_argnums=0)
+def _sampled(graphdef: Any, params: Any, frames: jax.Array, key: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, params).encode(to_float(frames)).sample(key)
+
+
 def of_pictures(held_out: HeldOut, decoded: np.ndarray) -> Figures:
     """How near reconstructions uint8[F, 64, 64, 3] of all held-out frames are."""
     frames = held_out.frames

@@ -1,0 +1,91 @@
+"""Two of the other auto-encoders in PyTorch as their users write them: eager, `.item()` after every update."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_jax.models.vae.gaussian import GaussianVae
+from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, exactly
+from wm_jax.tools.benchmark.timing import Work
+
+
+def written_training(
+    ours: GaussianVae, variant: str, frames: np.ndarray, batch: int, updates: int, learning_rate: float
+) -> Work:
+    """Frames as floats in memory, which is more than most users have: this is about the losses."""
+    model, data = TorchVae(ours), torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+
+    def work() -> None:
+        for _ in range(updates):
+            optimizer.zero_grad()
+            seen = data[torch.randint(len(data), (batch,))].to(DEVICE)
+            noise, prior = torch.randn((2, batch, ours.config.latent), device=DEVICE)
+            loss = _LOSSES[variant](model, ours.config, seen, noise, prior, len(data))
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return work
+
+
+def loss_and_gradient(
+    ours: GaussianVae, variant: str, frames: np.ndarray, noise: np.ndarray, prior: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss, and the gradient of the first convolution [k, k, 3, C]; noise and draws of the prior are [B, Z]."""
+    model = TorchVae(ours)
+    seen = torch.from_numpy(frames).to(DEVICE).permute(0, 3, 1, 2).float() / 255
+    with exactly():
+        drawn = (torch.from_numpy(each).to(DEVICE) for each in (noise, prior))
+        loss = _LOSSES[variant](model, ours.config, seen, *drawn, len(frames))
+        loss.backward()
+    return loss.detach().cpu().numpy(), model.convolutions[0].weight.grad.permute(2, 3, 1, 0).cpu().numpy()
+
+
+def _beta_tc(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior: Tensor, data_size: int) -> Tensor:
+    mean, log_var = model.encode(frames)
+    z = mean + noise * torch.exp(log_var / 2)
+    error = (model.decode(z) - frames).square().sum((1, 2, 3)).mean()
+    log_q_given_frame = _log_normal(z, mean, log_var).sum(1)
+    log_prior = _log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
+    each = _log_normal(z[:, None], mean[None], log_var[None])
+    size = math.log(len(z) * data_size)
+    log_q = torch.logsumexp(each.sum(2), 1) - size
+    log_q_of_each = (torch.logsumexp(each, 1) - size).sum(1)
+    kl = (log_q_given_frame - log_prior).clamp(min=config.free_nats * config.latent).mean()
+    beyond = (
+        (config.mutual_information - 1) * (log_q_given_frame - log_q)
+        + (config.total_correlation - 1) * (log_q - log_q_of_each)
+        + (config.dimension_wise - 1) * (log_q_of_each - log_prior)
+    )
+    return error + config.beta * (kl + beyond.mean())
+
+
+def _info(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior: Tensor, data_size: int) -> Tensor:
+    mean, log_var = model.encode(frames)
+    z = mean + noise * torch.exp(log_var / 2)
+    error = (model.decode(z) - frames).square().sum((1, 2, 3)).mean()
+    kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
+    floor = config.free_nats * config.latent
+    scale = 2.0 * z.shape[1]
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        return scale / (scale + (a[:, None] - b[None]).square().sum(2))
+
+    def among(a: Tensor) -> Tensor:
+        alike = similarity(a, a)
+        return (alike.sum() - alike.trace()) / (len(a) * (len(a) - 1))
+
+    mmd = among(z) + among(prior) - 2 * similarity(z, prior).mean()
+    of_each = (1 - config.alpha) * config.beta * kl.clamp(min=floor).mean()
+    return error + of_each + (config.alpha + config.divergence - 1) * mmd
+
+
+_LOSSES = {"beta_tc": _beta_tc, "info": _info}
+
+
+def _log_normal(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    return -0.5 * ((x - mean).square() * torch.exp(-log_var) + log_var + math.log(2 * math.pi))
