@@ -3,20 +3,23 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from wm_jax import cli
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import VARIANTS
+from wm_jax.config.vaes import VARIANTS, VanillaConfig
 from wm_jax.models.heads import Categorical, Mixture
-from wm_jax.render.comparison import Column, Contender, write_comparison
-from wm_jax.tools.compare import ranking
-from wm_jax.tools.compare.candidates import parse
+from wm_jax.models.vae import make_vae
+from wm_jax.render.comparison import Column, Entry, write_comparison
+from wm_jax.tools.compare import ranking, vision
+from wm_jax.tools.compare.contenders import parse
 from wm_jax.tools.compare.prediction import AHEAD, STARTS, WARM_UP, _starts
 from wm_jax.utils.errors import UsageError
 
@@ -25,9 +28,11 @@ def config(game: str = "chaser") -> Config:
     return load(game, "procgen", "quick", {})
 
 
-def test_candidates_are_variants_with_settings() -> None:
+def test_contenders_are_variants_with_settings() -> None:
     assert [each.name for each in parse("all")] == list(VARIANTS)
     vanilla, wide = parse("vanilla, vanilla+moving_weight=4+likelihood=laplace")
+    (levels,) = parse("fsq+levels=8/8/8")
+    assert levels.config(config()).vae.levels == (8, 8, 8)  # pyright: ignore
     assert wide.settings == {"variant": "vanilla", "moving_weight": "4", "likelihood": "laplace"}
     assert vanilla.folder(0) == "compare-vanilla-0" != wide.folder(0) and "+" not in wide.folder(0)
     found = wide.config(config(), steps=77).vae
@@ -38,12 +43,12 @@ def test_candidates_are_variants_with_settings() -> None:
 def test_what_is_chosen_for_the_game_holds_for_every_variant() -> None:
     """beta and free nats of Chaser, which nearly all variants have, are the same for all: else nothing is compared."""
     plain = config().vae
-    for candidate in parse("all"):
-        found = candidate.config(config()).vae
+    for contender in parse("all"):
+        found = contender.config(config()).vae
         for name in ("beta", "free_nats", "moving_weight", "width", "batch", "learning_rate"):
             fields = type(found).model_fields
             if name in fields and fields[name].default == type(plain).model_fields[name].default:
-                assert getattr(found, name) == getattr(plain, name), (candidate.name, name)
+                assert getattr(found, name) == getattr(plain, name), (contender.name, name)
 
 
 @pytest.mark.parametrize(
@@ -55,22 +60,22 @@ def test_what_is_chosen_for_the_game_holds_for_every_variant() -> None:
         ("vanilla+grid", "'grid' is no NAME=VALUE"),
     ],
 )
-def test_wrong_candidates_are_named(words: str, sentence: str) -> None:
+def test_wrong_contenders_are_named(words: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(words)
     assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize("pair", ["mowing_weight=4", "moving_weight=many"])
-def test_wrong_settings_of_a_candidate_are_named(pair: str) -> None:
-    (candidate,) = parse(f"vanilla+{pair}")
+def test_wrong_settings_of_a_contender_are_named(pair: str) -> None:
+    (contender,) = parse(f"vanilla+{pair}")
     with pytest.raises(UsageError) as caught:
-        candidate.config(config())
+        contender.config(config())
     assert pair.split("=")[0] in str(caught.value)
 
 
-def trial(candidate: str, seed: int = 0, **figures: float) -> dict[str, object]:
-    return {"candidate": candidate, "settings": {"variant": candidate}, "seed": seed, **figures}
+def trial(contender: str, seed: int = 0, **figures: float) -> dict[str, object]:
+    return {"contender": contender, "settings": {"variant": contender}, "seed": seed, **figures}
 
 
 def test_the_table_is_ranked_by_scores_and_then_by_small_objects() -> None:
@@ -133,9 +138,9 @@ def test_predictions_begin_where_there_is_something_to_predict(length: int) -> N
 
 
 def test_the_page_escapes_and_marks_the_best(tmp_path: Path) -> None:
-    contenders = [
-        Contender("<b>x</b>", 2, {"error": 2.0, "psnr": math.nan}, {"error": 0.5}, []),
-        Contender("y", 1, {"error": 3.0}, {}, []),
+    entries = [
+        Entry("<b>x</b>", 2, {"error": 2.0, "psnr": math.nan}, {"error": 0.5}, []),
+        Entry("y", 1, {"error": 3.0}, {}, []),
     ]
     columns = [Column("error", "error", "low", "Of & all"), Column("psnr", "PSNR", "high", "")]
     path = write_comparison(
@@ -144,8 +149,8 @@ def test_the_page_escapes_and_marks_the_best(tmp_path: Path) -> None:
         subtitle="",
         advice=["Take <x>"],
         columns=columns,
-        contenders=contenders,
-        predictors=[{"figure": "error", "candidates": 3, "correlation": 0.5, "low": math.nan, "high": 0.9}],
+        entries=entries,
+        predictors=[{"figure": "error", "contenders": 3, "correlation": 0.5, "low": math.nan, "high": 0.9}],
         settings={"width": 0.5},
     )
     html = path.read_text()
@@ -159,13 +164,23 @@ WORDS += ["--preset", "smoke", "--vae.width", "0.125", "--vae.latent", "8", "--b
 
 
 def test_the_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*WORDS, "--run", str(tmp_path), "--variants", "vanilla,beta_tc", "--leaders", "1", "--seeds", "2"]
+    words = [
+        *WORDS,
+        "--run",
+        str(tmp_path),
+        "--variants",
+        "vanilla,beta_tc,vanilla+learning_rate=1e30",
+        "--leaders",
+        "1",
+        "--seeds",
+        "2",
+    ]
     words += ["--generations", "1", "--episodes", "2", "--json"]
     assert cli.main(words) == 0
     summary = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     results = json.loads((tmp_path / "comparison" / "results.json").read_text())
-    trials = {(each["candidate"], each["seed"]): each for each in results["trials"]}
-    assert len(trials) == 3 and summary["candidates"] == 2
+    trials = {(each["contender"], each["seed"]): each for each in results["trials"]}
+    assert len(trials) == 3 and summary["contenders"] == 2
     assert sum("score" in each for each in results["trials"]) == 1
     for each in results["trials"]:
         for name in ("error", "moving_error", "ssim", "kl", "active_units", "one_step_error", "fifteen_step_error"):
@@ -176,11 +191,13 @@ def test_the_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "beta_tc" in html and html.count("data:image/png") >= 6
     with Image.open(tmp_path / "comparison" / "compare-vanilla-0.png") as sheet:
         assert sheet.size[0] > 500
+    assert list(results["failed"]) == ["vanilla+learning_rate=1e30, seed 0"] and "is left out" in html
     # Given again it finds all there, and makes the same page.
     assert cli.main(words) == 0
     again = json.loads((tmp_path / "comparison" / "results.json").read_text())
     assert again["trials"] == results["trials"]
-    assert "updates" not in capsys.readouterr().err
+    assert cli.main([*words, "--budget", "0.02"]) == 1
+    assert "was compared with --budget 0.01 before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -196,6 +213,27 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_played(
 ) -> None:
     assert cli.main([*WORDS, "--run", str(tmp_path / "run"), *words]) == 2
     assert sentence in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_settings_that_make_no_auto_encoder_are_refused_before_anything_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*WORDS, "--run", str(tmp_path / "run"), "--variants", "vanilla,vanilla+encoder=grid"]) == 1
+    said = capsys.readouterr().err
+    assert "--variants vanilla+encoder=grid: --vae.encoder grid: 8 numbers" in said
+    assert not (tmp_path / "run" / "comparison").exists()
+
+
+def test_traversals_show_the_numbers_that_change_the_picture() -> None:
+    vae: Any = make_vae(VanillaConfig(width=0.125, latent=4), nnx.Rngs(0))
+    vae.decoder.dense.kernel[...] = vae.decoder.dense.kernel[...].at[1].set(0.0)
+    graphdef, params = nnx.split(vae)
+    z = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    z[:, 1] *= 100  # varies most, and is not decoded
+    rows = vision.traversals(graphdef, params, np.full((64, 64, 3), 90, np.uint8), z, rows=4)
+    assert rows.shape == (4, 7, 64, 64, 3)
+    changes = np.abs(rows[:, 0].astype(int) - rows[:, -1]).sum((1, 2, 3))
+    assert (np.diff(changes) <= 0).all() and changes[2] > 0 and changes[3] == 0
 
 
 def test_help_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Entry:
     """A row of the table, and the pictures that belong to it."""
 
     name: str
@@ -44,17 +44,17 @@ def write_comparison(
     subtitle: str,
     advice: Sequence[str],
     columns: Sequence[Column],
-    contenders: Sequence[Contender],
+    entries: Sequence[Entry],
     predictors: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> Path:
     """Write the page, whole or not at all.
 
     Args:
-      contenders: the best first.
-      predictors: how well figures order the contenders as their scores do: figure, correlation, low, high.
+      entries: the best first.
+      predictors: how well figures order the entries as their scores do: figure, correlation, low, high.
     """
-    shown = [column for column in columns if any(_known(each.figures.get(column.key)) for each in contenders)]
+    shown = [column for column in columns if any(_known(each.figures.get(column.key)) for each in entries)]
     html = (
         templates()
         .get_template("comparison.html")
@@ -63,9 +63,9 @@ def write_comparison(
             subtitle=subtitle,
             advice=advice,
             columns=shown,
-            rows=[[_cell(each, column, contenders) for column in shown] for each in contenders],
-            contenders=contenders,
-            pictures=[figures_of(each.pictures, path.parent) for each in contenders],
+            rows=[[_cell(each, column, entries) for column in shown] for each in entries],
+            entries=entries,
+            pictures=[figures_of(each.pictures, path.parent) for each in entries],
             predictors=[
                 {**each, **{key: _said(each[key]) for key in ("correlation", "low", "high")}} for each in predictors
             ],
@@ -91,16 +91,16 @@ class _Cell:
     best: bool
 
 
-def _cell(each: Contender, column: Column, contenders: Sequence[Contender]) -> _Cell:
+def _cell(each: Entry, column: Column, entries: Sequence[Entry]) -> _Cell:
     value = each.figures.get(column.key)
     if value is None or not math.isfinite(value):
         return _Cell("\N{EN DASH}", "", 0.0, best=False)
-    others = [other for contender in contenders if _known(other := contender.figures.get(column.key))]
+    others = [other for entry in entries if _known(other := entry.figures.get(column.key))]
     ends = [float(other) for other in others if other is not None]
     longest = max(map(abs, ends)) or 1.0
     best = bool(column.better) and value == (min(ends) if column.better == "low" else max(ends))
     apart = each.spread.get(column.key)
-    return _Cell(number(value), f"±{number(apart / 2)}" if apart else "", 100 * abs(value) / longest, best)
+    return _Cell(_digits(value), f"±{_digits(apart / 2)}" if apart else "", 100 * abs(value) / longest, best)
 
 
 def _known(value: float | None) -> bool:
@@ -109,3 +109,9 @@ def _known(value: float | None) -> bool:
 
 def _said(value: float | None) -> str:
     return number(float(value)) if value is not None and math.isfinite(value) else "\N{EN DASH}"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, or all before the point: figures are small ones and large ones."""
+    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+    return shown.replace("-", "\N{MINUS SIGN}")

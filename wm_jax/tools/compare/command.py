@@ -11,79 +11,107 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import jax
+from flax import nnx
+
 from wm_jax.config.schema import Config
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
-from wm_jax.render.comparison import Contender, write_comparison
+from wm_jax.models.vae import make_vae
+from wm_jax.render.comparison import Entry, write_comparison
 from wm_jax.render.report import Media
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.provenance import now
 from wm_jax.tools.compare import ranking
-from wm_jax.tools.compare.candidates import Candidate, parse
 from wm_jax.tools.compare.columns import COLUMNS
+from wm_jax.tools.compare.contenders import Contender, parse
 from wm_jax.tools.compare.held_out import held_out
 from wm_jax.tools.compare.probing import exposed_state
 from wm_jax.tools.compare.trial import Trial
-from wm_jax.utils.errors import UsageError
+from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import plain, write_manifest
 
 FOLDER = "comparison"
 
 
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure all candidates; returns the ranking, and where the report is."""
-    candidates = accept(config, options)
+    """Train and measure all contenders; returns the ranking, and where the report is.
+
+    A contender that fails, such as by a loss that is no longer finite, is left out, and the page says why.
+
+    Raises:
+      UserError: all of them fail, or what is there was made otherwise.
+    """
+    contenders = accept(config, options)
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     unseen = held_out(config, folder / "held-out", stop)
     exposed = exposed_state(config, folder / "exposed.npz")
     log(f"compare_vaes: {len(unseen.frames):,} held-out frames of {unseen.episodes:,} episodes")
+    found: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
 
-    def trial(candidate: Candidate, seed: int) -> Trial:
-        return Trial(candidate, seed, config, run, folder, options.budget)
+    def trial(contender: Contender, seed: int) -> Trial:
+        return Trial(contender, seed, config, run, folder, options.budget)
 
-    found = []
-    for candidate in candidates:
-        found.append(trial(candidate, 0).see_and_predict(unseen, exposed, stop))
-        _write(config, run, found, options)
-    named = {candidate.name: candidate for candidate in candidates}
+    def measured(contender: Contender, seed: int) -> None:
+        try:
+            found.append(trial(contender, seed).train_and_measure(unseen, exposed, stop))
+        except UserError as error:
+            failed[f"{contender.name}, seed {seed}"] = str(error)
+            log(f"compare_vaes: {contender.name}, seed {seed}, is left out: {error}")
+            if len(failed) == len(contenders):
+                raise
+        else:
+            _write(config, run, found, failed, options)
+
+    for contender in contenders:
+        measured(contender, 0)
+    named = {contender.name: contender for contender in contenders}
     leaders = [named[name] for name in ranking.best(found, options.leaders)]
     for leader in leaders:
         for seed in range(1, options.seeds):
-            found.append(trial(leader, seed).see_and_predict(unseen, exposed, stop))
-            _write(config, run, found, options)
+            measured(leader, seed)
     if options.generations:
         for leader in leaders:
-            scored = trial(leader, 0).act(options.generations, options.episodes, stop)
+            scored = trial(leader, 0).train_controller(options.generations, options.episodes, stop)
             found = [scored if _is_same(each, scored) else each for each in found]
-            _write(config, run, found, options)
-    return _write(config, run, found, options)
+            _write(config, run, found, failed, options)
+    return _write(config, run, found, failed, options)
 
 
-def accept(config: Config, options: argparse.Namespace) -> list[Candidate]:
-    """The candidates, with the settings tried before anything is played.
+def accept(config: Config, options: argparse.Namespace) -> list[Contender]:
+    """The contenders, each tried on shapes before anything is played.
 
     Raises:
-      UsageError: a number that makes no sense, or a candidate that does not exist.
+      UsageError: a number that makes no sense, or a contender that does not exist.
+      UserError: the settings of one make no auto-encoder.
     """
     for name, least in (("budget", 0.01), ("seeds", 1), ("leaders", 0), ("generations", 0), ("episodes", 1)):
         if not getattr(options, name) >= least:
             raise UsageError(f"--{name} {getattr(options, name):g}: give {least:g} or more")
-    candidates = parse(options.variants)
-    for candidate in candidates:
-        candidate.config(config, frames="replays")
-    return candidates
+    contenders = parse(options.variants)
+    for contender in contenders:
+        settings = contender.config(config, frames="replays").vae
+        try:
+            jax.eval_shape(lambda settings=settings: nnx.state(make_vae(settings, nnx.Rngs(0))))
+        except UserError as error:
+            raise UserError(f"--variants {contender.name}: {error}") from None
+    return contenders
 
 
 def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return (one["candidate"], one["seed"]) == (other["candidate"], other["seed"])
+    return (one["contender"], one["seed"]) == (other["contender"], other["seed"])
 
 
-def _write(config: Config, run: Run, found: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+def _write(
+    config: Config, run: Run, found: list[dict[str, Any]], failed: dict[str, str], options: argparse.Namespace
+) -> dict[str, Any]:
     """The report as far as it is known, whole or not at all."""
     rows = ranking.table(found)
     said, agrees = ranking.advice(rows), ranking.predictors(rows)
+    titles = {column.key: column.title for column in COLUMNS}
     folder = run.path / FOLDER
     results = {
         "game": config.game,
@@ -92,20 +120,21 @@ def _write(config: Config, run: Run, found: list[dict[str, Any]], options: argpa
         "ranking": [row._asdict() for row in rows],
         "predictors": agrees,
         "trials": found,
+        "failed": failed,
     }
     write_manifest(folder / "results.json", plain(results), indent=1)
     write_comparison(
         folder / "report.html",
         game=find(config.game, config.env).title,
         subtitle=f"{len(rows)} auto-encoders, {options.budget:g} minutes each, {now()}",
-        advice=said,
+        advice=[*said, *(f"{name} is left out: {why.rstrip('.')}" for name, why in failed.items())],
         columns=COLUMNS,
-        contenders=[_contender(row, found, folder) for row in rows],
-        predictors=agrees,
+        entries=[_entry(row, found, folder) for row in rows],
+        predictors=[{**each, "figure": titles[each["figure"]]} for each in agrees],
         settings=config.vae.model_dump(),
     )
     return {
-        "candidates": len(rows),
+        "contenders": len(rows),
         "best": rows[0].name,
         "moving_error": rows[0].figures.get(ranking.RANKED_BY),
         "advice": said[0],
@@ -113,10 +142,10 @@ def _write(config: Config, run: Run, found: list[dict[str, Any]], options: argpa
     }
 
 
-def _contender(row: ranking.Row, found: list[dict[str, Any]], folder: Path) -> Contender:
+def _entry(row: ranking.Row, found: list[dict[str, Any]], folder: Path) -> Entry:
     """A row of the table with its first trial's pictures."""
-    trial = next(each for each in found if each["candidate"] == row.name)
-    path = folder / Candidate(row.name, trial["settings"]).folder(trial["seed"])
+    trial = next(each for each in found if each["contender"] == row.name)
+    path = folder / Contender(row.name, trial["settings"]).folder(trial["seed"])
     pictures = [
         Media(Path(f"{path}.png"), f"Held-out frames above what {row.name} makes of them", "Real above decoded."),
         Media(
@@ -126,4 +155,4 @@ def _contender(row: ranking.Row, found: list[dict[str, Any]], folder: Path) -> C
         ),
         Media(Path(f"{path}-samples.png"), f"Pictures drawn from {row.name}'s prior", "Drawn without a frame."),
     ]
-    return Contender(row.name, row.seeds, row.figures, row.spread, pictures)
+    return Entry(row.name, row.seeds, row.figures, row.spread, pictures)

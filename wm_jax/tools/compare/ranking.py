@@ -6,39 +6,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wm_jax.evaluation.vae_measures.agreement import agreement
+from wm_jax.evaluation.vae_measures.agreement import LEAST, agreement
+from wm_jax.tools.compare.columns import COLUMNS
 
 RANKED_BY = "moving_error"
-"""What candidates are ranked by while there are no scores: the small things of a game are what is lost first."""
-LOWER_IS_BETTER = {
-    "error",
-    "moving_error",
-    "rare_error",
-    "one_step_error",
-    "fifteen_step_error",
-    "one_step_moving_error",
-    "fifteen_step_moving_error",
-    "sample_frechet",
-    "sample_wasserstein",
-    "test_nll",
-}
+"""What contenders are ranked by while there are no scores: the small things of a game are what is lost first."""
 CHEAP = (
     "moving_error",
     "rare_error",
     "error",
     "ssim",
     "moving_explained",
+    "probe_mlp",
     "one_step_moving_error",
     "fifteen_step_moving_error",
     "active_units",
 )
 """Figures that are held against the scores: which of them says beforehand who will play well?"""
-HALF = 0.5
-"""Of the units have to be active, or it is called a collapse."""
+COLLAPSED_BELOW = 0.5
+"""A latent is reported as collapsed where a smaller share of its units is active."""
 
 
 class Row(NamedTuple):
-    """A candidate in the table.
+    """A contender in the table.
 
     figures: means over its seeds; of each that has several, how far they lie apart stands in `spread`.
     seeds: how many it was trained with.
@@ -51,10 +41,10 @@ class Row(NamedTuple):
 
 
 def table(trials: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The candidates, the best first: those with a score by that, then the others by `RANKED_BY`."""
+    """The contenders, the best first: those with a score by that, then the others by `RANKED_BY`."""
     of_each: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for trial in trials:
-        of_each[trial["candidate"]].append(trial)
+        of_each[trial["contender"]].append(trial)
     rows = []
     for name, mine in of_each.items():
         values: dict[str, list[float]] = defaultdict(list)
@@ -84,15 +74,16 @@ def predictors(rows: Sequence[Row]) -> list[dict[str, Any]]:
     1: just as the scores do. Nothing, where fewer than three have one.
     """
     scored = [row for row in rows if "score" in row.figures]
+    better = {column.key: column.better for column in COLUMNS}
     found = []
     for figure in CHEAP:
-        if len(scored) < 3 or any(figure not in row.figures for row in scored):
+        if len(scored) < LEAST or any(figure not in row.figures for row in scored):
             continue
-        sign = -1.0 if figure in LOWER_IS_BETTER else 1.0
+        sign = -1.0 if better[figure] == "low" else 1.0
         values = np.array([sign * row.figures[figure] for row in scored])
         scores = np.array([row.figures["score"] for row in scored])
         agrees = agreement(values, scores, np.random.default_rng(0))
-        found.append({"figure": figure, "candidates": len(scored), **agrees._asdict()})
+        found.append({"figure": figure, "contenders": len(scored), **agrees._asdict()})
     return found
 
 
@@ -129,7 +120,7 @@ def advice(rows: Sequence[Row]) -> list[str]:
             said.append(f"Its interval overlaps with that of {', '.join(others)}: these scores don't tell them apart")
     for row in known:
         units, size = row.figures.get("active_units"), row.figures.get("size")
-        if units is not None and size and units < HALF * size:
+        if units is not None and size and units < COLLAPSED_BELOW * size:
             said.append(f"{row.name} uses {units:.0f} of its {size:.0f} units: a part of it has collapsed")
     return said
 

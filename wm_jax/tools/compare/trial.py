@@ -1,4 +1,4 @@
-"""One candidate from its first update to its figures: V within the budget, M on its latents, and for some a C."""
+"""One contender from its first update to its figures: V within the budget, M on its latents, and for some a C."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,12 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config
+from wm_jax.config.vaes import BetaConfig
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import log
 from wm_jax.envs.exposed_state import ExposedState
 from wm_jax.envs.games import find
+from wm_jax.evaluation.vae_measures import pictures
 from wm_jax.render.sheets import picture_grid, reconstruction_sheet
 from wm_jax.run.artifacts import Trained, load_memory, load_vae
 from wm_jax.run.folder import Run
@@ -20,23 +22,28 @@ from wm_jax.stages import encode, evaluate, train_controller, train_memory, trai
 from wm_jax.tools.benchmark.timing import alternate
 from wm_jax.tools.benchmark.vaes import work_of
 from wm_jax.tools.compare import vision
-from wm_jax.tools.compare.candidates import Candidate
+from wm_jax.tools.compare.contenders import Contender
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.tools.compare.prediction import of_predictions
 from wm_jax.tools.compare.probing import of_state
+from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain, read_manifest, write_manifest
 from wm_jax.utils.moving_pixels import spread
 
 SPEED_FRAMES, SPEED_CALLS = 2000, 3
 """An update's time is that of so many dispatches on so many of the training frames."""
+TRAIN_FRAMES = 500
+"""Of those that V was trained on, its error is measured on so many."""
 SHEET_FRAMES = 16
+PLANNED = ("steps", "save_every", "report_every")
+"""Settings that follow from the budget."""
 LEAST_STEPS = 20
 REMEDY = "remove the file, and the same command makes it again"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with a seed.
+    """A contender with a seed.
 
     Attributes:
       config: the comparison's, of the game.
@@ -45,7 +52,7 @@ class Trial:
       minutes: of V's training.
     """
 
-    candidate: Candidate
+    contender: Contender
     seed: int
     config: Config
     base: Run
@@ -55,11 +62,11 @@ class Trial:
     @property
     def name(self) -> str:
         """Of its run, and of its files."""
-        return self.candidate.folder(self.seed)
+        return self.contender.folder(self.seed)
 
     @property
     def run(self) -> Run:
-        """Where its models lie."""
+        """The run that its models lie in."""
         made = {"vae", "latents", "memory", "controller", "evaluation"}
         return Run.open(self.base.path / "named" / self.name, self.base.path, makes=made)
 
@@ -71,13 +78,13 @@ class Trial:
     def _path(self) -> Path:
         return self.folder / f"{self.name}.json"
 
-    def see_and_predict(self, held_out: HeldOut, exposed: ExposedState | None, stop: Stop) -> dict[str, Any]:
+    def train_and_measure(self, held_out: HeldOut, exposed: ExposedState | None, stop: Stop) -> dict[str, Any]:
         """Train V and M, and measure them; returns the figures, also of a trial that was finished before."""
+        config, run = self.planned(stop), self.run
         if (found := self.figures()) is not None:
             return found
-        config, run = self.settings(stop), self.run
         run.make()
-        log(f"== {self.candidate.name}, seed {self.seed}: {config.vae.steps:,} updates")
+        log(f"== {self.contender.name}, seed {self.seed}: {config.vae.steps:,} updates")
         train_vae.accept(config)
         trained = train_vae.run(config, run, stop)
         vae = load_vae(run, config)
@@ -89,31 +96,31 @@ class Trial:
         drawn, prior = vision.of_samples(vae.graphdef, vae.params, held_out.frames)
         self._draw(held_out, seen, vae, prior)
         figures = {
-            "candidate": self.candidate.name,
-            "settings": self.candidate.settings,
+            "contender": self.contender.name,
+            "settings": self.contender.settings,
             "seed": self.seed,
             "steps": config.vae.steps,
             "updates_per_second": trained["steps_per_second"],
             "encoded_per_second": encoded.get("frames_per_second"),
-            "train_error": trained["train_reconstruction"],
+            "train_error": self._train_error(vae, config.vae.steps),
             **vision.sizes(nnx.state(vae.model(), nnx.Param)),
             **vision.of_pictures(held_out, seen.decoded),
-            **vision.of_latents(seen, vae.model().latent_kind),
+            **vision.of_latents(seen, vae.model().latent_kind, has_kl=isinstance(config.vae, BetaConfig)),
             **drawn,
             **of_state(exposed, vae),
             "test_nll": predicted["test_nll"],
             **of_predictions(held_out, vae, memory),
         }
-        write_manifest(self._path, plain(figures))
-        return figures
+        return self._written(figures)
 
-    def act(self, generations: int, episodes: int, stop: Stop) -> dict[str, Any]:
+    def train_controller(self, generations: int, episodes: int, stop: Stop) -> dict[str, Any]:
         """Evolve a controller for so many generations, and score it; returns all figures."""
         figures = self.figures()
         assert figures is not None, "V and M come first"
-        if "score" in figures:
+        asked = {"generations": generations, "episodes": episodes}
+        if figures.get("scored") == asked:
             return figures
-        config, run = self.settings(stop), self.run
+        config, run = self.planned(stop), self.run
         controller = config.controller.model_copy(
             update={"generations": generations, "evaluate_every": max(generations // 3, 1)}
         )
@@ -121,28 +128,51 @@ class Trial:
             update={"episodes": episodes, "on": "official", "looked_at": 0, "video": False}
         )
         config = config.model_copy(update={"controller": controller, "evaluate": evaluation})
-        log(f"== {self.candidate.name}, seed {self.seed}: a controller of {generations} generations")
+        log(f"== {self.contender.name}, seed {self.seed}: a controller of {generations} generations")
         train_controller.run(config, run, stop)
         scored = evaluate.run(config, run, stop)
         names = {"score": "mean", "score_low": "ci_low", "score_high": "ci_high", "random_score": "random_mean"}
         figures |= {mine: scored.get(f"official_{theirs}") for mine, theirs in names.items()}
-        write_manifest(self._path, plain(figures))
-        return figures
+        return self._written(figures | {"scored": asked})
 
-    def settings(self, stop: Stop) -> Config:
-        """Its settings, with as many updates as the budget has room for: measured once, and kept."""
-        plan = self.folder / f"{self.name}-plan.json"
+    def planned(self, stop: Stop) -> Config:
+        """Its settings, with as many updates as the budget has room for: measured once, and kept.
+
+        Raises:
+          UserError: they were made for another budget, or with other settings.
+        """
+        path = self.folder / f"{self.name}-plan.json"
         base = self.config.model_copy(update={"seed": self.config.seed + self.seed})
-        if not plan.exists():
+        config = self.contender.config(base, frames="replays")
+        asked = plain({"minutes": self.minutes, "vae": config.vae.model_dump(exclude=set(PLANNED))})
+        if not path.exists():
             stop.check()
-            config = self.candidate.config(base, frames="replays")
             seconds = seconds_per_update(config, ReplayStore.open(self.base.stage("replays").path))
             steps = max(int(60 * self.minutes / seconds), LEAST_STEPS)
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_manifest(plan, {"steps": steps, "seconds_per_update": seconds, "minutes": self.minutes})
-        steps = int(read_manifest(plan, REMEDY)["steps"])
+            write_manifest(path, {"steps": steps, "seconds_per_update": seconds, **asked})
+        plan = read_manifest(path, REMEDY)
+        if any(plan.get(name) != value for name, value in asked.items()):
+            raise UserError(
+                f"{path}: {self.contender.name} was compared with --budget {plan.get('minutes'):g} before, or with "
+                "other settings of --vae; give the same again, or another --run or --name"
+            )
+        steps = int(plan["steps"])
         saves = max(steps // 4, 1)
-        return self.candidate.config(base, frames="replays", steps=steps, save_every=saves, report_every=steps)
+        return self.contender.config(base, frames="replays", steps=steps, save_every=saves, report_every=steps)
+
+    def _written(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """The figures as the file has them, where those that are no number are null."""
+        figures = plain(figures)
+        write_manifest(self._path, figures)
+        return figures
+
+    def _train_error(self, vae: Trained, steps: int) -> float:
+        """As of the held-out frames, of frames that V was trained on."""
+        store = ReplayStore.open(self.base.stage("replays").path)
+        frames = store.read("train", spread(store.count("train").frames, TRAIN_FRAMES))
+        decoded = vision.see(vae.graphdef, vae.params, frames, steps, 0).decoded
+        return float(pictures.squared_error(frames, decoded).mean())
 
     def _draw(self, held_out: HeldOut, seen: vision.Seen, vae: Trained, prior: np.ndarray) -> None:
         """Pictures beside the figures: reconstructions, traversals of z, and what the prior says."""
@@ -152,7 +182,8 @@ class Trial:
         reconstruction_sheet(frames[places], seen.decoded[places], f"{path}.png")
         rows = vision.traversals(vae.graphdef, vae.params, frames[len(frames) // 2], seen.z)
         picture_grid(rows, f"{path}-traversals.png")
-        picture_grid(prior[:SHEET_FRAMES].reshape(2, -1, *prior.shape[1:]), f"{path}-samples.png")
+        drawn = prior[: min(SHEET_FRAMES, len(prior) // 2 * 2)]
+        picture_grid(drawn.reshape(2, -1, *prior.shape[1:]), f"{path}-samples.png")
 
 
 def seconds_per_update(config: Config, store: ReplayStore) -> float:

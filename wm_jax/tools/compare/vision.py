@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.evaluation.vae_measures import latents, pictures, samples
-from wm_jax.models.latents import Gaussian, LatentKind
+from wm_jax.models.latents import Codes, Gaussian, LatentKind
 from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update
 from wm_jax.tools.compare.held_out import HeldOut
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 
 def see(graphdef: Any, params: Any, frames: np.ndarray, step: int, data_size: int) -> Seen:
-    """See above.
+    """Encode and decode all frames, a batch at a time.
 
     Args:
       step: updates that it was trained for, which weights of its loss may depend on.
@@ -100,16 +100,22 @@ def of_pictures(held_out: HeldOut, decoded: np.ndarray) -> Figures:
     }
 
 
-def of_latents(seen: Seen, kind: LatentKind) -> Figures:
-    """How much of its latent an auto-encoder uses."""
-    figures = {"kl": seen.kl, "active_units": latents.active_units(seen.z), "size": float(kind.size)}
+def of_latents(seen: Seen, kind: LatentKind, *, has_kl: bool) -> Figures:
+    """How much of its latent an auto-encoder uses.
+
+    Args:
+      has_kl: its metric `kl` is one: others have another divergence in its place.
+    """
+    figures = {"active_units": latents.active_units(seen.z), "size": float(kind.size)}
+    if has_kl:
+        figures["kl"] = seen.kl
     if isinstance(seen.latent, Gaussian):
         mean, log_var = np.asarray(seen.latent.mean), np.asarray(seen.latent.log_var)
         figures["effective_dimensions"] = latents.effective_dimensions(latents.kl_per_dimension(mean, log_var))
         figures["mutual_information"] = latents.mutual_information(mean, log_var, np.random.default_rng(0))
     if kind.classes is not None:
         indices = np.asarray(seen.latent.target(jax.random.key(0)))
-        used = latents.usage(indices, kind.classes[1], shared=False)
+        used = latents.usage(indices, kind.classes[1], shared=isinstance(seen.latent, Codes))
         figures |= {"codes_in_use": used.used, "perplexity": used.perplexity}
     return figures
 
@@ -131,19 +137,27 @@ def _draw(graphdef: Any, params: Any, count: int) -> jax.Array:
 def traversals(graphdef: Any, params: Any, frame: np.ndarray, z: np.ndarray, rows: int = 8) -> np.ndarray:
     """uint8[rows, 7, 64, 64, 3]: one frame, with one number of its z moved over the range that it has in all frames.
 
-    The numbers are those that vary most.
+    The numbers are those that change the picture most: of some auto-encoders, parts of z are not decoded at all.
 
     Args:
       z: float32[F, Z] of many frames.
     """
-    order = np.argsort(-z.std(axis=0))[:rows]
     own = np.asarray(_mode(graphdef, params, frame[None]))[0]
     steps = np.linspace(0.02, 0.98, 7)
-    moved = np.tile(own, (len(order), len(steps), 1))
-    for row, number in enumerate(order.tolist()):
-        moved[row, :, number] = np.quantile(z[:, number], steps)
-    drawn = np.asarray(_decode(graphdef, params, moved.reshape(-1, z.shape[1])))
-    return drawn.reshape(len(order), len(steps), *drawn.shape[1:])
+    values = np.quantile(z, steps, axis=0)  # [7, Z]
+
+    def drawn(numbers: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """uint8[N, S, 64, 64, 3]: N numbers, each at S of the values."""
+        moved = np.tile(own, (len(numbers), len(at), 1))
+        moved[np.arange(len(numbers)), :, numbers] = values[at][:, numbers].T
+        flat = moved.reshape(-1, z.shape[1])
+        padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % BATCH, axis=0)])
+        parts = [np.asarray(_decode(graphdef, params, padded[i : i + BATCH])) for i in range(0, len(padded), BATCH)]
+        return np.concatenate(parts)[: len(flat)].reshape(len(numbers), len(at), *frame.shape)
+
+    lowest, highest = np.moveaxis(drawn(np.arange(z.shape[1]), np.array([0, -1])).astype(np.float32), 1, 0)
+    change = np.square(highest - lowest).sum((1, 2, 3))
+    return drawn(np.argsort(-change)[:rows], np.arange(len(steps)))
 
 
 @partial(jax.jit, static_argnums=0)

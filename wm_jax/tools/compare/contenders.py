@@ -12,11 +12,11 @@ from wm_jax.utils.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contender:
     """An auto-encoder with its settings.
 
     name: as it was asked for: `vq`, or `vanilla+encoder=grid+moving_weight=4`.
-    settings: of the section `vae`, over those of the game.
+    settings: of the section `vae`, over those of the game; several numbers of one setting lie between slashes.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Candidate:
         return validate({**config.model_dump(exclude={"vae"}), "vae": vae}, source)
 
 
-def parse(words: str) -> list[Candidate]:
-    """The candidates of a list with commas, such as `vanilla,vq,vanilla+encoder=grid`; of `all` every one of ours.
+def parse(words: str) -> list[Contender]:
+    """The contenders of a list with commas, such as `vanilla,vq,vanilla+encoder=grid`; of `all` every one of ours.
 
     Raises:
       UsageError: there is no such auto-encoder, or something is given twice.
@@ -53,10 +53,10 @@ def parse(words: str) -> list[Candidate]:
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--variants {name}: it is named twice; leave one out")
-    return [_candidate(name) for name in names]
+    return [_contender(name) for name in names]
 
 
-def _candidate(name: str) -> Candidate:
+def _contender(name: str) -> Contender:
     variant, *pairs = name.split("+")
     if variant not in VARIANTS and ":" not in variant:
         raise UsageError(
@@ -68,5 +68,5 @@ def _candidate(name: str) -> Candidate:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--variants {name}: {pair!r} is no NAME=VALUE; write, say, vanilla+moving_weight=4")
-        settings[key.strip()] = value.strip()
-    return Candidate(name, settings)
+        settings[key.strip()] = tuple(value.split("/")) if "/" in value else value.strip()
+    return Contender(name, settings)
