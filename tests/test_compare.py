@@ -15,11 +15,13 @@ from wm_jax import cli
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
 from wm_jax.config.vaes import VARIANTS, VanillaConfig
+from wm_jax.envs.games import find
 from wm_jax.models.heads import Categorical, Mixture
 from wm_jax.models.vae import make_vae
 from wm_jax.render.comparison import Column, Entry, write_comparison
 from wm_jax.tools.compare import ranking, vision
 from wm_jax.tools.compare.contenders import parse
+from wm_jax.tools.compare.held_out import unseen
 from wm_jax.tools.compare.prediction import AHEAD, STARTS, WARM_UP, _starts
 from wm_jax.utils.errors import UsageError
 
@@ -222,6 +224,14 @@ def test_settings_that_make_no_auto_encoder_are_refused_before_anything_is_playe
     said = capsys.readouterr().err
     assert "--variants vanilla+encoder=grid: --vae.encoder grid: 8 numbers" in said
     assert not (tmp_path / "run" / "comparison").exists()
+
+
+def test_held_out_episodes_are_of_levels_that_training_never_sees() -> None:
+    found = unseen(config())
+    game = find(found.game, found.env)  # which refuses levels that overlap
+    assert game.env.first_level >= config().env.test_first_level > config().env.first_level + config().env.levels
+    assert game.env.levels > 1000 and found.seed != config().seed
+    assert unseen(load("enduro", "atari", "quick", {})).env == load("enduro", "atari", "quick", {}).env
 
 
 def test_traversals_show_the_numbers_that_change_the_picture() -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import collect
+from wm_jax.stages import collect as collecting
 from wm_jax.utils.moving_pixels import spread
 from wm_jax.utils.rare_pixels import Palette
 
@@ -21,6 +20,8 @@ STRETCHES, STRETCH = 24, 100
 """So many stretches of so many frames, all over the episodes."""
 EPISODES, FRAMES = 32, 12_000
 """What is collected for them, unless the settings ask for less in all."""
+LEVELS = 100_000
+"""Of Procgen's levels, so many behind those of training."""
 OTHER_SEED = 7919
 """Added to the seed: other episodes than those of training."""
 
@@ -61,31 +62,34 @@ def exploring(config: Config) -> str:
     return "held" if config.collect.policy == "agent" else config.collect.policy
 
 
+def unseen(config: Config) -> Config:
+    """The settings with which held-out episodes are collected: other episodes than those of training, and of Procgen
+    other levels.
+    """
+    env, collect = config.env, config.collect
+    if find(config.game, env).family == "procgen":
+        first = env.test_first_level
+        env = env.model_copy(update={"first_level": first, "levels": LEVELS, "test_first_level": first + LEVELS})
+    collect = collect.model_copy(
+        update={
+            "episodes": min(EPISODES, collect.episodes),
+            "frames": min(FRAMES, collect.frames),
+            "policy": exploring(config),
+        }
+    )
+    return config.model_copy(update={"seed": config.seed + OTHER_SEED, "env": env, "collect": collect})
+
+
 def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
     """The frames, collected first where they are not there yet.
 
     Args:
       folder: of the run that they are kept in.
     """
-    unseen: dict[str, Any] = {}
-    if find(config.game, config.env).family == "procgen":
-        unseen = {"first_level": config.env.test_first_level, "levels": 0}
-    asked = config.model_copy(
-        update={
-            "seed": config.seed + OTHER_SEED,
-            "env": config.env.model_copy(update=unseen),
-            "collect": config.collect.model_copy(
-                update={
-                    "episodes": min(EPISODES, config.collect.episodes),
-                    "frames": min(FRAMES, config.collect.frames),
-                    "policy": exploring(config),
-                }
-            ),
-        }
-    )
+    asked = unseen(config)
     run = Run.open(folder, makes={"replays"})
     run.make()
-    collect.run(asked, run, stop)
+    collecting.run(asked, run, stop)
     store = ReplayStore.open(run.stage("replays").path)
     actions = find(asked.game, asked.env).actions
     long = [i for i, record in enumerate(store.records) if record.frames > 2]
