@@ -15,7 +15,7 @@ from test_memory import learn
 from wm_jax import cli
 from wm_jax.config.layers import validate
 from wm_jax.config.schema import MemoryConfig
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart
@@ -44,7 +44,7 @@ def test_codes_and_attention_go_through_every_stage(tmp_path: Path, capsys: pyte
 
 
 def test_the_head_follows_the_latents() -> None:
-    vae: Any = nnx.merge(*init_vae(OwnVaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
+    vae: Any = nnx.merge(*init_vae(CustomVaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
     assert isinstance(vae, TinyVq) and vae.latent_kind == LatentKind(8, (GROUPS, 5))
     memory: Any = nnx.merge(*init_memory(MemoryConfig(hidden=6), vae.latent_kind, 2, 0))
     assert memory.head == CategoricalHead(GROUPS, 5) and memory.kernel[...].shape == (6, GROUPS * 5)
@@ -151,7 +151,7 @@ class Wrong(TinyVq):
 )
 def test_an_auto_encoder_that_does_not_do_as_it_should_is_refused_before_training(wrong: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        init_vae(OwnVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)
+        init_vae(CustomVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)
 
 
 @pytest.mark.parametrize("words", [["--vae.variant", "own_models:Nobody"], ["--memory.cell", "own_models:Nobody"]])

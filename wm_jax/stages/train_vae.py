@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.data.conditions import last_actions
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -133,7 +133,7 @@ def accept(config: Config) -> None:
         such class.
       UserError: the class makes no sound auto-encoder.
     """
-    if isinstance(config.vae, OwnVaeConfig):
+    if isinstance(config.vae, CustomVaeConfig):
         started()
         init_vae(config.vae, config.seed)
     if config.vae.frames != "generated":

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wm_jax.config.base import MUTABLE, Arguments, Count, NonNegative, Positive, Size, TrainingConfig, known_or_own
+from wm_jax.config.base import (
+    MUTABLE,
+    Arguments,
+    Count,
+    NonNegative,
+    Positive,
+    Size,
+    TrainingConfig,
+    built_in_or_custom,
+)
 
 Weight = Annotated[float, Field(ge=0)]
 Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
@@ -18,7 +27,7 @@ VARIANTS: dict[str, type["VaeConfig"]] = {}
 class VaeConfig(TrainingConfig):
     """What every auto-encoder has, one of your own too."""
 
-    variant: known_or_own(lambda: VARIANTS) = Field(  # pyright: ignore[reportInvalidTypeForm]
+    variant: built_in_or_custom(lambda: VARIANTS) = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
     )
     latent: Size = Field(default=32, description="size of z")
@@ -60,13 +69,13 @@ class VaeConfig(TrainingConfig):
     )
 
 
-class OwnVaeConfig(VaeConfig):
+class CustomVaeConfig(VaeConfig):
     """V, an auto-encoder of your own."""
 
     options: Arguments = Field(default={}, description="arguments of the class, NAME=VALUE")
 
 
-class OurVaeConfig(VaeConfig):
+class BuiltInVaeConfig(VaeConfig):
     """What those of ours have in common."""
 
     encoder: Literal["paper", "local", "residual", "grid"] = Field(
@@ -87,7 +96,7 @@ class OurVaeConfig(VaeConfig):
     )
 
 
-class BetaConfig(OurVaeConfig):
+class BetaConfig(BuiltInVaeConfig):
     """What those with a KL have in common."""
 
     beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")

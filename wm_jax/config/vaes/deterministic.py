@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wm_jax.config.base import Size
-from wm_jax.config.vaes.common import OurVaeConfig, Weight
+from wm_jax.config.vaes.common import BuiltInVaeConfig, Weight
 
 
-class WaeConfig(OurVaeConfig):
+class WaeConfig(BuiltInVaeConfig):
     """V, a WAE-MMD: no noise; all z together look like draws from N(0, 1)."""
 
     divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1), as MMD")
     kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
 
 
-class SwaeConfig(OurVaeConfig):
+class SwaeConfig(BuiltInVaeConfig):
     """V, a sliced-Wasserstein auto-encoder: no noise; all z look like N(0, 1) from any direction."""
 
     divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1)")
@@ -23,7 +23,7 @@ class SwaeConfig(OurVaeConfig):
     power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
 
 
-class RaeConfig(OurVaeConfig):
+class RaeConfig(BuiltInVaeConfig):
     """V, without noise: the size of codes is held down, and the decoder is kept smooth instead."""
 
     beta: Weight = Field(
@@ -42,7 +42,7 @@ class RaeConfig(OurVaeConfig):
     )
 
 
-class AaeConfig(OurVaeConfig):
+class AaeConfig(BuiltInVaeConfig):
     """V, an adversarial auto-encoder: codes without noise, which a discriminator holds near N(0, 1)."""
 
     adversary: Weight = Field(default=10.0, description="weight of deceiving the discriminator beside the summed error")

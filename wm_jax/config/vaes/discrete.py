@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wm_jax.config.base import Fraction, NonNegative, Positive, Size
-from wm_jax.config.vaes.common import KlConfig, OurVaeConfig, Weight
+from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight
 
 
-class VqConfig(OurVaeConfig):
+class VqConfig(BuiltInVaeConfig):
     """V, a VQ-VAE: z consists of vectors out of a codebook, each the nearest to what the encoder says."""
 
     latent: Size = Field(default=256, description="size of z, that of its vectors together")
@@ -28,7 +28,7 @@ class VqConfig(OurVaeConfig):
     )
 
 
-class FsqConfig(OurVaeConfig):
+class FsqConfig(BuiltInVaeConfig):
     """V, with finite scalar quantisation: each number of z is rounded to one of a few levels."""
 
     levels: Annotated[tuple[Annotated[int, Field(ge=2, le=65_536)], ...], Field(min_length=1)] = Field(

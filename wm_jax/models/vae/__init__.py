@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.categorical import Categorical
@@ -42,7 +42,7 @@ from wm_jax.models.vae.vq import Vq
 from wm_jax.models.vae.wae import Wae
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.user_classes import make_own
+from wm_jax.utils.user_classes import make_custom
 
 __all__ = ["Batch", "Examples", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
@@ -89,10 +89,10 @@ def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
     Raises:
       UserError: the user's own class makes something that is no `Vae`, or that does not do what one does.
     """
-    if not isinstance(config, OwnVaeConfig):
+    if not isinstance(config, CustomVaeConfig):
         return VARIANTS[config.variant](config, rngs)
     option = f"vae.variant {config.variant}"
-    vae = make_own(config.variant, option, config, rngs, **config.options)
+    vae = make_custom(config.variant, option, config, rngs, **config.options)
     if not isinstance(vae, Vae):
         raise UserError(
             f"{option}: it makes {type(vae).__name__}, no wm_jax.models.vae.Vae; let the class inherit from it"

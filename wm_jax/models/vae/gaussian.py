@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.layers import Perceptron
@@ -30,9 +30,9 @@ class GaussianLayer(nnx.Module):
 class GaussianVae(Vae):
     """Posterior N(mean, exp(log_var))."""
 
-    config: OurVaeConfig
+    config: BuiltInVaeConfig
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs, beside: int = 0):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs, beside: int = 0):
         """The networks.
 
         Args:

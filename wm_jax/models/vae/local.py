@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import transposed_convolutions
 from wm_jax.models.vae.layers import (
@@ -43,7 +43,7 @@ class LocalEncoder(Encoder):
 class LocalDecoder(nnx.Module):
     """Inputs, such as z, to frames: a layer that all places share, three transposed convolutions, sigmoid."""
 
-    def __init__(self, inputs: int, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         self.fast = config.fast_kernels and native.available()
         self.dtype = compute_type(config)
         channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)

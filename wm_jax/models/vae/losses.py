@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from wm_jax.config.vaes import KlConfig, OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig, KlConfig
 from wm_jax.models.latents import Classes, Either, Gaussian
 
 LEAST_VARIANCE = 1e-6
@@ -19,7 +19,7 @@ def error(
     decoded: Float[Array, "B side side 3"],
     target: Float[Array, "B side side 3"],
     weights: Float[Array, "B side side 1"] | None,
-    config: OurVaeConfig,
+    config: BuiltInVaeConfig,
 ) -> Float[Array, "B"]:
     """How unlikely the targets are, summed over pixels and colours, each pixel by its weight; constants are left out.
 

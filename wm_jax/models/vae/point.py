@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.models.latents import Point
 from wm_jax.models.vae.contract import Batch, Update, Vae
 from wm_jax.models.vae.gaussian import Scalar
@@ -15,9 +15,9 @@ from wm_jax.models.vae.networks import make_decoder, make_encoder
 class PointVae(Vae):
     """One z for each frame; only all of them together are held against the prior."""
 
-    config: OurVaeConfig
+    config: BuiltInVaeConfig
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.z = self.encoder.head(config.latent, rngs)

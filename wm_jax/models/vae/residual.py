@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.models.vae.layers import Dense, EachPlace, compute_type, scaled, shared_out
 
 CHANNELS = (32, 64, 128, 256)
@@ -30,7 +30,7 @@ GROUP = 16
 class ResidualEncoder(nnx.Module):
     """Frames to F = 16 * 256 * width features: four times half the side, and after each a residual block."""
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         dtype = multiplied_in(config)
         self.halvings, self.blocks = nnx.List(), nnx.List()
         for inputs, outputs in pairwise((3, *(scaled(count, config) for count in CHANNELS))):
@@ -55,7 +55,7 @@ class ResidualEncoder(nnx.Module):
 class ResidualDecoder(nnx.Module):
     """Inputs, such as z, to frames: to a 4x4 image, four times a residual block and twice the side; sigmoid."""
 
-    def __init__(self, inputs: int, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         dtype = multiplied_in(config)
         channels = tuple(scaled(count, config) for count in reversed(CHANNELS))
         self.start = self._start(inputs, channels[0], rngs)
@@ -126,6 +126,6 @@ def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
     return nnx.GroupNorm(channels, gcd(channels, max(channels // GROUP, 1)), rngs=rngs)
 
 
-def multiplied_in(config: OurVaeConfig) -> Any:
+def multiplied_in(config: BuiltInVaeConfig) -> Any:
     """What convolutions multiply in: on CPU float32, since they are XLA's, which is no faster in bfloat16 there."""
     return jnp.float32 if jax.default_backend() == "cpu" else compute_type(config)
