@@ -12,16 +12,13 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 
 from wm_jax.utils import moving_pixels
 from wm_jax.utils.rare_pixels import Palette
+from wm_jax.utils.ssim import C1, C2, WINDOW, gaussian_windows
 
 Frames = UInt8[np.ndarray, "F side side 3"]
 Decoded = UInt8[np.ndarray, "F side side 3"] | Float[np.ndarray, "F side side 3"]
 
 FINEST = 1 / 255**2 / 12
 """The mean squared error of rounding to 255 levels: stored frames are known no better."""
-WINDOW, SIGMA = 11, 1.5
-"""Of SSIM: the side of its Gaussian window in pixels, and the Gaussian's standard deviation."""
-C1, C2 = 0.01**2, 0.03**2
-"""Of SSIM, for levels in [0, 1]: what keeps its quotients defined where pictures are black or even."""
 CHUNK = 64
 """Frames that are floats at a time."""
 
@@ -50,7 +47,7 @@ def ssim(frames: Frames, decoded: Decoded) -> Float64[np.ndarray, "F"]:
     side = frames.shape[1]
     if side < WINDOW:
         return np.full(len(frames), np.nan)
-    blur = _gaussian_windows(side)
+    blur = gaussian_windows(side)
 
     def of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = (np.ascontiguousarray(np.moveaxis(each, 3, 1), np.float64) for each in (x, y))
@@ -135,13 +132,3 @@ def _pairs(frames: np.ndarray, decoded: np.ndarray) -> Iterator[tuple[np.ndarray
 
 def _per_frame(count: int, parts: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(parts)) if count else np.zeros(0)
-
-
-def _gaussian_windows(side: int) -> Float64[np.ndarray, "windows side"]:
-    """Rows that average along an axis: one for each window that lies within it."""
-    place = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-0.5 * (place / SIGMA) ** 2)
-    rows = np.zeros((side - WINDOW + 1, side))
-    for i, row in enumerate(rows):
-        row[i : i + WINDOW] = weights / weights.sum()
-    return rows

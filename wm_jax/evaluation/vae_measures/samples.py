@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Float32, Float64, UInt8
 
 from wm_jax.evaluation.vae_measures.pictures import levels
 from wm_jax.models.preprocess import to_float
-from wm_jax.utils.moving_pixels import spread
+from wm_jax.utils.arrays import evenly_spaced
 
 Frames = UInt8[np.ndarray, "_ side side 3"]
 
@@ -65,7 +65,7 @@ class Distances(NamedTuple):
 def distances(real: Frames, drawn: Frames) -> Distances:
     """All three. NaN where a set has fewer than two frames."""
     a, b = features(real), features(drawn)
-    return Distances(frechet(a, b), mmd(a, b), sliced_wasserstein(real, drawn))
+    return Distances(frechet(a, b), cubic_mmd(a, b), sliced_wasserstein(real, drawn))
 
 
 def features(frames: Frames) -> Float64[np.ndarray, "_ 128"]:
@@ -95,7 +95,7 @@ def frechet(a: Float[np.ndarray, "_ D"], b: Float[np.ndarray, "_ D"]) -> float:
     return max(apart, 0.0)
 
 
-def mmd(a: Float[np.ndarray, "_ D"], b: Float[np.ndarray, "_ D"]) -> float:
+def cubic_mmd(a: Float[np.ndarray, "_ D"], b: Float[np.ndarray, "_ D"]) -> float:
     """Squared, with the kernel (x y / D + 1)^3, without bias: 0 on average for two sets of one kind, so at times below.
 
     NaN of fewer than two rows.
@@ -119,7 +119,7 @@ def sliced_wasserstein(real: Frames, drawn: Frames) -> float:
     if count < 2 or not scales:
         return float("nan")
     rng = np.random.default_rng(SEED)
-    chosen = [each[spread(len(each), count)] for each in (real, drawn)]
+    chosen = [each[evenly_spaced(len(each), count)] for each in (real, drawn)]
     found = []
     for scale in scales:
         directions = rng.standard_normal((PATCH * PATCH * 3, DIRECTIONS)).astype(np.float32)

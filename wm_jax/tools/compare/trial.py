@@ -24,8 +24,8 @@ from wm_jax.tools.compare.candidates import Candidate
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.tools.compare.prediction import of_predictions
 from wm_jax.tools.compare.probing import of_state
+from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.files import plain, read_manifest, write_manifest
-from wm_jax.utils.moving_pixels import spread
 
 SPEED_FRAMES, SPEED_CALLS = 2000, 3
 """An update's time is that of so many dispatches on so many of the training frames."""
@@ -147,7 +147,7 @@ class Trial:
     def _draw(self, held_out: HeldOut, seen: vision.Seen, vae: Trained, prior: np.ndarray) -> None:
         """Pictures beside the figures: reconstructions, traversals of z, and what the prior says."""
         frames = held_out.frames
-        places = spread(len(frames), SHEET_FRAMES)
+        places = evenly_spaced(len(frames), SHEET_FRAMES)
         path = self.folder / self.name
         reconstruction_sheet(frames[places], seen.decoded[places], f"{path}.png")
         rows = vision.traversals(vae.graphdef, vae.params, frames[len(frames) // 2], seen.z)
