@@ -19,7 +19,7 @@ class IwaeConfig(BoundConfig):
 class MiwaeConfig(BoundConfig):
     """V, a MIWAE: the mean of several IWAE bounds, whose gradient is less noisy."""
 
-    groups: Count = Field(default=3, description="of samples, each with a bound of its own")
+    bounds: Count = Field(default=3, description="IWAE bounds that are averaged, each with samples of its own")
 
 
 class PiwaeConfig(MiwaeConfig):
@@ -63,7 +63,7 @@ class HierarchicalConfig(KlConfig):
 class LadderConfig(KlConfig):
     """V, a ladder VAE: several levels of z, each by what the frame and the level above say of it."""
 
-    levels: Size = Field(default=3, description="of z, each with about twice the numbers of the one above")
+    depth: Size = Field(default=3, description="levels of z, each with about twice as many numbers as the one above")
     hidden: Size = Field(default=256, description="units of the networks between the levels")
     warm_up: NonNegative = Field(
         default=5000, description="updates in which the weight of KL rises from 0, so that no level dies (0: none)"

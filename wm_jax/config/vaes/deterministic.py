@@ -46,4 +46,5 @@ class AaeConfig(BuiltInVaeConfig):
     """V, an adversarial auto-encoder: codes without noise, which a discriminator holds near N(0, 1)."""
 
     adversary: Weight = Field(default=10.0, description="weight of deceiving the discriminator beside the summed error")
-    discriminator: Size = Field(default=1000, description="units in each of the discriminator's two layers")
+    discriminator_layers: Size = Field(default=2, description="hidden layers of the discriminator")
+    discriminator_width: Size = Field(default=1000, description="units of each of them")

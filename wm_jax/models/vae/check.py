@@ -1,4 +1,6 @@
-"""Trying an auto-encoder of the user's own on shapes alone: what does not fit is said before anything is trained."""
+"""Checks that a custom auto-encoder keeps the contract, on shapes alone: mistakes are found before training."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,14 @@ from wm_jax.utils.user_classes import blamed_on
 METRICS = ("loss", "reconstruction", "kl")
 """What `Vae.loss` must return beside the loss."""
 ROWS = 2
+"""Frames of the batch that is tried."""
 
 
-def require_sound(vae: Vae, name: str) -> None:
-    """See that encode, decode and the losses take and return what the contract says.
+def check_contract(vae: Vae, name: str) -> None:
+    """Check that encode, decode and the losses take and return what the contract says.
 
     Args:
-      name: by which the user named the auto-encoder, for complaints.
+      name: by which the user named the auto-encoder, for error messages.
 
     Raises:
       UserError: one of them fails, or returns something else.
@@ -38,18 +41,18 @@ def require_sound(vae: Vae, name: str) -> None:
     for objective in vae.objectives:
         with blamed_on(f"{name}: its {objective.loss} fails"):
             loss, metrics = jax.eval_shape(
-                lambda v, frames, loss=objective.loss: getattr(nnx.merge(graphdef, v), loss)(
+                lambda v, frames, objective=objective: objective.of(nnx.merge(graphdef, v))(
                     Batch(frames), Update(jax.random.key(0))
                 ),
                 variables,
                 stored,
             )
-        lacking = [each for each in METRICS if each not in metrics] if objective.loss == "loss" else []
-        if loss.shape != () or lacking:
-            wrong = f"the metrics lack {', '.join(lacking)}" if lacking else f"the loss is {loss.shape}, not one number"
+        missing = [each for each in METRICS if each not in metrics] if objective.loss == "loss" else []
+        if loss.shape != () or missing:
+            wrong = f"the metrics lack {', '.join(missing)}" if missing else f"the loss is {loss.shape}, not one number"
             raise UserError(f"{name}: of what its {objective.loss} returns {wrong}; mend it")
 
 
-def _require_shape(what: str, found: jax.ShapeDtypeStruct, wanted: tuple[int, ...], why: str) -> None:
+def _require_shape(what: str, found: Any, wanted: tuple[int, ...], why: str) -> None:
     if found.shape != (ROWS, *wanted):
         raise UserError(f"{what} has shape {found.shape[1:]} for each frame, but it must be {wanted}: {why}; mend it")

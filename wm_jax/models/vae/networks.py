@@ -1,7 +1,7 @@
-"""The encoders and decoders that all auto-encoders share, by their names in the settings.
+"""The encoders and decoders that all auto-encoders can be made of, by their names in the settings.
 
-An encoder has `features`, how many numbers it makes of a frame, and `head` for layers from these; a call makes them. A
-decoder is called with z, and with what else its auto-encoder decodes.
+An encoder maps frames to `features` numbers each, and makes layers from these (`head`). A decoder maps z, and whatever
+else its auto-encoder decodes, to frames.
 """
 
 from flax import nnx
@@ -18,10 +18,14 @@ DECODERS = {"paper": Decoder, "local": LocalDecoder, "residual": ResidualDecoder
 
 
 def make_encoder(config: BuiltInVaeConfig, rngs: nnx.Rngs) -> AnyEncoder:
-    """The encoder that the settings name: `features` of a frame, and `head` for layers from these."""
+    """The encoder that the settings name."""
     return ENCODERS[config.encoder](config, rngs)
 
 
 def make_decoder(inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs) -> AnyDecoder:
-    """The decoder that the settings name, from so many numbers."""
+    """The decoder that the settings name.
+
+    Args:
+      inputs: numbers that it decodes, such as Z.
+    """
     return DECODERS[config.decoder](inputs, config, rngs)
