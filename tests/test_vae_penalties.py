@@ -303,13 +303,21 @@ def test_dip_by_hand(version: str) -> None:
     np.testing.assert_allclose(7 * metrics["off_diagonal"] + 3 * metrics["diagonal"], cost, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("version", "ratio"), (("I", 10.0), ("II", 1.0)))
+def test_dip_s_default_weighs_variances_as_the_paper_does(version: str, ratio: float) -> None:
+    posterior, update = posteriors(), Update(jax.random.key(0))
+    default = model_of("dip", version=version, off_diagonal=3.0).penalty(posterior, posterior.mode(), update)[0]
+    given = model_of("dip", version=version, off_diagonal=3.0, diagonal=3.0 * ratio)
+    assert default == given.penalty(posterior, posterior.mode(), update)[0]
+
+
 def test_dip_costs_nothing_where_the_means_are_uncorrelated_with_a_variance_of_one() -> None:
     corners = jnp.asarray(list(product((-1.0, 1.0), repeat=Z)), jnp.float32) + 5.0
     model = model_of("dip", beta=0.0)
     assert isinstance(model, Dip)
     cost = lambda mean: float(model.penalty(Gaussian(mean, 0 * mean), mean, Update(jax.random.key(0)))[0])  # noqa: E731
     assert cost(corners) == pytest.approx(0, abs=1e-8)
-    assert cost(2 * corners) == pytest.approx(5.0 * Z * 9)
+    assert cost(2 * corners) == pytest.approx(100.0 * Z * 9)
 
 
 # Maximum mean discrepancy: InfoVAE and WAE

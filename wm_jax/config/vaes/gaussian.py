@@ -35,10 +35,14 @@ class DipConfig(KlConfig):
     """V, a DIP-VAE: z's dimensions are uncorrelated over all frames, with a variance of 1."""
 
     version: Literal["I", "II"] = Field(
-        default="I", description="whose covariance: I: the means'; II: that of z, posteriors' variances included"
+        default="I", description="which covariance is penalised: I: of the posteriors' means; II: of z itself"
     )
-    off_diagonal: Weight = Field(default=10.0, description="weight of the covariances, squared and summed")
-    diagonal: Weight = Field(default=5.0, description="weight of what variances differ from 1, squared and summed")
+    off_diagonal: Weight = Field(default=10.0, description="weight of the sum of squared covariances")
+    diagonal: Weight | None = Field(
+        default=None,
+        description="weight of the sum of squared differences of variances from 1 (default: 10 times off_diagonal for "
+        "I, the same for II)",
+    )
 
 
 class InfoConfig(KlConfig):

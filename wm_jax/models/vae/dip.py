@@ -13,6 +13,10 @@ from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 
 
+DIAGONAL = {"I": 10.0, "II": 1.0}
+"""The paper's lambda_d / lambda_od for each version."""
+
+
 class Dip(PenalisedGaussianVae):
     """Prior N(0, 1)."""
 
@@ -22,15 +26,21 @@ class Dip(PenalisedGaussianVae):
         """KL + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2, eqs. 6 and 7, with the covariance C.
 
         C is a mean over the batch and its entries are summed, beside an error summed over pixels, as in the paper: its
-        weights hold. It has lambda_d = 10 lambda_od for I, and lambda_d = lambda_od for II, where posteriors that say
-        nothing have the variance of 1, too: large weights keep V from learning anything.
+        weights hold. The KL's weight, floor and capacity apply to it alone (`losses.kl_term`). In II, posteriors that
+        say nothing also have variances of 1: large weights keep V from learning anything.
+
+        Chance alone makes the sum of squared covariances about Z (Z - 1) / B: 10 for 32 latents and batches of 100
+        frames.
         """
         config = self.config
+        diagonal_weight = config.diagonal
+        if diagonal_weight is None:
+            diagonal_weight = DIAGONAL[config.version] * config.off_diagonal
         penalty, metrics = super().penalty(posterior, z, update)
         squares = jnp.square(covariance(posterior, config.version == "II") - jnp.eye(config.latent, dtype=z.dtype))
         diagonal = jnp.trace(squares)
         off_diagonal = jnp.sum(squares) - diagonal
-        penalty += config.off_diagonal * off_diagonal + config.diagonal * diagonal
+        penalty += config.off_diagonal * off_diagonal + diagonal_weight * diagonal
         return penalty, metrics | {"off_diagonal": off_diagonal, "diagonal": diagonal}
 
 
