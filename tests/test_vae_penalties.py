@@ -15,6 +15,7 @@ import scipy.stats
 from flax import nnx
 
 from wm_jax.config import vaes as settings
+from wm_jax.config.layers import validate
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae import Batch, Update, make_vae
 from wm_jax.models.vae.beta_tc import _log_shares, aggregate
@@ -25,6 +26,7 @@ from wm_jax.models.vae.layers import LogOdds
 from wm_jax.models.vae.losses import kl_term
 from wm_jax.models.vae.swae import random_directions, sliced_wasserstein
 from wm_jax.models.variables import partition
+from wm_jax.utils.errors import UsageError
 
 Z, FRAMES = 4, 6
 KERNELS: tuple[Kernel, ...] = ("imq", "rbf")
@@ -362,10 +364,23 @@ def test_info_is_the_elbo_or_beta_vae_where_the_paper_says_so(alpha: float, dive
     assert metrics["kl"] == others["kl"] and metrics["mmd"] != 0
 
 
+def test_info_weighs_by_default_the_kl_by_1_and_the_mmd_by_100() -> None:
+    posterior, key = posteriors(), jax.random.key(0)
+    penalty, metrics = model_of("info").penalty(posterior, posterior.sample(key), Update(key))
+    np.testing.assert_allclose(penalty, kl_by_hand(posterior).mean() + 100 * float(metrics["mmd"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ({"divergence": 0.9}, {"alpha": -100.5}, {"alpha": 0.5, "divergence": 0.4}))
+def test_info_refuses_to_maximise_the_mmd(given: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=r"vae.divergence .*: the MMD would be maximised; give at least 1 - vae.alpha"):
+        validate({"game": "enduro", "vae": {"variant": "info", **given}})
+
+
 @pytest.mark.parametrize("alpha", (-9.0, 0.5, 1.0))
 def test_info_weighs_kl_and_mmd(alpha: float) -> None:
     posterior, key = posteriors(), jax.random.key(0)
-    penalty, metrics = model_of("info", alpha=alpha).penalty(posterior, posterior.sample(key), Update(key))
+    model = model_of("info", alpha=alpha, divergence=110.0)
+    penalty, metrics = model.penalty(posterior, posterior.sample(key), Update(key))
     expected = (1 - alpha) * kl_by_hand(posterior).mean() + (alpha + 110 - 1) * float(metrics["mmd"])
     np.testing.assert_allclose(penalty, expected, rtol=1e-4)
     assert metrics["mmd"] > 0.1

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from wm_jax.config.base import Size
 from wm_jax.config.vaes.common import KlConfig, Likelihood, Weight
@@ -46,15 +46,26 @@ class DipConfig(KlConfig):
 
 
 class InfoConfig(KlConfig):
-    """V, an InfoVAE: what a frame's z tells, and how all z together lie, are weighed apart."""
+    """V, an InfoVAE: what z says about each frame, and the distribution of all z, have weights of their own."""
 
     alpha: Annotated[float, Field(le=1)] = Field(
-        default=-9.0, description="what the mutual information of frame and z is worth: the KL weighs (1 - this) * beta"
+        default=0.0, description="weight of the mutual information of frame and z: the KL weighs (1 - this) * beta"
     )
     divergence: Weight = Field(
-        default=110.0, description="lambda, weight of how far all z are from N(0, 1): the MMD weighs alpha + this - 1"
+        default=101.0,
+        validate_default=True,
+        description="lambda, weight of the distance of all z together from N(0, 1): the MMD weighs alpha + this - 1",
     )
     kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
+
+    @field_validator("divergence")
+    @classmethod
+    def _keep_mmd_minimised(cls, value: float, info: ValidationInfo) -> float:
+        """The MMD's weight must not be negative."""
+        alpha = info.data.get("alpha", 0.0)
+        if alpha + value < 1:
+            raise ValueError(f"the MMD would be maximised; give at least 1 - vae.alpha, which is {1 - alpha:g}")
+        return value
 
 
 class LogCoshConfig(KlConfig):

@@ -23,7 +23,8 @@ class Info(PenalisedGaussianVae):
 
         The KL, with its weight, floor and capacity (`losses.kl_term`), is summed over latents and the error over
         pixels, as in the paper; the MMD is the unbiased estimate. alpha 0 and lambda 1 make the ELBO, alpha 1 leaves
-        only lambda MMD.
+        only lambda MMD. The defaults weigh the KL by 1 and the MMD by 100, as WAE does. A negative alpha, such as the
+        -9 of some implementations with an averaged error, makes the KL weigh more and z say less about frames.
         """
         alpha = self.config.alpha
         kl_penalty, metrics = super().penalty(posterior, z, update)
