@@ -299,6 +299,16 @@ def test_every_number_may_reach_every_other_one_over_two_steps() -> None:
     assert (reach > 0).all()
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_narrow_step_uses_late_numbers_too(backwards: bool) -> None:
+    """With half as many units as numbers, every second number can be the last that a unit sees."""
+    into, out = masks(8, 4, backwards=backwards)
+    used = np.flatnonzero(into.any(1)).tolist()
+    assert used == ([2, 3, 4, 5, 6, 7] if backwards else [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(sorted(into.sum(0)), [0, 2, 4, 6])
+    assert not np.any((into @ out)[np.tril_indices(8) if not backwards else np.triu_indices(8)])
+
+
 # Gamma
 
 SHAPES = [(1.2, 0.6), (3.0, 2.0), (80.0, 30.0)]

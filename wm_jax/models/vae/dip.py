@@ -12,7 +12,6 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 
-
 DIAGONAL = {"I": 10.0, "II": 1.0}
 """The paper's lambda_d / lambda_od for each version."""
 

@@ -31,7 +31,8 @@ class Iaf(Vae):
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(config.latent, rngs)
         self.log_var = self.encoder.head(config.latent, rngs)
-        self.context = self.encoder.head(config.context, rngs)
+        # A layer over all features, not a head: the context belongs to the whole frame, not to places of a grid.
+        self.context = Dense(self.encoder.features, config.context, rngs)
         self.steps = nnx.List(Step(config, rngs, backwards=bool(i % 2)) for i in range(config.flows))
         self.decoder = make_decoder(config.latent, config, rngs)
 
@@ -108,8 +109,9 @@ class Step(nnx.Module):
 def masks(latent: int, hidden: int, *, backwards: bool) -> tuple[Float[np.ndarray, "Z H"], Float[np.ndarray, "H Z"]]:
     """1 where a weight may be: into a hidden unit of degree d from the first d numbers, out of it to all after these.
 
-    So each number depends only on those before it. Units of degree 0 see the context alone.
+    So each number depends only on those before it. Units of degree 0 see the context alone. Degrees are evenly spaced,
+    also where there are fewer units than numbers.
     """
     place = np.arange(latent)[::-1] if backwards else np.arange(latent)
-    degree = np.arange(hidden) % latent
+    degree = np.arange(hidden) * latent // hidden
     return (place[:, None] < degree).astype(np.float32), (degree[:, None] <= place).astype(np.float32)
