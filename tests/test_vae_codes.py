@@ -12,7 +12,7 @@ from flax import nnx
 from scipy import stats
 
 from wm_jax.config.vaes import VARIANTS as SETTINGS
-from wm_jax.config.vaes import CategoricalConfig, DreamerConfig, FsqConfig, JointConfig, VqConfig
+from wm_jax.config.vaes import CategoricalConfig, DreamerConfig, FsqConfig, JointConfig, KlConfig, VqConfig
 from wm_jax.models.heads import CategoricalHead
 from wm_jax.models.latents import Classes, Gaussian, Joint, from_named, named
 from wm_jax.models.preprocess import to_float
@@ -359,9 +359,15 @@ def test_joint_holds_each_part_to_its_own_capacity() -> None:
         np.testing.assert_allclose(metrics["kl_classes"], choices, rtol=1e-4)
 
 
-def test_joint_asks_of_its_choices_no_more_than_they_hold() -> None:
-    model: Any = make_vae(small("joint", class_capacity=50.0), nnx.Rngs(0))
-    assert model._of_choices.capacity == pytest.approx(math.log(3))
+def test_joint_s_class_capacity_rises_at_its_own_rate_to_what_the_classes_can_hold() -> None:
+    """As in the paper: min(C_c t, G log C), so the bound does not slow the rise."""
+    model: Any = make_vae(small("joint", class_capacity=50.0, capacity_steps=100), nnx.Rngs(0))
+    found = [float(model.class_capacity(step)) for step in (0, 1, 2, 3, 100)]
+    np.testing.assert_allclose(found, [0.0, 0.5, 1.0, math.log(3), math.log(3)], rtol=1e-6)
+
+
+def test_joint_s_capacities_rise_as_fast_as_others_do() -> None:
+    assert JointConfig().capacity_steps == KlConfig().capacity_steps
 
 
 def test_joint_without_capacities_is_the_elbo() -> None:

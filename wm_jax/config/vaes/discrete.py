@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wm_jax.config.base import Fraction, NonNegative, Positive, Size
+from wm_jax.config.base import Fraction, Positive, Size
 from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight
 
 
@@ -51,22 +51,26 @@ class CategoricalConfig(KlConfig):
 
 
 class JointConfig(KlConfig):
-    """V, a JointVAE: z is Gaussian but for a few choices between classes, each part with a capacity of its own."""
+    """V, a JointVAE: z has a Gaussian part and a few groups of classes, each part with a target KL of its own."""
 
-    beta: Weight = Field(default=100.0, description="weight of each KL's distance from its capacity (gamma)")
+    beta: Weight = Field(
+        default=100.0,
+        description="weight of each KL's distance from its capacity (gamma); with --vae.capacity none it weighs the "
+        "KLs themselves: give about 1 then",
+    )
     capacity: Weight | None = Field(
-        default=50.0, description="KL in nats that the Gaussian part is to have (none: floors, for both parts)"
+        default=50.0, description="target KL in nats of the Gaussian part (none: no targets, for both parts)"
     )
     class_capacity: Weight = Field(
-        default=10.0, description="likewise of the choices, as far as they can hold it: choices * log(classes)"
+        default=10.0, description="target KL in nats of the classes, at most groups * log(classes)"
     )
-    capacity_steps: NonNegative = Field(default=100_000, description="updates in which the capacities rise from 0")
     free_nats: Weight = Field(
-        default=0.0, description="without capacities, KL floor per dimension of the Gaussian part, and per choice"
+        default=0.0,
+        description="without targets: no KL penalty below this many nats per number of the Gaussian part and per group",
     )
-    groups: Size = Field(default=1, description="choices, at the end of z")
-    classes: Size = Field(default=10, description="classes of each choice")
-    temperature: Positive = Field(default=0.67, description="of the relaxed choices")
+    groups: Size = Field(default=1, description="groups of classes, at the end of z")
+    classes: Size = Field(default=10, description="classes of each group")
+    temperature: Positive = Field(default=0.67, description="temperature of the relaxed classes in training")
 
 
 class DreamerConfig(KlConfig):

@@ -8,13 +8,13 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import JointConfig
 from wm_jax.models.latents import Classes, Gaussian, Joint
 from wm_jax.models.vae.categorical import relaxed
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction, warm_up_factor
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
@@ -75,7 +75,7 @@ class JointVae(Vae):
         error, metrics = reconstruction(self.decode(z), batch, self.config)
         numbers, classes = kl_to_standard_normal(posterior.numbers), kl_to_uniform(posterior.classes)
         penalty = kl_term(numbers, self.config, update.step, self.numbers)
-        penalty += kl_term(classes, self._of_classes, update.step, self.config.groups)
+        penalty += kl_term(classes, self.config, update.step, self.config.groups, self.class_capacity(update.step))
         loss = error + penalty
         return loss, {"loss": loss, **metrics, "kl": jnp.mean(numbers + classes), "kl_classes": jnp.mean(classes)}
 
@@ -85,10 +85,7 @@ class JointVae(Vae):
         classes = relaxed(posterior.classes, self.config.temperature, classes_key)
         return jnp.concatenate([posterior.numbers.sample(numbers_key), classes], axis=1)
 
-    @property
-    def _of_classes(self) -> JointConfig:
-        """The settings with the classes' capacity, which is at most the largest KL that they can have, G log C."""
-        config = self.config
-        most = config.groups * math.log(config.classes)
-        capacity = None if config.capacity is None else min(config.class_capacity, most)
-        return config.model_copy(update={"capacity": capacity})
+    def class_capacity(self, step: Int32[Array, ""] | int) -> Scalar:
+        """The classes' capacity C_c in nats: it rises with the updates, but not above their largest KL, G log C."""
+        rising = self.config.class_capacity * warm_up_factor(step, self.config.capacity_steps)
+        return jnp.minimum(rising, self.config.groups * math.log(self.config.classes))

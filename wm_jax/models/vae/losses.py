@@ -118,7 +118,11 @@ def log_normal(
 
 
 def kl_term(
-    kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int, kl_parts: int | None = None
+    kl: Float[Array, "B"],
+    config: KlConfig,
+    step: Int32[Array, ""] | int,
+    kl_parts: int | None = None,
+    capacity: Scalar | None = None,
 ) -> Scalar:
     """The term of the loss that a KL makes by the settings; a mean over the batch.
 
@@ -130,9 +134,11 @@ def kl_term(
       kl: of each frame in nats. A KL that is estimated from a sample may be negative: without a floor it counts as it
         is, since only so its mean is right.
       kl_parts: how many parts of the KL have free_nats each, if not the Z latents.
+      capacity: C in this update, if not the settings'.
     """
     if config.capacity is not None:
-        capacity = config.capacity * warm_up_factor(step, config.capacity_steps)
+        if capacity is None:
+            capacity = config.capacity * warm_up_factor(step, config.capacity_steps)
         cost = jnp.abs(jnp.mean(kl) - capacity)
     else:
         floor = config.free_nats * (config.latent if kl_parts is None else kl_parts)
