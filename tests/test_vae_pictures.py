@@ -70,8 +70,18 @@ def test_cross_entropy_of_a_sigmoid_that_gave_0_or_1_is_finite_and_its_gradient_
     zero, one = jnp.zeros((1, 64, 64, 3)), jnp.ones((1, 64, 64, 3))
     worst, slope = jax.value_and_grad(lambda d: error(d, one, None, given)[0])(zero)
     np.testing.assert_allclose(worst, -12288 * math.log(LEAST_PROBABILITY), rtol=1e-4)
-    assert np.isfinite(slope).all()
+    # Away from the wrong colour, however certain it is.
+    np.testing.assert_allclose(slope, -1 / LEAST_PROBABILITY, rtol=1e-4)
+    slope = jax.grad(lambda d: error(d, zero, None, given)[0])(one)
+    assert np.isfinite(slope).all() and slope.min() > 0.5 / LEAST_PROBABILITY
     assert error(one, one, None, given)[0] < 0.1
+
+
+def test_cross_entropy_reaches_the_logits_of_a_nearly_saturated_sigmoid() -> None:
+    given, one = config("vanilla", likelihood="cross_entropy"), jnp.ones((1, 64, 64, 3))
+    logits = jnp.full((1, 64, 64, 3), -20.0)  # a colour of 2e-9, below what the value is clipped to
+    slope = jax.grad(lambda x: error(jax.nn.sigmoid(x), one, None, given)[0])(logits)
+    assert np.isfinite(slope).all() and slope.max() < 0
 
 
 def test_log_cosh_where_cosh_overflows_and_where_it_is_one() -> None:

@@ -54,7 +54,9 @@ def error(
         case "logcosh":
             each = log_cosh(config.sharpness * (decoded - target)) / config.sharpness
         case "cross_entropy":
-            p = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            # The value is clipped, the gradient is not: a colour that is wrong with certainty must be able to change.
+            clipped = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            p = decoded + jax.lax.stop_gradient(clipped - decoded)
             each = -(target * jnp.log(p) + (1 - target) * jnp.log1p(-p))
         case "calibrated":
             return calibrated(squared_error(decoded, target, weights), target[0].size)
