@@ -19,6 +19,7 @@ from wm_jax.config.vaes.common import (
     CustomVaeConfig,
     KlConfig,
     Likelihood,
+    SampledKlConfig,
     VaeConfig,
     Weight,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "MsSsimConfig",
     "PiwaeConfig",
     "RaeConfig",
+    "SampledKlConfig",
     "SwaeConfig",
     "TwoStageConfig",
     "VaeConfig",

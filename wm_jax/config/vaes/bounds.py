@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from wm_jax.config.base import Count, Fraction, NonNegative, Positive, Size
-from wm_jax.config.vaes.common import BetaConfig, KlConfig
+from wm_jax.config.vaes.common import BetaConfig, KlConfig, SampledKlConfig
 
 
 class BoundConfig(BetaConfig):
@@ -32,13 +32,13 @@ class CiwaeConfig(BoundConfig):
     elbo_weight: Fraction = Field(default=0.5, description="of the usual bound; the IWAE's has the rest")
 
 
-class VampConfig(KlConfig):
+class VampConfig(SampledKlConfig):
     """V, with a VampPrior: the prior is a mixture of what is encoded of pictures that are learned."""
 
     components: Count = Field(default=50, description="learned pictures, whose posteriors are the prior")
 
 
-class IafConfig(KlConfig):
+class IafConfig(SampledKlConfig):
     """V, with inverse autoregressive flow: a Gaussian for each frame is bent until z's numbers depend on each other."""
 
     flows: Count = Field(default=2, description="steps of the flow")
@@ -53,7 +53,7 @@ class GammaConfig(KlConfig):
     prior_rate: Positive = Field(default=1.0, description="the prior's inverse scale")
 
 
-class HierarchicalConfig(KlConfig):
+class HierarchicalConfig(SampledKlConfig):
     """V, with two levels of z: the frame decides the bottom one, and this the top one."""
 
     top: Size | None = Field(default=None, description="how many of z's numbers are its top level (default: a quarter)")

@@ -100,7 +100,10 @@ class BetaConfig(BuiltInVaeConfig):
     """What those with a KL have in common."""
 
     beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")
-    warm_up: NonNegative = Field(default=0, description="updates in which the weight of KL rises from 0 (0: none)")
+    warm_up: NonNegative = Field(
+        default=0,
+        description="updates in which the weights of the KL and of all other terms on z rise from 0 (0: none)",
+    )
 
 
 class KlConfig(BetaConfig):
@@ -111,3 +114,14 @@ class KlConfig(BetaConfig):
         default=None, description="aim at this KL in nats instead: beta * |KL - capacity| (default: at none)"
     )
     capacity_steps: NonNegative = Field(default=10_000, description="updates in which the capacity rises from 0")
+
+
+class SampledKlConfig(KlConfig):
+    """What those share whose KL is estimated from one sample of z for each frame.
+
+    A floor under such an estimate makes it too large on average, so there is none by default.
+    """
+
+    free_nats: Weight = Field(
+        default=0.0, description="no KL penalty below this many nats per latent dimension; biased, as KL is estimated"
+    )

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from wm_jax.config.base import Size
-from wm_jax.config.vaes.common import KlConfig, Likelihood, Weight
+from wm_jax.config.vaes.common import KlConfig, Likelihood, SampledKlConfig, Weight
 
 
 class VanillaConfig(KlConfig):
     """V, the paper's: a Gaussian for each frame, kept near N(0, 1) by the KL."""
 
 
-class BetaTcConfig(KlConfig):
+class BetaTcConfig(SampledKlConfig):
     """V, a beta-TC-VAE: of the KL's three parts, what z's dimensions know of each other weighs most."""
 
     mutual_information: Weight = Field(default=1.0, description="weight of the mutual information of frame and z")

@@ -11,6 +11,7 @@ from wm_jax.config.vaes import DipConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.losses import warm_up_factor
 
 DIAGONAL = {"I": 10.0, "II": 1.0}
 """The paper's lambda_d / lambda_od for each version."""
@@ -25,8 +26,8 @@ class Dip(PenalisedGaussianVae):
         """KL + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2, eqs. 6 and 7, with the covariance C.
 
         C is a mean over the batch and its entries are summed, beside an error summed over pixels, as in the paper: its
-        weights hold. The KL's weight, floor and capacity apply to it alone (`losses.kl_term`). In II, posteriors that
-        say nothing also have variances of 1: large weights keep V from learning anything.
+        weights hold. beta, floor and capacity apply to the KL alone (`losses.kl_term`), the warm-up to all terms. In
+        II, posteriors that say nothing also have variances of 1: large weights keep V from learning anything.
 
         Chance alone makes the sum of squared covariances about Z (Z - 1) / B: 10 for 32 latents and batches of 100
         frames.
@@ -39,7 +40,8 @@ class Dip(PenalisedGaussianVae):
         squares = jnp.square(covariance(posterior, config.version == "II") - jnp.eye(config.latent, dtype=z.dtype))
         diagonal = jnp.trace(squares)
         off_diagonal = jnp.sum(squares) - diagonal
-        penalty += config.off_diagonal * off_diagonal + diagonal_weight * diagonal
+        factor = warm_up_factor(update.step, config.warm_up)
+        penalty += factor * (config.off_diagonal * off_diagonal + diagonal_weight * diagonal)
         return penalty, metrics | {"off_diagonal": off_diagonal, "diagonal": diagonal}
 
 

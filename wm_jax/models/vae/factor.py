@@ -13,6 +13,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.layers import LogOdds
+from wm_jax.models.vae.losses import warm_up_factor
 
 
 def leaky_relu(x: Array) -> Array:
@@ -34,11 +35,12 @@ class Factor(PenalisedGaussianVae):
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """KL + gamma TC(z), eq. 2: both in nats, summed over latents, so the paper's gamma holds beside a summed error.
 
-        The KL's weight, floor and capacity apply to it alone (`losses.kl_term`).
+        beta, floor and capacity apply to the KL alone (`losses.kl_term`), the warm-up to both terms.
         """
         penalty, metrics = super().penalty(posterior, z, update)
         total_correlation = jnp.mean(self.discriminator(z))  # TC = E log(D / (1 - D)), eq. 3
-        penalty += self.config.total_correlation * total_correlation
+        weight = self.config.total_correlation * warm_up_factor(update.step, self.config.warm_up)
+        penalty += weight * total_correlation
         return penalty, metrics | {"total_correlation": total_correlation}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
