@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import ConditionalConfig
 from wm_jax.models.vae.contract import Batch, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.networks import refuse_decoder_by_place
 from wm_jax.utils.errors import UserError
 
 
@@ -27,6 +28,12 @@ class Conditional(PenalisedGaussianVae):
     extra_randomness = True
 
     def __init__(self, config: ConditionalConfig, rngs: nnx.Rngs):
+        """The networks, and the null condition.
+
+        Raises:
+          UserError: the decoder takes its inputs place by place.
+        """
+        refuse_decoder_by_place(config, "the action belongs to no place and is appended to z")
         super().__init__(config, rngs, extra_inputs=config.condition)
         self.null = nnx.Param(jnp.zeros(config.condition, jnp.float32))
 

@@ -14,8 +14,9 @@ from wm_jax.config.vaes import JointConfig
 from wm_jax.models.latents import Classes, Gaussian, Joint
 from wm_jax.models.vae.categorical import relaxed
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.layers import Dense
 from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction, warm_up_factor
-from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.networks import make_decoder, make_encoder, refuse_decoder_by_place
 from wm_jax.utils.errors import UserError
 
 
@@ -28,8 +29,10 @@ class JointVae(Vae):
         """The networks.
 
         Raises:
-          UserError: the classes leave nothing of `latent` for the Gaussian part.
+          UserError: the classes leave nothing of `latent` for the Gaussian part, or the decoder takes its inputs place
+            by place.
         """
+        refuse_decoder_by_place(config, "the classes belong to no place and lie at the end of z")
         self.config = config
         one_hot = config.groups * config.classes
         self.numbers = config.latent - one_hot
@@ -41,7 +44,7 @@ class JointVae(Vae):
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(self.numbers, rngs)
         self.log_var = self.encoder.head(self.numbers, rngs)
-        self.logits = self.encoder.head(one_hot, rngs)
+        self.logits = Dense(self.encoder.features, one_hot, rngs)  # not a head: they belong to no place of a grid
         self.decoder = make_decoder(config.latent, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Joint:

@@ -33,12 +33,14 @@ class Ladder(Vae):
         self.config = config
         self.sizes = sizes = level_sizes(config.latent, config.depth)
         self.encoder = make_encoder(config, rngs)
-        above, hidden = sizes[:-1], config.hidden
+        above, bottom, hidden = sizes[:-1], sizes[-1], config.hidden
         # From the bottom up: d_{i+1} of d_i, and the Gaussian that each d_i gives for its level.
         inputs = [self.encoder.features, *[hidden] * len(above)]
         self.up = nnx.List([Dense(each, hidden, rngs) for each in inputs[:-1]])
-        self.mean = nnx.List([Dense(*each, rngs) for each in zip(inputs, sizes[::-1], strict=True)])
-        self.log_var = nnx.List([Dense(*each, rngs) for each in zip(inputs, sizes[::-1], strict=True)])
+        self.mean, self.log_var = (
+            nnx.List([self.encoder.head(bottom, rngs), *[Dense(hidden, size, rngs) for size in reversed(above)]])
+            for _ in range(2)
+        )
         # From the top down: p(z_i | z_{i+1}).
         self.down = nnx.List([GaussianLayer(a, [hidden], b, rngs) for a, b in zip(above, sizes[1:], strict=True)])
         self.decoder = make_decoder(sizes[-1], config, rngs)
