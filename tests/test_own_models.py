@@ -124,6 +124,19 @@ class Wrong(TinyVq):
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs, wrong: str):
         super().__init__(config, rngs)
         self.wrong = wrong
+        if wrong == "condition":
+            object.__setattr__(self, "conditioned_on", "reward")
+
+    @property
+    def latent_kind(self) -> LatentKind:
+        kind = super().latent_kind
+        return {"size": kind._replace(size=9), "target": kind._replace(classes=(3, 16))}.get(self.wrong, kind)
+
+    def embed(self, target: Any) -> Any:
+        return target if self.wrong == "embed" else super().embed(target)
+
+    def prior(self, key: Any, count: int) -> Any:
+        return super().prior(key, count)[:, 1:] if self.wrong == "prior" else super().prior(key, count)
 
     def encode(self, frames: Any) -> Any:
         codes = super().encode(frames.reshape(-1) if self.wrong == "encode" else frames)
@@ -145,6 +158,11 @@ class Wrong(TinyVq):
         ("encode", r"^vae.variant test_own_models:Wrong: its encode fails \("),
         ("latent", r"the sample of what encode returns has shape \(7,\) for each frame, but it must be \(8,\)"),
         ("decode", r"what decode returns has shape \(32, 64, 3\) for each frame, but it must be \(64, 64, 3\)"),
+        ("condition", "its conditioned_on is 'reward'; give 'action' or None"),
+        ("size", "its latent_kind has the size 9, but vae.latent is 8; mend it"),
+        ("target", r"the target of what encode returns has shape \(4,\) for each frame, but it must be \(3,\)"),
+        ("embed", r"what embed returns has shape \(4,\) for each frame, but it must be \(8,\)"),
+        ("prior", r"what prior returns has shape \(7,\) for each frame, but it must be \(8,\)"),
         ("metrics", "of what its loss returns the metrics lack kl; mend it"),
         ("loss", r"of what its loss returns the loss is \(1,\), not one number; mend it"),
     ],
