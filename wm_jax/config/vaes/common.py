@@ -19,13 +19,14 @@ from wm_jax.config.base import (
 )
 
 Weight = Annotated[float, Field(ge=0)]
+Network = Literal["paper", "local", "residual", "grid"]
 Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
 VARIANTS: dict[str, type["VaeConfig"]] = {}
 """The value of `vae.variant` -> the type of its settings. Filled by the package's `__init__.py`, which imports all."""
 
 
 class VaeConfig(TrainingConfig):
-    """What every auto-encoder has, one of your own too."""
+    """The settings of every auto-encoder, custom ones included."""
 
     variant: built_in_or_custom(lambda: VARIANTS) = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
@@ -36,18 +37,18 @@ class VaeConfig(TrainingConfig):
     )
     moving_weight: Weight = Field(
         default=0.0,
-        description="what it costs to lose a pixel that moves, however little it stands out, beside 1 for an error as "
-        "large as can be, so that small things are not left out; 0.1 to 2 (0: as any other pixel)",
+        description="extra weight of pixels that move, so that small objects are not lost: to miss such a pixel costs "
+        "about this in squared error, however little it stands out; useful are 0.1 to 2 (0: none)",
     )
     rare_weight: Weight = Field(
         default=0.0,
-        description="likewise of a pixel whose colour is among the rarest 2 % of the game's, added to the weight of "
-        "any other, 1; 1 to 30 (0: as any other pixel)",
+        description="extra weight of pixels whose colour is among the rarest, which cover 2 % of the game's pixels; "
+        "it is added to the usual weight of 1; useful are 1 to 30 (0: none)",
     )
     noise_patches: bool | Literal["common"] = Field(
         default=False,
-        description="replace 5-pixel squares of the input by noise: true: a fixed 6x6 grid; common: wherever the "
-        "frames are all alike",
+        description="replace 5-pixel squares of the encoder's input by noise: true: on a fixed 6x6 grid; common: "
+        "wherever all frames are alike",
     )
     steps: Annotated[Count, MUTABLE] = Field(
         default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
@@ -61,7 +62,7 @@ class VaeConfig(TrainingConfig):
     )
     prefer: Literal["none", "moving", "rare"] = Field(
         default="none",
-        description="draw those training frames more often in which much moves, or much has a rare colour",
+        description="repeat training frames with many pixels that move, or of a rare colour",
     )
     bfloat16: bool = Field(default=True, description="convolutions multiply in bfloat16 where the device can")
     fast_kernels: Annotated[bool, MUTABLE] = Field(
@@ -76,30 +77,28 @@ class CustomVaeConfig(VaeConfig):
 
 
 class BuiltInVaeConfig(VaeConfig):
-    """What those of ours have in common."""
+    """The settings of every built-in auto-encoder."""
 
-    encoder: Literal["paper", "local", "residual", "grid"] = Field(
+    encoder: Network = Field(
         default="paper",
         description="paper: four convolutions; local: three, with a part of z for each place of a 6x6 grid; residual: "
         "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
     )
-    decoder: Literal["paper", "local", "residual", "grid"] = Field(
-        default="paper", description="likewise, the other way round"
-    )
+    decoder: Network = Field(default="paper", description="the same networks in reverse")
     likelihood: Likelihood = Field(
         default="gaussian",
-        description="what the error is: gaussian: squared; laplace: absolute; logcosh: between these; cross_entropy: "
-        "of each colour as a probability; calibrated: gaussian, whose variance is the best for each batch",
+        description="reconstruction error: gaussian: squared; laplace: absolute; logcosh: smooth mix of both; "
+        "cross_entropy: colours as probabilities; calibrated: gaussian with the variance that fits each batch best",
     )
     sharpness: Positive = Field(
-        default=10.0, description="of logcosh: errors well above one part in this many count by their size"
+        default=10.0, description="of logcosh: errors above about 1 / this are absolute, smaller ones squared"
     )
 
 
 class BetaConfig(BuiltInVaeConfig):
-    """What those with a KL have in common."""
+    """The settings of auto-encoders with a KL."""
 
-    beta: Weight = Field(default=1.0, description="weight of KL (summed) beside the summed error")
+    beta: Weight = Field(default=1.0, description="weight of the KL (summed) beside the summed error")
     warm_up: NonNegative = Field(
         default=0,
         description="updates in which the weights of the KL and of all other terms on z rise from 0 (0: none)",
@@ -107,17 +106,17 @@ class BetaConfig(BuiltInVaeConfig):
 
 
 class KlConfig(BetaConfig):
-    """What those have in common whose KL is a term of its own."""
+    """The settings of auto-encoders whose loss has the KL as a term of its own."""
 
-    free_nats: Weight = Field(default=0.5, description="KL floor per latent dimension: max(KL, this * z)")
+    free_nats: Weight = Field(default=0.5, description="no KL penalty below this many nats per latent dimension")
     capacity: Weight | None = Field(
-        default=None, description="aim at this KL in nats instead: beta * |KL - capacity| (default: at none)"
+        default=None, description="target KL in nats: the term becomes beta * |KL - capacity| (default: no target)"
     )
     capacity_steps: NonNegative = Field(default=10_000, description="updates in which the capacity rises from 0")
 
 
 class SampledKlConfig(KlConfig):
-    """What those share whose KL is estimated from one sample of z for each frame.
+    """The settings of auto-encoders whose KL is estimated from one sample of z for each frame.
 
     A floor under such an estimate makes it too large on average, so there is none by default.
     """

@@ -9,42 +9,47 @@ from wm_jax.config.vaes.common import BuiltInVaeConfig, Weight
 
 
 class WaeConfig(BuiltInVaeConfig):
-    """V, a WAE-MMD: no noise; all z together look like draws from N(0, 1)."""
+    """V, a WAE-MMD: no noise; all z together are distributed like samples of N(0, 1)."""
 
-    divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1), as MMD")
-    kernel: Literal["imq", "rbf"] = Field(default="imq", description="of the MMD: inverse multiquadratic, or Gaussian")
+    divergence: Weight = Field(
+        default=100.0, description="lambda, weight of the distance of all z together from N(0, 1), their MMD"
+    )
+    kernel: Literal["imq", "rbf"] = Field(
+        default="imq", description="kernel of the MMD: inverse multiquadratic, or Gaussian"
+    )
 
 
 class SwaeConfig(BuiltInVaeConfig):
-    """V, a sliced-Wasserstein auto-encoder: no noise; all z look like N(0, 1) from any direction."""
+    """V, a sliced-Wasserstein auto-encoder: no noise; in any direction, all z are distributed like N(0, 1)."""
 
-    divergence: Weight = Field(default=100.0, description="lambda, weight of how far all z are from N(0, 1)")
-    projections: Size = Field(default=200, description="random directions to look from in each update")
+    divergence: Weight = Field(
+        default=100.0, description="lambda, weight of the distance of all z together from N(0, 1)"
+    )
+    projections: Size = Field(default=200, description="random directions that z is projected on in each update")
     power: Annotated[float, Field(ge=1)] = Field(default=2.0, description="p of the Wasserstein distance W_p^p")
 
 
 class RaeConfig(BuiltInVaeConfig):
-    """V, without noise: the size of codes is held down, and the decoder is kept smooth instead."""
+    """V, a regularised auto-encoder: no noise; z is kept small and the decoder smooth instead."""
 
-    beta: Weight = Field(
-        default=0.01, description="weight of half of the codes' squared length beside the summed error"
-    )
+    beta: Weight = Field(default=0.01, description="weight of half the squared length of z beside the summed error")
     regulariser: Literal["weights", "gradient", "none"] = Field(
         default="weights",
-        description="what keeps the decoder smooth: weights: their squares cost; gradient: how much pictures change "
-        "with z does; none",
+        description="weights: L2 penalty on the decoder's weights; gradient: penalty on the decoder's Jacobian; none",
     )
     decoder_weight: Weight | None = Field(
-        default=None, description="its weight (default: 1e-4 for weights, 1e-2 for gradient)"
+        default=None, description="weight of the regulariser (default: 1e-4 for weights, 1e-2 for gradient)"
     )
     decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.99, description="of the moving averages over updates that say how codes are distributed"
+        default=0.99, description="decay per update of the moving averages that estimate the distribution of z"
     )
 
 
 class AaeConfig(BuiltInVaeConfig):
-    """V, an adversarial auto-encoder: codes without noise, which a discriminator holds near N(0, 1)."""
+    """V, an adversarial auto-encoder: no noise; a discriminator keeps the distribution of z near N(0, 1)."""
 
-    adversary: Weight = Field(default=10.0, description="weight of deceiving the discriminator beside the summed error")
+    adversary: Weight = Field(
+        default=10.0, description="weight of deceiving the discriminator beside the summed error (not the paper's)"
+    )
     discriminator_layers: Size = Field(default=2, description="hidden layers of the discriminator")
-    discriminator_width: Size = Field(default=1000, description="units of each of them")
+    discriminator_width: Size = Field(default=1000, description="units of each of these layers")

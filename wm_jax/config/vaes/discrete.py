@@ -1,4 +1,4 @@
-"""The settings of auto-encoders whose z consists of codes or classes."""
+"""The settings of auto-encoders whose z consists of codes or of classes."""
 
 from typing import Annotated, Literal
 
@@ -9,22 +9,27 @@ from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight
 
 
 class VqConfig(BuiltInVaeConfig):
-    """V, a VQ-VAE: z consists of vectors out of a codebook, each the nearest to what the encoder says."""
+    """V, a VQ-VAE: z consists of vectors from a codebook, each the nearest to a part of the encoder's output."""
 
-    latent: Size = Field(default=256, description="size of z, that of its vectors together")
-    codes_per_frame: Size = Field(default=32, description="vectors that z consists of; they share z evenly")
+    latent: Size = Field(default=256, description="size of z, which its vectors share evenly")
+    codes_per_frame: Size = Field(default=32, description="vectors that z consists of")
     codes: Size = Field(default=512, description="vectors in the codebook")
     codebook: Literal["learned", "averages"] = Field(
         default="learned",
-        description="how its vectors come to lie where they are needed; learned: by gradient; averages: as moving "
-        "averages of what they stand for",
+        description="how the codebook is updated: learned: by gradient; averages: by moving averages of the vectors "
+        "assigned to each code",
     )
     decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.99, description="what is left of a moving average after an update"
+        default=0.99, description="decay per update of the moving averages, which also count how often codes are chosen"
     )
-    commitment: Weight = Field(default=0.25, description="weight of the encoder's distance from the vectors chosen")
+    commitment: Weight = Field(
+        default=0.25,
+        description="weight of the squared distance of the encoder's output from the chosen vectors, summed over z "
+        "(the paper averages over a frame's codes)",
+    )
     restarts: bool = Field(
-        default=True, description="put vectors that are hardly ever chosen where one of the batch's parts of z is"
+        default=True,
+        description="replace codes that are almost never chosen by random encoder outputs of the batch",
     )
 
 
@@ -32,21 +37,21 @@ class FsqConfig(BuiltInVaeConfig):
     """V, with finite scalar quantisation: each number of z is rounded to one of a few levels."""
 
     levels: Annotated[tuple[Annotated[int, Field(ge=2, le=65_536)], ...], Field(min_length=1)] = Field(
-        default=(8, 5, 5, 5), description="levels of the numbers that make a code; z consists of such codes"
+        default=(8, 5, 5, 5), description="levels of each number of a code; z consists of such codes"
     )
 
 
 class CategoricalConfig(KlConfig):
-    """V, a categorical VAE: z consists of choices between classes, relaxed by Gumbel-softmax in training."""
+    """V, a categorical VAE: z consists of groups of classes, relaxed by Gumbel-softmax in training."""
 
-    latent: Size = Field(default=512, description="size of z: choices times classes")
-    free_nats: Weight = Field(default=0.0, description="KL floor per choice: max(KL, this * choices)")
-    classes: Size = Field(default=16, description="classes of each choice")
-    temperature: Positive = Field(default=1.0, description="of the relaxed choices in the first update")
-    final_temperature: Positive = Field(default=0.5, description="what it falls to at most")
-    anneal_rate: Weight = Field(default=1e-4, description="the part of itself that it loses with every update")
+    latent: Size = Field(default=512, description="size of z: groups * classes")
+    free_nats: Weight = Field(default=0.0, description="no KL penalty below this many nats per group")
+    classes: Size = Field(default=16, description="classes of each group")
+    temperature: Positive = Field(default=1.0, description="temperature of the relaxed classes in the first update")
+    final_temperature: Positive = Field(default=0.5, description="lowest temperature")
+    anneal_rate: Weight = Field(default=1e-4, description="rate of its exponential decay per update")
     straight_through: bool = Field(
-        default=False, description="decode real choices in training too, with the gradient of the relaxed ones"
+        default=False, description="decode one-hot classes in training too, with the gradient of the relaxed ones"
     )
 
 
@@ -74,11 +79,11 @@ class JointConfig(KlConfig):
 
 
 class DreamerConfig(KlConfig):
-    """V, with DreamerV3's latents: choices between classes, straight-through, none of them ever quite sure."""
+    """V, with DreamerV3's latents: groups of classes, with straight-through gradients and 1 % uniform mixing."""
 
     latent: Size = Field(default=1024, description="size of z: groups * classes")
-    beta: Weight = Field(default=0.1, description="weight of KL (summed) beside the summed error")
-    free_nats: Weight = Field(default=1.0, description="KL floor of a frame: max(KL, this)")
-    groups: Size = Field(default=32, description="choices that z consists of")
-    classes: Size = Field(default=32, description="classes of each choice")
-    unimix: Fraction = Field(default=0.01, description="part of the uniform distribution in what the encoder says")
+    beta: Weight = Field(default=0.1, description="weight of the KL (summed) beside the summed error")
+    free_nats: Weight = Field(default=1.0, description="no KL penalty below this many nats per frame")
+    groups: Size = Field(default=32, description="groups of classes that z consists of")
+    classes: Size = Field(default=32, description="classes of each group")
+    unimix: Fraction = Field(default=0.01, description="share of the uniform distribution mixed into the posterior")
