@@ -111,7 +111,7 @@ def rare_error(frames: Frames, decoded: Decoded, palette: Palette) -> PixelError
     return _pixel_error(frames, decoded, palette.rare(frames))
 
 
-def levels(frames: Decoded) -> Float32[np.ndarray, "F side side 3"]:
+def as_floats(frames: Decoded) -> Float32[np.ndarray, "F side side 3"]:
     """Frames as floats in [0, 1]."""
     return frames.astype(np.float32) / np.float32(255) if frames.dtype == np.uint8 else frames.astype(np.float32)
 
@@ -130,7 +130,7 @@ def _pixel_error(frames: np.ndarray, decoded: np.ndarray, chosen: Bool[np.ndarra
 def _pairs(frames: np.ndarray, decoded: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames and reconstructions as floats, `CHUNK` at a time."""
     for start in range(0, len(frames), CHUNK):
-        yield levels(frames[start : start + CHUNK]), levels(decoded[start : start + CHUNK])
+        yield as_floats(frames[start : start + CHUNK]), as_floats(decoded[start : start + CHUNK])
 
 
 def _per_frame(count: int, parts: Iterator[np.ndarray]) -> np.ndarray:

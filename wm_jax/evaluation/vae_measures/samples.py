@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, UInt8
 
-from wm_jax.evaluation.vae_measures.pictures import levels
+from wm_jax.evaluation.vae_measures.pictures import as_floats
 from wm_jax.models.preprocess import to_float
 from wm_jax.utils.arrays import evenly_spaced
 
@@ -141,7 +141,7 @@ def _patches(frames: np.ndarray, scale: int, corners: np.ndarray) -> Float32[np.
     pieces = []
     for start in range(0, len(frames), BATCH):
         here = slice(start, start + BATCH)
-        small = levels(frames[here]).reshape(-1, size, scale, size, scale, 3).mean((2, 4))
+        small = as_floats(frames[here]).reshape(-1, size, scale, size, scale, 3).mean((2, 4))
         which = np.arange(len(small))[:, None, None, None]
         pieces.append(small[which, row[here][..., :, None], column[here][..., None, :]])
     return np.concatenate(pieces).reshape(-1, PATCH * PATCH * 3)
