@@ -55,7 +55,7 @@ class GaussianVae(Vae):
 
 
 class PenalisedGaussianVae(GaussianVae):
-    """A Gaussian auto-encoder whose loss is an error plus a penalty, as it stands the paper's V.
+    """A Gaussian auto-encoder whose loss is an error plus a penalty: as it stands, the paper's V.
 
     Subclasses replace what is special about them: the penalty, the error (`distance`), or how z is decoded
     (`reconstruct`).
