@@ -365,8 +365,8 @@ def test_info_is_the_elbo_or_beta_vae_where_the_paper_says_so(alpha: float, dive
 
 
 def test_info_weighs_by_default_the_kl_by_1_and_the_mmd_by_100() -> None:
-    posterior, key = posteriors(), jax.random.key(0)
-    penalty, metrics = model_of("info").penalty(posterior, posterior.sample(key), Update(key))
+    posterior, (z_key, key) = posteriors(), jax.random.split(jax.random.key(0))
+    penalty, metrics = model_of("info").penalty(posterior, posterior.sample(z_key), Update(key))
     np.testing.assert_allclose(penalty, kl_by_hand(posterior).mean() + 100 * float(metrics["mmd"]), rtol=1e-4)
 
 
@@ -378,9 +378,9 @@ def test_info_refuses_to_maximise_the_mmd(given: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("alpha", (-9.0, 0.5, 1.0))
 def test_info_weighs_kl_and_mmd(alpha: float) -> None:
-    posterior, key = posteriors(), jax.random.key(0)
+    posterior, (z_key, key) = posteriors(), jax.random.split(jax.random.key(0))
     model = model_of("info", alpha=alpha, divergence=110.0)
-    penalty, metrics = model.penalty(posterior, posterior.sample(key), Update(key))
+    penalty, metrics = model.penalty(posterior, posterior.sample(z_key), Update(key))
     expected = (1 - alpha) * kl_by_hand(posterior).mean() + (alpha + 110 - 1) * float(metrics["mmd"])
     np.testing.assert_allclose(penalty, expected, rtol=1e-4)
     assert metrics["mmd"] > 0.1
