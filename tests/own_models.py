@@ -45,6 +45,9 @@ class TinyVq(Vae):
             small = jax.nn.sigmoid(self.outer(z)).reshape(len(z), 8, 8, 3)
         return jnp.repeat(jnp.repeat(small, 8, 1), 8, 2)
 
+    def embed(self, target: Array) -> Array:
+        return self.book[...][target].reshape(len(target), -1)
+
     def loss(self, batch: Batch, update: Update) -> tuple[Array, dict[str, Array]]:
         real = to_float(batch.frames)
         projected = self._project(real)

@@ -7,7 +7,7 @@ import pytest
 
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import OwnVaeConfig, VanillaConfig
+from wm_jax.config.vaes import CustomVaeConfig, VanillaConfig
 from wm_jax.run.ancestors import COUNTS, inherit_settings
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import first_difference
@@ -84,7 +84,7 @@ OWN = {"variant": "m:C", "beta": 0.01, "latent": 8, "options": {"codes": 5}}
 
 
 def test_records_of_own_auto_encoders_from_before_are_read() -> None:
-    assert of_record("vae", OWN) == OwnVaeConfig(variant="m:C", latent=8, options={"codes": 5})
+    assert of_record("vae", OWN) == CustomVaeConfig(variant="m:C", latent=8, options={"codes": 5})
     now = {"vae.variant": "m:C", "vae.latent": 8, "vae.options": {"codes": 5}}
     assert first_difference({f"vae.{name}": value for name, value in OWN.items()}, now) is None
 
@@ -111,4 +111,4 @@ def test_a_given_setting_that_a_finished_v_lacks_is_refused(key: str, value: flo
     asked = CONFIG.model_copy(update={"vae": CONFIG.vae.model_copy(update={key: value})})
     with pytest.raises(UserError, match=said):
         inherit_settings(asked, run, "memory", {f"vae.{key}"})
-    assert isinstance(inherit_settings(asked, run, "memory").vae, OwnVaeConfig)
+    assert isinstance(inherit_settings(asked, run, "memory").vae, CustomVaeConfig)

@@ -8,7 +8,7 @@ from wm_jax.config import layers as layers_module
 from wm_jax.config.layers import config_folder, load, presets, validate
 from wm_jax.config.schema import Config, ControllerConfig, field_names
 from wm_jax.config.text import arguments_of, shown
-from wm_jax.config.vaes import OwnVaeConfig, VanillaConfig
+from wm_jax.config.vaes import CustomVaeConfig, VanillaConfig
 from wm_jax.envs.games import PROCGEN, family_of
 from wm_jax.utils.errors import UsageError
 
@@ -299,5 +299,5 @@ def test_what_means_something_else_in_another_auto_encoder_is_not_taken_from_a_f
 def test_options_in_a_file_are_those_of_its_own_choice(layers: Path) -> None:
     (layers / "enduro.yaml").write_text("vae: {variant: 'm:C', options: {codes: 3}, latent: 5}")
     same, other = (load("enduro", "atari", overrides={"vae": {"variant": name}}).vae for name in ("m:C", "m:D"))
-    assert isinstance(same, OwnVaeConfig) and isinstance(other, OwnVaeConfig)
+    assert isinstance(same, CustomVaeConfig) and isinstance(other, CustomVaeConfig)
     assert (same.options, other.options, same.latent, other.latent) == ({"codes": 3}, {}, 5, 5)

@@ -59,7 +59,7 @@ def test_noise_comes_where_all_frames_are_alike() -> None:
     assert patches.any() and not patches[30:34].any() and patches.sum() % PATCH**2 == 0
     config = VanillaConfig(noise_patches="common")
     batch = Examples.of(config, frames).batch(jnp.asarray(frames[:2]), jax.random.key(0))
-    changed = (np.asarray(batch.seen) != np.asarray(batch.target)).all(axis=(0, 3))
+    changed = (np.asarray(batch.encoder_input) != np.asarray(batch.target)).all(axis=(0, 3))
     np.testing.assert_array_equal(changed, patches)
     noise = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), np.uint8)
     with pytest.raises(UserError, match="common: this game's frames are nowhere alike; give true"):
@@ -99,4 +99,4 @@ def test_training_with_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words = ["train_vae", "--game", "chaser", "--preset", "smoke", "--run", str(tmp_path)]
     words += ["--vae.moving_weight", "0.5", "--vae.rare_weight", "5", "--vae.noise_patches", "true"]
     assert cli.main([*words, "--vae.prefer", "rare", "--vae.likelihood", "laplace", "--vae.warm_up", "3"]) == 0
-    assert "for some come several times (--vae.prefer rare)" in capsys.readouterr().err
+    assert "since some are repeated (--vae.prefer rare)" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from golden.make import VAE_CASES, Figures, car, memory, read, vae
 
 from wm_jax.envs.car_racing import bodies, dynamics
-from wm_jax.models.vae import vanilla
+from wm_jax.models.vae import gaussian
 
 DRIFT = {"place": 1e-3, "angle": 1e-4, "speed": 1e-3, "reward": 1e-3, "picture": 2.0}
 """What is allowed to the drive: twenty times the rounding's. Rewards are tiles, nearly 3 each, which are touched in the
@@ -71,8 +71,8 @@ def test_one_per_cent_of_beta_or_a_sign_in_the_kl_is_noticed(monkeypatch: pytest
     golden, slopes = read("vae")["plain"], {"norm mean.kernel", "norm log_var.kernel", "along encoder.kernels.3"}
     beyond = wrong(vae("plain", True, beta=2.02), golden)
     assert {"loss", "penalty", *slopes} <= beyond.keys() and not {"kl", "reconstruction"} & beyond.keys()
-    kl = vanilla.kl_to_standard_normal
-    monkeypatch.setattr(vanilla, "kl_to_standard_normal", lambda each: kl(each._replace(log_var=-each.log_var)))
+    kl = gaussian.kl_to_standard_normal
+    monkeypatch.setattr(gaussian, "kl_to_standard_normal", lambda each: kl(each._replace(log_var=-each.log_var)))
     assert {"loss", "penalty", "kl", *slopes} <= wrong(vae("plain", True), golden).keys()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wm_jax.utils import moving_pixels
+from wm_jax.utils.arrays import evenly_spaced
 
 
 def film(count: int = 60) -> np.ndarray:
@@ -59,6 +60,6 @@ def test_where_nothing_moves_there_is_no_share():
     assert moving_pixels.Moving.concatenate([found, moving_pixels.moving(film(), film(), PLACES)]).explained == 1.0
 
 
-def test_places_are_spread_evenly():
-    assert moving_pixels.spread(5, 10).tolist() == [0, 1, 2, 3, 4]
-    assert moving_pixels.spread(100, 4).tolist() == [0, 33, 66, 99]
+def test_indices_are_evenly_spaced():
+    assert evenly_spaced(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert evenly_spaced(100, 4).tolist() == [0, 33, 66, 99]

@@ -14,9 +14,10 @@ from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames, StreamedFrames
 from wm_jax.data.neighbours import MIDDLE, OFFSETS, Neighbours
 from wm_jax.models.vae import Batch, Update, make_vae
-from wm_jax.models.vae.examples import SOFT, Examples, background, moving_weights
+from wm_jax.models.vae.examples import SOFT, Examples, moving_weights
 from wm_jax.models.vae.losses import squared_error
 from wm_jax.run.metrics import read_metrics
+from wm_jax.utils.moving_pixels import median_of_five
 
 
 def test_neighbours_stay_in_their_row():
@@ -31,7 +32,7 @@ def test_neighbours_stay_in_their_row():
 
 def test_the_background_is_the_median_of_five():
     around = np.random.default_rng(0).integers(0, 256, (7, 5, 64, 64, 3), np.uint8)
-    np.testing.assert_array_equal(background(jnp.asarray(around)), np.median(around, axis=1).astype(np.uint8))
+    np.testing.assert_array_equal(median_of_five(jnp.asarray(around)), np.median(around, axis=1).astype(np.uint8))
 
 
 def test_resident_and_streamed_frames_come_with_the_same_neighbours():

@@ -15,7 +15,7 @@ from test_memory import learn
 from wm_jax import cli
 from wm_jax.config.layers import validate
 from wm_jax.config.schema import MemoryConfig
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.models.heads import LOG_SQRT_TWO_PI, CategoricalHead
 from wm_jax.models.latents import Codes, LatentKind, from_named, named
 from wm_jax.models.memory import MDNRNN, Sequences, restart
@@ -44,7 +44,7 @@ def test_codes_and_attention_go_through_every_stage(tmp_path: Path, capsys: pyte
 
 
 def test_the_head_follows_the_latents() -> None:
-    vae: Any = nnx.merge(*init_vae(OwnVaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
+    vae: Any = nnx.merge(*init_vae(CustomVaeConfig(variant="own_models:TinyVq", latent=8, options={"codes": 5}), 0))
     assert isinstance(vae, TinyVq) and vae.latent_kind == LatentKind(8, (GROUPS, 5))
     memory: Any = nnx.merge(*init_memory(MemoryConfig(hidden=6), vae.latent_kind, 2, 0))
     assert memory.head == CategoricalHead(GROUPS, 5) and memory.kernel[...].shape == (6, GROUPS * 5)
@@ -124,6 +124,19 @@ class Wrong(TinyVq):
     def __init__(self, config: VaeConfig, rngs: nnx.Rngs, wrong: str):
         super().__init__(config, rngs)
         self.wrong = wrong
+        if wrong == "condition":
+            object.__setattr__(self, "conditioned_on", "reward")
+
+    @property
+    def latent_kind(self) -> LatentKind:
+        kind = super().latent_kind
+        return {"size": kind._replace(size=9), "target": kind._replace(classes=(3, 16))}.get(self.wrong, kind)
+
+    def embed(self, target: Any) -> Any:
+        return target if self.wrong == "embed" else super().embed(target)
+
+    def prior(self, key: Any, count: int) -> Any:
+        return super().prior(key, count)[:, 1:] if self.wrong == "prior" else super().prior(key, count)
 
     def encode(self, frames: Any) -> Any:
         codes = super().encode(frames.reshape(-1) if self.wrong == "encode" else frames)
@@ -145,13 +158,18 @@ class Wrong(TinyVq):
         ("encode", r"^vae.variant test_own_models:Wrong: its encode fails \("),
         ("latent", r"the sample of what encode returns has shape \(7,\) for each frame, but it must be \(8,\)"),
         ("decode", r"what decode returns has shape \(32, 64, 3\) for each frame, but it must be \(64, 64, 3\)"),
+        ("condition", "its conditioned_on is 'reward'; give 'action' or None"),
+        ("size", "its latent_kind has the size 9, but vae.latent is 8; mend it"),
+        ("target", r"the target of what encode returns has shape \(4,\) for each frame, but it must be \(3,\)"),
+        ("embed", r"what embed returns has shape \(4,\) for each frame, but it must be \(8,\)"),
+        ("prior", r"what prior returns has shape \(7,\) for each frame, but it must be \(8,\)"),
         ("metrics", "of what its loss returns the metrics lack kl; mend it"),
         ("loss", r"of what its loss returns the loss is \(1,\), not one number; mend it"),
     ],
 )
 def test_an_auto_encoder_that_does_not_do_as_it_should_is_refused_before_training(wrong: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        init_vae(OwnVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)
+        init_vae(CustomVaeConfig(variant="test_own_models:Wrong", latent=8, options={"wrong": wrong}), 0)
 
 
 @pytest.mark.parametrize("words", [["--vae.variant", "own_models:Nobody"], ["--memory.cell", "own_models:Nobody"]])

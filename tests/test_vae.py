@@ -141,7 +141,8 @@ def test_bfloat16_computes_about_the_same_on_float32_parameters(monkeypatch: pyt
     batch = frames(8)
     (expected, _), plain = grad_of(small(bfloat16=False), batch)
     if not fast:  # as on an accelerator
-        monkeypatch.setattr(paper, "compute_type", lambda _: jnp.bfloat16)
+        for module in (layers, paper):
+            monkeypatch.setattr(module, "compute_type", lambda _: jnp.bfloat16)
     (loss, _), gradients = grad_of(small(fast_kernels=fast), batch)
     assert loss.dtype == jnp.float32 and loss != expected
     np.testing.assert_allclose(loss, expected, rtol=1e-2)

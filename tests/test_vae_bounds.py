@@ -54,7 +54,7 @@ def of_iwae(**given: Any) -> dict[str, np.ndarray]:
 
 def likelihoods(model: Any, samples: int, batch: Batch, beta: float = 1.0) -> np.ndarray:
     """Log weights [K, B] in float64, one sample and frame after the other, by SciPy's densities."""
-    posterior = model.encode(batch.seen)
+    posterior = model.encode(batch.encoder_input)
     deviation = np.exp(float64(posterior.log_var) / 2)
     target = float64(batch.frames) / 255
     weights = 1.0 if batch.weights is None else float64(batch.weights)
@@ -76,23 +76,23 @@ def test_a_bound_is_what_the_paper_says_of_the_same_samples(variant: str) -> Non
     """With a beta, and pixels that weigh differently; in float64, where weights are formed as they stand."""
     weights = jnp.asarray(np.random.default_rng(1).uniform(0.5, 2.0, (3, 64, 64, 1)), jnp.float32)
     batch = Batch(frames(), weights=weights)
-    groups = {} if variant in ("iwae", "ciwae") else {"groups": 2}
+    bounds = {} if variant in ("iwae", "ciwae") else {"bounds": 2}
     others = {"elbo_weight": 0.3} if variant == "ciwae" else {}
-    model = make(variant, beta=0.7, samples=3, **groups, **others)
+    model = make(variant, beta=0.7, samples=3, **bounds, **others)
     loss, metrics = model.loss(batch, Update(KEY))
-    log_w = likelihoods(model, 3 * groups.get("groups", 1), batch, beta=0.7)
+    log_w = likelihoods(model, 3 * bounds.get("bounds", 1), batch, beta=0.7)
     shift = log_w.max(0)
     w = np.exp(log_w - shift)
     iwae = np.mean(np.log(w.mean(0)) + shift)
-    by_group = log_w.reshape(-1, 3, 3)
-    shift = by_group.max(1, keepdims=True)
-    miwae = np.mean(np.log(np.exp(by_group - shift).mean(1, keepdims=True)) + shift)
+    by_bound = log_w.reshape(-1, 3, 3)
+    shift = by_bound.max(1, keepdims=True)
+    miwae = np.mean(np.log(np.exp(by_bound - shift).mean(1, keepdims=True)) + shift)
     expected = {"iwae": iwae, "piwae": iwae, "miwae": miwae, "ciwae": 0.3 * log_w.mean() + 0.7 * iwae}[variant]
     np.testing.assert_allclose(loss, -expected, rtol=1e-5)
     assert metrics["loss"] == loss
     if variant == "piwae":
         np.testing.assert_allclose(metrics["encoder_loss"], -miwae, rtol=1e-5)
-    mean, log_var = (float64(part) for part in model.encode(batch.seen))
+    mean, log_var = (float64(part) for part in model.encode(batch.encoder_input))
     kl = [0.5 * (m**2 + np.exp(v) - 1 - v).sum() for m, v in zip(mean, log_var, strict=True)]
     np.testing.assert_allclose(metrics["kl"], np.mean(kl), rtol=1e-4)
 
@@ -148,8 +148,8 @@ def test_more_samples_are_a_tighter_bound_of_a_known_likelihood() -> None:
 @pytest.mark.parametrize(
     ("variant", "given", "special"),
     [
-        ("miwae", {"groups": 1, "samples": 3}, {"samples": 3}),
-        ("piwae", {"groups": 1, "samples": 3}, {"samples": 3}),
+        ("miwae", {"bounds": 1, "samples": 3}, {"samples": 3}),
+        ("piwae", {"bounds": 1, "samples": 3}, {"samples": 3}),
         ("ciwae", {"elbo_weight": 0.0, "samples": 3}, {"samples": 3}),
         ("ciwae", {"elbo_weight": 1.0, "samples": 1}, {"samples": 1}),
     ],
@@ -160,11 +160,11 @@ def test_special_cases_are_the_iwae(variant: str, given: dict[str, Any], special
         np.testing.assert_allclose(slope, expected[path], rtol=1e-4, atol=1e-4 * np.abs(expected[path]).max())
 
 
-def test_piwae_s_decoder_learns_by_all_samples_and_its_encoder_by_groups() -> None:
+def test_piwae_s_decoder_learns_by_all_samples_and_its_encoder_by_bounds() -> None:
     batch, given = Batch(frames(2)), {"beta": 5.0}
-    both = gradients(make("piwae", groups=2, samples=2, **given), batch)
+    both = gradients(make("piwae", bounds=2, samples=2, **given), batch)
     together = of_iwae(samples=4, **given)
-    apart = gradients(make("miwae", groups=2, samples=2, **given), batch)
+    apart = gradients(make("miwae", bounds=2, samples=2, **given), batch)
     assert both.keys() == together.keys() == apart.keys()
     for path, slope in both.items():
         right, wrong = (together, apart) if "decoder" in path else (apart, together)
@@ -256,7 +256,7 @@ def test_its_kl_is_that_of_the_bent_density() -> None:
     """Of every frame log q(z) by the change of variables with the Jacobian as it is, log p(z) by SciPy."""
     model, batch = stirred(make("iaf", beta=2.0)), Batch(frames(3))
     loss, metrics = model.loss(batch, Update(KEY))
-    base, context = model.base(batch.seen)
+    base, context = model.base(batch.encoder_input)
     z0 = base.sample(KEY)
     z = model.flow(z0, context)[0]
     slopes = jax.vmap(jax.jacobian(lambda z, c: model.flow(z[None], c[None])[0][0]))(z0, context)
@@ -273,8 +273,8 @@ def test_with_open_gates_it_is_vanilla() -> None:
     model, batch = make("iaf"), Batch(frames(3))
     for step in model.steps:
         step.gate_bias[...] += 100.0
-    base, context = model.base(batch.seen)
-    for part, expected in zip(model.encode(batch.seen), base, strict=True):
+    base, context = model.base(batch.encoder_input)
+    for part, expected in zip(model.encode(batch.encoder_input), base, strict=True):
         np.testing.assert_allclose(part, expected, atol=1e-6)
     np.testing.assert_allclose(model.flow(base.mean, context)[1], 0, atol=1e-6)
 
@@ -282,7 +282,7 @@ def test_with_open_gates_it_is_vanilla() -> None:
 def test_what_is_stored_of_it_is_its_linearisation() -> None:
     """In one dimension, where a Jacobian has nothing beside its diagonal."""
     model = stirred(make("iaf", latent=1, hidden=6))
-    seen = Batch(frames(2)).seen
+    seen = Batch(frames(2)).encoder_input
     base, context = model.base(seen)
     stored = model.encode(seen)
     slope = jax.vmap(jax.grad(lambda z, c: model.flow(z[None, None], c[None])[0][0, 0]))(base.mean[:, 0], context)
@@ -297,6 +297,16 @@ def test_every_number_may_reach_every_other_one_over_two_steps() -> None:
         into, out = masks(6, 8, backwards=backwards)
         reach = (np.eye(6) + (into @ out).T) @ reach
     assert (reach > 0).all()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_narrow_step_uses_late_numbers_too(backwards: bool) -> None:
+    """With half as many units as numbers, every second number can be the last that a unit sees."""
+    into, out = masks(8, 4, backwards=backwards)
+    used = np.flatnonzero(into.any(1)).tolist()
+    assert used == ([2, 3, 4, 5, 6, 7] if backwards else [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(sorted(into.sum(0)), [0, 2, 4, 6])
+    assert not np.any((into @ out)[np.tril_indices(8) if not backwards else np.triu_indices(8)])
 
 
 # Gamma
@@ -344,7 +354,7 @@ def test_the_mode_is_where_the_density_is_highest() -> None:
 def test_its_loss_is_error_and_kl_and_its_prior_a_gamma_s() -> None:
     model, batch = make("gamma", beta=2.0, prior_concentration=3.0, prior_rate=2.0), Batch(frames(3))
     loss, metrics = model.loss(batch, Update(KEY))
-    posterior = model.encode(batch.seen)
+    posterior = model.encode(batch.encoder_input)
     error = np.square(float64(model.decode(posterior.sample(KEY))) - float64(batch.frames) / 255).sum() / 3
     kl = float(jnp.mean(kl_of_gammas(posterior, 3.0, 2.0)))
     np.testing.assert_allclose([metrics["reconstruction"], metrics["kl"]], [error, kl], rtol=1e-4)

@@ -12,16 +12,16 @@ from flax import nnx
 from scipy import stats
 
 from wm_jax.config.vaes import VARIANTS as SETTINGS
-from wm_jax.config.vaes import CategoricalConfig, DreamerConfig, FsqConfig, JointConfig, VqConfig
+from wm_jax.config.vaes import CategoricalConfig, DreamerConfig, FsqConfig, JointConfig, KlConfig, VqConfig
 from wm_jax.models.heads import CategoricalHead
 from wm_jax.models.latents import Classes, Gaussian, Joint, from_named, named
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, make_vae
 from wm_jax.models.vae.categorical import relaxed, temperature
 from wm_jax.models.vae.codebook import DEAD, Codebook
-from wm_jax.models.vae.fsq import bounded, from_indices, scaled, to_indices
-from wm_jax.models.vae.losses import kl_to_uniform, pressure
-from wm_jax.models.vae.vq import usage
+from wm_jax.models.vae.fsq import bounded, from_indices, to_indices, to_unit_range
+from wm_jax.models.vae.losses import kl_term, kl_to_uniform
+from wm_jax.models.vae.vq import batch_usage
 from wm_jax.utils.errors import UserError
 
 KEY = jax.random.key(5)
@@ -174,11 +174,11 @@ def test_the_prior_draws_codes_that_are_in_use() -> None:
 
 
 def test_usage_of_codes() -> None:
-    found = usage(jnp.asarray([[0, 0], [3, 3], [5, 0]]), 9)
+    found = batch_usage(jnp.asarray([[0, 0], [3, 3], [5, 0]]), 9)
     entropy = stats.entropy([3, 2, 1])
     np.testing.assert_allclose(found["perplexity"], np.exp(entropy), rtol=1e-5)
     assert found["codes_in_use"] == 3
-    assert usage(jnp.arange(8)[None], 8)["perplexity"] == pytest.approx(8, rel=1e-5)
+    assert batch_usage(jnp.arange(8)[None], 8)["perplexity"] == pytest.approx(8, rel=1e-5)
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 3), (2, 7, 6)])
@@ -190,7 +190,7 @@ def test_codes_and_indices_are_one_to_one(levels: tuple[int, ...]) -> None:
     assert len({tuple(each) for each in np.asarray(rounded)[0].tolist()}) == size
     for i, count in enumerate(levels):
         assert sorted(set(np.asarray(rounded)[0, :, i].tolist())) == list(range(-(count // 2), (count + 1) // 2))
-    assert jnp.abs(scaled(rounded, levels)).max() == 1
+    assert jnp.abs(to_unit_range(rounded, levels)).max() == 1
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 3), (2, 7, 6)])
@@ -349,19 +349,25 @@ def test_joint_holds_each_part_to_its_own_capacity() -> None:
     posterior = model.encode(to_float(frames()))
     mean, log_var = (np.asarray(each, np.float64) for each in posterior.numbers)
     numbers = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum() / 3
-    p = np.asarray(jax.nn.softmax(posterior.choices.logits, axis=-1), np.float64)
+    p = np.asarray(jax.nn.softmax(posterior.classes.logits, axis=-1), np.float64)
     choices = (p * np.log(3 * p)).sum() / 3
     for step, share in ((0, 0.0), (40, 0.4), (1000, 1.0)):
         loss, metrics = model.loss(Batch(frames()), Update(KEY, step))
         penalty = 2 * abs(numbers - 5 * share) + 2 * abs(choices - 0.5 * share)
         np.testing.assert_allclose(loss - metrics["reconstruction"], penalty, rtol=2e-3)
         np.testing.assert_allclose(metrics["kl"], numbers + choices, rtol=1e-4)
-        np.testing.assert_allclose(metrics["kl_of_choices"], choices, rtol=1e-4)
+        np.testing.assert_allclose(metrics["kl_classes"], choices, rtol=1e-4)
 
 
-def test_joint_asks_of_its_choices_no_more_than_they_hold() -> None:
-    model: Any = make_vae(small("joint", class_capacity=50.0), nnx.Rngs(0))
-    assert model._of_choices.capacity == pytest.approx(math.log(3))
+def test_joint_s_class_capacity_rises_at_its_own_rate_to_what_the_classes_can_hold() -> None:
+    """As in the paper: min(C_c t, G log C), so the bound does not slow the rise."""
+    model: Any = make_vae(small("joint", class_capacity=50.0, capacity_steps=100), nnx.Rngs(0))
+    found = [float(model.class_capacity(step)) for step in (0, 1, 2, 3, 100)]
+    np.testing.assert_allclose(found, [0.0, 0.5, 1.0, math.log(3), math.log(3)], rtol=1e-6)
+
+
+def test_joint_s_capacities_rise_as_fast_as_others_do() -> None:
+    assert JointConfig().capacity_steps == KlConfig().capacity_steps
 
 
 def test_joint_without_capacities_is_the_elbo() -> None:
@@ -375,7 +381,7 @@ def test_joint_latents_are_both_parts_one_after_the_other() -> None:
     sure = np.concatenate([np.full((3, 5), 2.0), np.eye(3)[np.asarray(LOGITS[:, 0, :3]).argmax(-1)]], 1)
     for z in (latent.mode(), latent.sample(KEY), latent.target(KEY)):
         np.testing.assert_allclose(z, sure)
-    assert list(named(latent)) == ["numbers.mean", "numbers.log_var", "choices.logits"]
+    assert list(named(latent)) == ["numbers.mean", "numbers.log_var", "classes.logits"]
     again = from_named(latent, named(latent))
     assert jax.tree.structure(again) == jax.tree.structure(latent)
     unsure = Joint(Gaussian(jnp.zeros((3, 5)), jnp.zeros((3, 5))), Classes(LOGITS[:, :1, :3]))
@@ -399,7 +405,7 @@ def test_what_is_seen_is_encoded_and_weights_count(variant: str) -> None:
     for head in {"output", "logits", "mean"} & vars(model).keys():  # so that z differs from frame to frame
         getattr(model, head).kernel[...] = 30 * getattr(model, head).kernel[...]
     other = jnp.broadcast_to(jnp.asarray([0.0, 0.4, 1.0])[:, None, None, None], (3, 64, 64, 3))
-    noised = loss(Batch(frames(), noised=other))[1]["reconstruction"]
+    noised = loss(Batch(frames(), noisy_input=other))[1]["reconstruction"]
     of_other, of_own = (error_of(model, model.encode(seen).sample(KEY)) for seen in (other, to_float(frames())))
     assert abs(of_other - of_own) > 1e-3 * of_own
     np.testing.assert_allclose(noised, of_other, rtol=1e-4)
@@ -427,9 +433,9 @@ def test_priors_draw_what_latents_look_like(variant: str) -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (VqConfig(variant="vq", latent=30), r"vae.latent 30: 32 codes of a frame"),
-        (FsqConfig(variant="fsq", latent=30), r"vae.latent 30: no number of codes of 4 numbers"),
-        (CategoricalConfig(variant="categorical", latent=30), r"vae.latent 30: .* between 16 classes"),
+        (VqConfig(variant="vq", latent=30), r"vae.latent 30: it cannot be divided into 32 codes"),
+        (FsqConfig(variant="fsq", latent=30), r"vae.latent 30: it cannot be divided into codes of 4 numbers"),
+        (CategoricalConfig(variant="categorical", latent=30), r"vae.latent 30: .* groups of 16 classes"),
         (JointConfig(variant="joint", latent=10), r"vae.latent 10: .* leave nothing"),
         (DreamerConfig(variant="dreamer", latent=32), r"vae.latent 32: .* make 1024"),
     ],
@@ -441,5 +447,5 @@ def test_sizes_that_do_not_fit_are_named(config: Any, sentence: str) -> None:
 
 def test_free_nats_count_latents_unless_told_otherwise() -> None:
     config = small("categorical", free_nats=3.0, beta=1.0)
-    assert float(pressure(jnp.zeros(2), config, 0)) == 3.0 * 8
-    assert float(pressure(jnp.zeros(2), config, 0, 5)) == 3.0 * 5
+    assert float(kl_term(jnp.zeros(2), config, 0)) == 3.0 * 8
+    assert float(kl_term(jnp.zeros(2), config, 0, 5)) == 3.0 * 5

@@ -67,7 +67,7 @@ def nats(q: Gaussian, p: Gaussian) -> np.ndarray:
 
 def still(layer: Any) -> None:
     """Make of a `GaussianLayer` N(0, 1), whatever it is given."""
-    last = layer.both.layers[-1]
+    last = layer.mean_and_log_var.layers[-1]
     last.kernel[...] = jnp.zeros_like(last.kernel[...])
     last.bias[...] = jnp.zeros_like(last.bias[...])
 
@@ -105,7 +105,7 @@ def test_hierarchical_kl_is_that_of_both_levels_together() -> None:
     """Against a sum over the whole plane of (z1, z2), one number each, in float64."""
     vae = make("hierarchical", latent=2, top=1, hidden=8, free_nats=0.0, beta=3.0)
     vae.log_var.bias[...] -= 3.0
-    vae.up.both.layers[-1].bias[...] = jnp.asarray([1.5, -1.0])  # so that each level costs something
+    vae.up.mean_and_log_var.layers[-1].bias[...] = jnp.asarray([1.5, -1.0])  # so that each level costs something
     frame = frames(1)
     bottom = vae._bottom(to_float(frame))
     side, step = np.linspace(-9, 9, 361), 18 / 360
@@ -176,14 +176,14 @@ def test_ladder_multiplies_what_the_frame_and_the_level_above_say() -> None:
 
 def test_ladder_sizes_sum_to_z_and_grow_downwards() -> None:
     assert level_sizes(32, 3) == (4, 9, 19) and level_sizes(124, 5) == (4, 8, 16, 32, 64) and level_sizes(8, 1) == (8,)
-    with pytest.raises(UserError, match=r"vae.levels 4: vae.latent 6 is not enough"):
-        make("ladder", levels=4)
+    with pytest.raises(UserError, match=r"vae.depth 4: vae.latent 6 is not enough"):
+        make("ladder", depth=4)
 
 
 def test_ladder_kl_is_of_all_levels_and_warm_up_ends() -> None:
     """By quadrature, the top level's among them: (a sum without the half, or without the top, fails)."""
     vae, batch, key = (
-        make("ladder", latent=8, levels=3, hidden=8, free_nats=0.0, beta=2.0, warm_up=10),
+        make("ladder", latent=8, depth=3, hidden=8, free_nats=0.0, beta=2.0, warm_up=10),
         frames(2),
         jax.random.key(1),
     )
@@ -204,7 +204,7 @@ def test_ladder_kl_is_of_all_levels_and_warm_up_ends() -> None:
 
 
 def test_ladder_of_one_level_is_the_paper_s() -> None:
-    ladder, plain = make("ladder", levels=1, warm_up=0), make("vanilla", seed=1)
+    ladder, plain = make("ladder", depth=1, warm_up=0), make("vanilla", seed=1)
     plain.encoder, plain.mean, plain.log_var, plain.decoder = (
         ladder.encoder,
         ladder.mean[0],
@@ -218,7 +218,7 @@ def test_ladder_of_one_level_is_the_paper_s() -> None:
 
 
 def test_ladder_draws_from_the_top_down_and_decodes_the_bottom() -> None:
-    vae = make("ladder", levels=2)
+    vae = make("ladder", depth=2)
     drawn = vae.prior(jax.random.key(0), MANY)
     np.testing.assert_allclose(np.cov(double(drawn[:, :2]).T), np.eye(2), atol=0.1)
     given = vae.down[0](drawn[:, :2])
@@ -494,7 +494,7 @@ def test_generated_frames_have_no_actions() -> None:
         if variant == "vanilla":
             train_vae.accept(asked)
         else:
-            with pytest.raises(UsageError, match=r"--vae.variant conditional: it learns from each frame's action, too"):
+            with pytest.raises(UsageError, match=r"--vae.variant conditional: it also learns from each frame's action"):
                 train_vae.accept(asked)
 
 

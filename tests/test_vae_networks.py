@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.vaes import VanillaConfig
+from wm_jax.config.vaes import VARIANTS, VanillaConfig
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
 from wm_jax.models.vae.networks import ENCODERS, make_decoder, make_encoder
 from wm_jax.models.vae.residual import group_norm
@@ -127,3 +127,42 @@ def test_all_places_share_one_layer() -> None:
 def test_a_z_that_cannot_be_shared_out_is_refused(encoder: str, decoder: str, named: str) -> None:
     with pytest.raises(UserError, match=f"vae.{named}"):
         jax.eval_shape(lambda: nnx.state(make_vae(settings(encoder=encoder, decoder=decoder, latent=20), nnx.Rngs(0))))
+
+
+def of_variant(variant: str, **given: Any) -> Any:
+    kind = VARIANTS[variant]
+    return make_vae(kind.model_validate({"variant": variant, "width": 0.125, **given}), nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("variant, latent", [("ladder", 54), ("hierarchical", 48)])
+def test_the_level_that_is_decoded_has_a_part_for_each_place(variant: str, latent: int) -> None:
+    """What a place sees changes its own part of the bottom level alone, and that part is drawn there."""
+    more = {"depth": 2} if variant == "ladder" else {}
+    vae = of_variant(variant, latent=latent, encoder="local", decoder="local", hidden=8, **more)
+    bottom = (lambda x: vae._ascend(x)[-1].mean) if variant == "ladder" else (lambda x: vae._bottom(x).mean)
+    place, window = 14, np.s_[:, 16 : 16 + 22, 16 : 16 + 22]
+    said = bottom(NOISE)
+    assert said.shape == (4, 36)
+    np.testing.assert_array_equal(
+        bottom(jnp.full_like(NOISE, 0.5).at[window].set(NOISE[window]))[:, place], said[:, place]
+    )
+    assert np.abs(bottom(NOISE.at[window].set(0.5)) - said)[:, place].min() > 1e-3
+    z = jnp.asarray(np.random.default_rng(1).normal(size=(2, latent)), jnp.float32)
+    changed = (vae.decode(z.at[:, latent - 36 + place].add(1.0)) != vae.decode(z)).any((0, 3))
+    assert np.flatnonzero(changed.any(1)).tolist() == list(range(16, 16 + 24))
+
+
+@pytest.mark.parametrize("decoder", ["grid", "local"])
+@pytest.mark.parametrize("variant", ["joint", "conditional"])
+def test_a_decoder_by_place_is_refused_where_its_inputs_are_not(variant: str, decoder: str) -> None:
+    with pytest.raises(UserError, match=f"vae.decoder {decoder}: each place .* belong.* to no place .*; give paper or"):
+        of_variant(variant, latent=170, decoder=decoder)
+
+
+@pytest.mark.parametrize(
+    "variant, given", [("joint", {"latent": 46}), ("conditional", {"latent": 36}), ("iaf", {"latent": 36})]
+)
+def test_what_belongs_to_the_whole_frame_is_no_matter_of_places(variant: str, given: dict[str, int]) -> None:
+    """Classes, conditions and a flow's context have any size; z alone is shared out."""
+    vae = of_variant(variant, encoder="local", **given)
+    assert vae.encode(NOISE).mode().shape == (4, given["latent"])

@@ -15,15 +15,18 @@ import scipy.stats
 from flax import nnx
 
 from wm_jax.config import vaes as settings
+from wm_jax.config.layers import validate
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae import Batch, Update, make_vae
-from wm_jax.models.vae.beta_tc import _shares, aggregate
+from wm_jax.models.vae.beta_tc import _log_shares, aggregate
 from wm_jax.models.vae.dip import Dip, covariance
 from wm_jax.models.vae.divergences import Kernel, mmd
-from wm_jax.models.vae.factor import Discriminator, Factor, discrimination, shuffled
-from wm_jax.models.vae.losses import pressure
+from wm_jax.models.vae.factor import Factor, discrimination, leaky_relu, shuffled
+from wm_jax.models.vae.layers import LogOdds
+from wm_jax.models.vae.losses import kl_term
 from wm_jax.models.vae.swae import random_directions, sliced_wasserstein
 from wm_jax.models.variables import partition
+from wm_jax.utils.errors import UsageError
 
 Z, FRAMES = 4, 6
 KERNELS: tuple[Kernel, ...] = ("imq", "rbf")
@@ -68,14 +71,14 @@ def kl_by_hand(posterior: Gaussian) -> np.ndarray:
 
 
 @pytest.mark.parametrize("variant", GAUSSIAN)
-def test_the_weight_of_kl_rises_where_a_warm_up_is_asked_for(variant: str) -> None:
+def test_the_whole_penalty_rises_where_a_warm_up_is_asked_for(variant: str) -> None:
+    """The KL, and whatever else keeps z near its prior."""
     model, posterior, key = model_of(variant, warm_up=10), posteriors(), jax.random.key(0)
     z = posterior.sample(key)
     cost = {step: float(model.penalty(posterior, z, Update(key, step, 100))[0]) for step in (0, 5, 10, 20)}
     at_once = float(model_of(variant).penalty(posterior, z, Update(key, 0, 100))[0])
-    without = float(model_of(variant, beta=0.0).penalty(posterior, z, Update(key, 0, 100))[0])
-    assert abs(at_once - without) > 1
-    assert cost == pytest.approx({0: without, 5: (without + at_once) / 2, 10: at_once, 20: at_once}, rel=1e-4, abs=1e-4)
+    assert abs(at_once) > 1
+    assert cost == pytest.approx({0: 0.0, 5: at_once / 2, 10: at_once, 20: at_once}, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("variant", (*GAUSSIAN, *POINT))
@@ -90,8 +93,8 @@ def test_held_out_frames_are_judged_by_the_weights_of_training(variant: str) -> 
 def test_a_sampled_kl_below_0_counts_as_it_is_where_there_is_no_floor() -> None:
     """Raised to 0, it would be too large on average."""
     kl = jnp.asarray([-3.0, 1.0, 8.0])
-    assert pressure(kl, model_of("beta_tc").config, 0) == 2
-    assert pressure(kl, model_of("beta_tc", free_nats=0.5).config, 0) == 4  # (2 + 2 + 8) / 3
+    assert kl_term(kl, model_of("beta_tc").config, 0) == 2
+    assert kl_term(kl, model_of("beta_tc", free_nats=0.5).config, 0) == 4  # (2 + 2 + 8) / 3
 
 
 # beta-TC-VAE
@@ -126,7 +129,7 @@ def test_q_of_z_is_estimated_as_in_the_paper_s_appendix(stratified: bool) -> Non
 
 @pytest.mark.parametrize(("batch", "size"), ((1, 1), (1, 9), (2, 2), (2, 9), (7, 7), (7, 1000)))
 def test_stratified_weights_sum_to_one(batch: int, size: int) -> None:
-    np.testing.assert_allclose(np.exp(_shares(batch, size)).sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(np.exp(_log_shares(batch, size)).sum(axis=1), 1, rtol=1e-12)
 
 
 def test_the_stratified_estimate_is_right_on_average_over_all_batches() -> None:
@@ -207,8 +210,7 @@ def test_each_dimension_is_shuffled_across_the_batch_and_for_itself() -> None:
 def test_the_discriminator_finds_the_total_correlation_of_gaussians() -> None:
     """-log(1 - rho^2) / 2 nats, in closed form."""
     rho, steps = 0.8, 400
-    config = settings.FactorConfig.model_validate({"latent": 2, "discriminator_width": 32, "discriminator_layers": 2})
-    graphdef, params = nnx.split(Discriminator(config, nnx.Rngs(0)))
+    graphdef, params = nnx.split(LogOdds(2, 32, 2, nnx.Rngs(0), leaky_relu))
     adam = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
 
     def draw(key: jax.Array, count: int = 512) -> jax.Array:
@@ -258,7 +260,7 @@ def test_the_discriminator_s_loss_is_a_cross_entropy() -> None:
     found = discrimination(model.discriminator, joint, other)
     np.testing.assert_allclose(found, -0.5 * np.mean(np.log(right) + np.log(1 - wrong)), rtol=1e-4)
     loss, metrics = model.discriminator_loss(Batch(frames()), Update(jax.random.key(0)))
-    assert set(metrics) == {"discriminator"} and 0.1 < loss < 5
+    assert set(metrics) == {"discriminator_loss"} and 0.1 < loss < 5
 
 
 def test_v_and_the_discriminator_learn_apart_and_leave_nothing_out() -> None:
@@ -303,13 +305,21 @@ def test_dip_by_hand(version: str) -> None:
     np.testing.assert_allclose(7 * metrics["off_diagonal"] + 3 * metrics["diagonal"], cost, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("version", "ratio"), (("I", 10.0), ("II", 1.0)))
+def test_dip_s_default_weighs_variances_as_the_paper_does(version: str, ratio: float) -> None:
+    posterior, update = posteriors(), Update(jax.random.key(0))
+    default = model_of("dip", version=version, off_diagonal=3.0).penalty(posterior, posterior.mode(), update)[0]
+    given = model_of("dip", version=version, off_diagonal=3.0, diagonal=3.0 * ratio)
+    assert default == given.penalty(posterior, posterior.mode(), update)[0]
+
+
 def test_dip_costs_nothing_where_the_means_are_uncorrelated_with_a_variance_of_one() -> None:
     corners = jnp.asarray(list(product((-1.0, 1.0), repeat=Z)), jnp.float32) + 5.0
     model = model_of("dip", beta=0.0)
     assert isinstance(model, Dip)
     cost = lambda mean: float(model.penalty(Gaussian(mean, 0 * mean), mean, Update(jax.random.key(0)))[0])  # noqa: E731
     assert cost(corners) == pytest.approx(0, abs=1e-8)
-    assert cost(2 * corners) == pytest.approx(5.0 * Z * 9)
+    assert cost(2 * corners) == pytest.approx(100.0 * Z * 9)
 
 
 # Maximum mean discrepancy: InfoVAE and WAE
@@ -347,17 +357,30 @@ def test_mmd_is_on_average_what_it_is_between_gaussians_in_closed_form(shift: fl
 
 @pytest.mark.parametrize(("alpha", "divergence", "beta"), ((0.0, 1.0, 1.0), (-3.0, 4.0, 4.0)))
 def test_info_is_the_elbo_or_beta_vae_where_the_paper_says_so(alpha: float, divergence: float, beta: float) -> None:
-    batch, update = Batch(frames()), Update(jax.random.key(0))
-    loss, metrics = model_of("info", alpha=alpha, divergence=divergence).loss(batch, update)
-    expected, others = model_of("vanilla", beta=beta).loss(batch, update)
+    batch, key = Batch(frames()), jax.random.key(0)
+    loss, metrics = model_of("info", alpha=alpha, divergence=divergence).loss(batch, Update(key))
+    expected, others = model_of("vanilla", beta=beta).loss(batch, Update(jax.random.split(key)[0]))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert metrics["kl"] == others["kl"] and metrics["mmd"] != 0
 
 
+def test_info_weighs_by_default_the_kl_by_1_and_the_mmd_by_100() -> None:
+    posterior, (z_key, key) = posteriors(), jax.random.split(jax.random.key(0))
+    penalty, metrics = model_of("info").penalty(posterior, posterior.sample(z_key), Update(key))
+    np.testing.assert_allclose(penalty, kl_by_hand(posterior).mean() + 100 * float(metrics["mmd"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ({"divergence": 0.9}, {"alpha": -100.5}, {"alpha": 0.5, "divergence": 0.4}))
+def test_info_refuses_to_maximise_the_mmd(given: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=r"vae.divergence .*: the MMD would be maximised; give at least 1 - vae.alpha"):
+        validate({"game": "enduro", "vae": {"variant": "info", **given}})
+
+
 @pytest.mark.parametrize("alpha", (-9.0, 0.5, 1.0))
 def test_info_weighs_kl_and_mmd(alpha: float) -> None:
-    posterior, key = posteriors(), jax.random.key(0)
-    penalty, metrics = model_of("info", alpha=alpha).penalty(posterior, posterior.sample(key), Update(key))
+    posterior, (z_key, key) = posteriors(), jax.random.split(jax.random.key(0))
+    model = model_of("info", alpha=alpha, divergence=110.0)
+    penalty, metrics = model.penalty(posterior, posterior.sample(z_key), Update(key))
     expected = (1 - alpha) * kl_by_hand(posterior).mean() + (alpha + 110 - 1) * float(metrics["mmd"])
     np.testing.assert_allclose(penalty, expected, rtol=1e-4)
     assert metrics["mmd"] > 0.1
@@ -368,7 +391,10 @@ def test_the_prior_s_draws_are_not_the_noise_of_the_posterior(kernel: Kernel) ->
     """Where all posteriors are the prior, the MMD is 0 on average; drawn with the same key, it would be below."""
     nothing = Gaussian(jnp.zeros((FRAMES, Z)), jnp.zeros((FRAMES, Z)))
     model = model_of("info", kernel=kernel)
-    once = jax.vmap(lambda key: model.penalty(nothing, nothing.sample(key), Update(key))[1]["mmd"])
+    object.__setattr__(model, "encode", lambda frames: nothing)
+    object.__setattr__(model, "decode", lambda z: jnp.zeros((FRAMES, 64, 64, 3)))
+    batch = Batch(frames())
+    once = jax.vmap(lambda key: model.loss(batch, Update(key))[1]["mmd"])
     found = np.asarray(once(jax.random.split(jax.random.key(0), 2000)))
     assert abs(found.mean()) < 4 * found.std() / np.sqrt(len(found))
 
@@ -378,13 +404,13 @@ def test_the_prior_s_draws_are_not_the_noise_of_the_posterior(kernel: Kernel) ->
 
 @pytest.mark.parametrize("variant", POINT)
 def test_without_noise_the_loss_is_the_error_and_lambda_times_the_divergence(variant: str) -> None:
-    shown, noised = frames(), jnp.zeros((FRAMES, 64, 64, 3)) + 0.3
+    shown, noisy = frames(), jnp.zeros((FRAMES, 64, 64, 3)) + 0.3
     weights = 1 + jax.random.uniform(jax.random.key(1), (FRAMES, 64, 64, 1))
     model = model_of(variant, divergence=3.0, likelihood="laplace")
     losses = []
     for key in (jax.random.key(0), jax.random.key(1)):
-        loss, metrics = model.loss(Batch(shown, noised, weights), Update(key))
-        decoded = np.asarray(model.decode(model.encode(noised).mode()), np.float64)
+        loss, metrics = model.loss(Batch(shown, noisy, weights), Update(key))
+        decoded = np.asarray(model.decode(model.encode(noisy).mode()), np.float64)
         apart = decoded - np.asarray(shown, np.float64) / 255
         error = (np.asarray(weights, np.float64) * np.abs(apart)).sum() / FRAMES
         np.testing.assert_allclose(loss, error + 3 * metrics["kl"], rtol=1e-5)

@@ -20,9 +20,11 @@ from wm_jax.config import vaes as settings
 from wm_jax.models.latents import Point
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
-from wm_jax.models.vae.aae import Aae, CodeDiscriminator
-from wm_jax.models.vae.losses import LEAST_PROBABILITY, error, kl_to_standard_normal, log_cosh, pressure
+from wm_jax.models.vae.aae import Aae
+from wm_jax.models.vae.layers import LogOdds
+from wm_jax.models.vae.losses import LEAST_PROBABILITY, error, kl_term, kl_to_standard_normal, log_cosh
 from wm_jax.models.vae.ms_ssim import ms_ssim
+from wm_jax.models.variables import partition
 
 RANDOM = np.random.default_rng(0)
 FRAMES = RANDOM.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
@@ -38,7 +40,7 @@ def single(x: Any) -> jax.Array:
 
 def config(variant: str, **given: Any) -> Any:
     kind = settings.VARIANTS[variant]
-    mine = {"width": 0.125, "latent": 4, "free_nats": 0.0, "discriminator": 16, "fast_kernels": False} | given
+    mine = {"width": 0.125, "latent": 4, "free_nats": 0.0, "discriminator_width": 16, "fast_kernels": False} | given
     return kind.model_validate({"variant": variant} | {k: v for k, v in mine.items() if k in kind.model_fields})
 
 
@@ -68,8 +70,18 @@ def test_cross_entropy_of_a_sigmoid_that_gave_0_or_1_is_finite_and_its_gradient_
     zero, one = jnp.zeros((1, 64, 64, 3)), jnp.ones((1, 64, 64, 3))
     worst, slope = jax.value_and_grad(lambda d: error(d, one, None, given)[0])(zero)
     np.testing.assert_allclose(worst, -12288 * math.log(LEAST_PROBABILITY), rtol=1e-4)
-    assert np.isfinite(slope).all()
+    # Away from the wrong colour, however certain it is.
+    np.testing.assert_allclose(slope, -1 / LEAST_PROBABILITY, rtol=1e-4)
+    slope = jax.grad(lambda d: error(d, zero, None, given)[0])(one)
+    assert np.isfinite(slope).all() and slope.min() > 0.5 / LEAST_PROBABILITY
     assert error(one, one, None, given)[0] < 0.1
+
+
+def test_cross_entropy_reaches_the_logits_of_a_nearly_saturated_sigmoid() -> None:
+    given, one = config("vanilla", likelihood="cross_entropy"), jnp.ones((1, 64, 64, 3))
+    logits = jnp.full((1, 64, 64, 3), -20.0)  # a colour of 2e-9, below what the value is clipped to
+    slope = jax.grad(lambda x: error(jax.nn.sigmoid(x), one, None, given)[0])(logits)
+    assert np.isfinite(slope).all() and slope.max() < 0
 
 
 def test_log_cosh_where_cosh_overflows_and_where_it_is_one() -> None:
@@ -99,16 +111,16 @@ def test_calibrated_is_the_likelihood_of_the_best_variance_of_the_batch(weights:
     np.testing.assert_allclose(ours, jax.grad(logarithm)(single(DECODED)), rtol=1e-4, atol=1e-6)
 
 
-def test_pressure_floors_each_frame_grows_and_aims_at_a_capacity() -> None:
+def test_the_kl_term_floors_each_frame_rises_and_aims_at_a_capacity() -> None:
     kl = single([1.0, 5.0, 9.0])
-    cost = lambda step=0, **given: float(pressure(kl, config("vanilla", **given), step))  # noqa: E731
+    cost = lambda step=0, **given: float(kl_term(kl, config("vanilla", **given), step))  # noqa: E731
     assert cost(beta=2.0) == pytest.approx(2 * 5)
     assert cost(free_nats=1.5) == pytest.approx((6 + 6 + 9) / 3)  # 1.5 * 4 latents
     assert [cost(step, warm_up=10, beta=3.0) for step in (0, 5, 10, 99)] == pytest.approx([0, 7.5, 15, 15])
     capacity = partial(cost, capacity=8.0, capacity_steps=4, beta=10.0)
     assert [capacity(step) for step in (0, 2, 4, 9)] == pytest.approx([10 * 5, 10 * 1, 10 * 3, 10 * 3])
     assert capacity(2, warm_up=4) == pytest.approx(5)
-    pulled = jax.grad(lambda kl: pressure(kl, config("vanilla", capacity=8.0), 10**6))(kl)
+    pulled = jax.grad(lambda kl: kl_term(kl, config("vanilla", capacity=8.0), 10**6))(kl)
     np.testing.assert_allclose(pulled, [-1 / 3] * 3, rtol=1e-6)  # upwards, as far as it is below
 
 
@@ -120,7 +132,8 @@ def test_without_its_own_terms_it_is_vanilla(variant: str) -> None:
     alike = model(variant, **{name: value for name, value in own.items() if name in fields})
     batch = Batch(jnp.asarray(FRAMES), weights=single(WEIGHTS))
     loss, metrics = alike.loss(batch, Update(KEY))
-    vanilla, figures = model("vanilla", likelihood="laplace", beta=0.3).loss(batch, Update(KEY))
+    z_key = jax.random.split(KEY)[0] if alike.extra_randomness else KEY
+    vanilla, figures = model("vanilla", likelihood="laplace", beta=0.3).loss(batch, Update(z_key))
     np.testing.assert_allclose(loss, vanilla, rtol=1e-5)
     for name in figures:
         np.testing.assert_allclose(metrics[name], figures[name], rtol=1e-5)
@@ -199,16 +212,16 @@ def test_ms_ssim_s_loss_is_its_weight_for_each_frame_and_not_for_each_pixel() ->
     np.testing.assert_allclose(loss - metrics["kl"], 200 * (1 - alike), rtol=1e-3)
 
 
-def test_dfc_s_feature_error_is_by_hand_and_its_onlooker_never_learns() -> None:
+def test_dfc_s_feature_error_is_by_hand_and_its_random_network_never_learns() -> None:
     vae = model("dfc", pixels=0.0, features=0.7)
     batch = Batch(jnp.asarray(FRAMES))
     graphdef, variables = nnx.split(vae)
     metrics, gradients, others = jax.jit(lambda v: loss_and_grad(graphdef, v, batch, Update(KEY)))(variables)
     named = {str(path) for path, _ in jax.tree.leaves_with_path(gradients)}
-    assert named and not any("onlooker" in name for name in named)
-    kernels = [np.asarray(kernel[...], np.float64) for kernel in vae.onlooker.kernels]
-    for before, after in zip(kernels, jax.tree.leaves(others), strict=True):
-        np.testing.assert_array_equal(before.astype(np.float32), after)
+    assert named and not any("random_features" in name for name in named)
+    jax.tree.map(np.testing.assert_array_equal, others, partition(variables)[1])
+    kernels = [np.asarray(kernel[...], np.float64) for kernel in vae.random_features.kernels]
+    assert len(jax.tree.leaves(others)) == 2 * len(kernels)  # with biases of 0
 
     def layers(x: np.ndarray) -> list[np.ndarray]:
         found = []
@@ -251,14 +264,15 @@ def test_an_adversary_s_loss_is_the_cross_entropy_of_what_is_real_and_what_is_no
     if variant == "aae":
         real, drawn = vae.prior(KEY, 3), [vae.encode(batch.target).z]
     else:
-        dreamt = vae.prior(jax.random.fold_in(KEY, 1), 3)
-        real, drawn = batch.target, [vae.decode(vae.encode(batch.target).sample(KEY)), vae.decode(dreamt)]
+        z_key, prior_key = jax.random.split(KEY)
+        z, of_prior = vae.encode(batch.target).sample(z_key), vae.prior(prior_key, 3)
+        real, drawn = batch.target, [vae.decode(z), vae.decode(of_prior)]
     sure = lambda x: scipy.special.expit(np.asarray(vae.discriminator(x), np.float64))  # noqa: E731
     expected = -np.mean(np.log(sure(real)) + sum(np.log(1 - sure(x)) for x in drawn))
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     assert metrics == {"discriminator_loss": loss}
     judge = vae.discriminator
-    last = judge.layers[-1] if isinstance(judge, CodeDiscriminator) else judge.last
+    last = judge.layers[-1] if isinstance(judge, LogOdds) else judge.last
     last.kernel[...] *= 0
     np.testing.assert_allclose(vae.discriminator_loss(batch, Update(KEY))[0], shown * math.log(2), rtol=1e-5)
 
@@ -283,11 +297,11 @@ def test_vae_gan_s_decoder_alone_learns_to_deceive() -> None:
 def test_vae_gan_s_features_have_one_size_however_sure_the_discriminator_is() -> None:
     vae = model("vae_gan")
     before = vae.discriminator.features(single(TARGET))
-    for kernel in vae.discriminator.kernels:
+    for kernel in vae.discriminator.convolutions.kernels:
         kernel[...] = kernel[...] * 10
     np.testing.assert_allclose(vae.discriminator.features(single(TARGET)), before, rtol=1e-4, atol=1e-5)
     batch = Batch(jnp.asarray(FRAMES))
-    decoded = vae.decode(vae.encode(batch.target).sample(KEY))
+    decoded = vae.decode(vae.encode(batch.target).sample(jax.random.split(KEY)[0]))
     apart = np.asarray(vae.discriminator.features(decoded) - before, np.float64)
     found = vae.loss(batch, Update(KEY))[1]["features"]
     np.testing.assert_allclose(found, 0.5 * np.square(apart).sum() / 3, rtol=1e-3)
@@ -308,7 +322,7 @@ def test_aae_has_no_noise_and_its_kl_is_what_the_discriminator_says() -> None:
 
 def test_a_trained_discriminator_estimates_the_kl_of_all_codes() -> None:
     """Between N(0.8, 0.6) and N(0, 1) in both of two dimensions, against the closed form."""
-    discriminator = CodeDiscriminator(2, 32, nnx.Rngs(0))
+    discriminator = LogOdds(2, 32, 2, nnx.Rngs(0))
     graphdef, params = nnx.split(discriminator)
     adam = optax.adam(3e-3)
 
@@ -348,7 +362,7 @@ class SumsOfPixels(Aae):
 
 
 def test_an_adversary_brings_codes_to_the_prior() -> None:
-    vae = SumsOfPixels(config("aae", latent=2, discriminator=32, adversary=10.0), nnx.Rngs(0))
+    vae = SumsOfPixels(config("aae", latent=2, discriminator_width=32, adversary=10.0), nnx.Rngs(0))
     graphdef, variables = nnx.split(vae)
     frames = jnp.asarray(RANDOM.integers(0, 256, (128, 64, 64, 3), np.uint8))
 

@@ -66,7 +66,7 @@ class Toy(Vae):
 
 @pytest.fixture(params=["normalised", "dropping"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(vae.VARIANTS, "vanilla", lambda config, rngs: Toy(config, rngs, request.param))
+    monkeypatch.setitem(vae.CLASSES, "vanilla", lambda config, rngs: Toy(config, rngs, request.param))
     return request.param
 
 

@@ -121,7 +121,7 @@ def _add_section(parser: Parser, name: str, values: Section, *, visible: bool) -
 def _about(name: str, values: Section) -> str:
     """What the group is about, and if there are many types of it, a line for each of ours."""
     about = _first_line(type(values))
-    types = CHOICES[name].ours if name in CHOICES else {}
+    types = CHOICES[name].built_in if name in CHOICES else {}
     if len(set(types.values())) < MANY_TYPES:
         return about
     width = max(map(len, types)) + 2

@@ -43,16 +43,16 @@ MUTABLE = "mutable"
 
 @dataclass(frozen=True)
 class Known:
-    """Marks a setting that names one of ours, or a class of the user's own as MODULE:CLASS.
+    """Marks a setting that names something built in, or a custom class as MODULE:CLASS.
 
-    table: returns the names of ours, and what they stand for: it may be written down further below.
+    table: returns the built-in names and what they stand for. It is called late, so that it may be defined later.
     """
 
     table: Callable[[], Mapping[str, Any]]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Ours."""
+        """Those that are built in."""
         return tuple(self.table())
 
     def check(self, value: str) -> str:
@@ -60,11 +60,11 @@ class Known:
         if value in self.names or re.fullmatch(r"[\w.]+:\w+", value):
             return value
         near = difflib.get_close_matches(value, self.names, 1)
-        ours = " or ".join(near or self.names) if len(self.names) < MANY or near else "one that --help lists"
-        raise ValueError(f"input should be {ours}, or MODULE:CLASS of your own")
+        built_in = " or ".join(near or self.names) if len(self.names) < MANY or near else "one that --help lists"
+        raise ValueError(f"input should be {built_in}, or MODULE:CLASS of your own")
 
 
-def known_or_own(table: Callable[[], Mapping[str, Any]]) -> Any:
+def built_in_or_custom(table: Callable[[], Mapping[str, Any]]) -> Any:
     """The type of such a setting."""
     known = Known(table)
     return Annotated[str, AfterValidator(known.check), known]
@@ -129,20 +129,21 @@ class Choice:
     """How one setting of a section chooses the section's type, which has the settings that go with it.
 
     key: that setting.
-    ours: its known values, and the type that each chooses.
-    own: the type for a class of the user's own, MODULE:CLASS; also for invalid values, which its validation reports.
+    built_in: its known values, and the type that each chooses.
+    custom: the type for a user's own class, MODULE:CLASS; also for invalid values, which its validation reports.
     """
 
     key: str
-    ours: Mapping[str, type[Section]]
-    own: type[Section]
+    built_in: Mapping[str, type[Section]]
+    custom: type[Section]
 
     def type_for(self, settings: Any) -> type[Section]:
         """The type of the section that has these settings."""
         if isinstance(settings, Section):
             return type(settings)
-        name = settings.get(self.key, self.own.model_fields[self.key].default) if isinstance(settings, Mapping) else ""
-        return self.ours.get(name, self.own) if isinstance(name, str) else self.own
+        default = self.custom.model_fields[self.key].default
+        name = settings.get(self.key, default) if isinstance(settings, Mapping) else ""
+        return self.built_in.get(name, self.custom) if isinstance(name, str) else self.custom
 
     def tag(self, settings: Any) -> str:
         """Its name, by which pydantic finds it."""
@@ -151,7 +152,7 @@ class Choice:
 
 def alternatives(choice: Choice) -> Any:
     """The type of a section that is of one of several types, for pydantic."""
-    types = dict.fromkeys((*choice.ours.values(), choice.own))
+    types = dict.fromkeys((*choice.built_in.values(), choice.custom))
     tagged = [Annotated[each, Tag(each.__name__)] for each in types]
     return Annotated[functools.reduce(operator.or_, tagged), Discriminator(choice.tag)]
 
@@ -173,7 +174,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The values of an enumerated setting (ours, where it may also be one of the user's own); of any other, none."""
+    """The values of an enumerated setting, the built-in ones where custom classes are possible; of any other, none."""
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)
     return next((mark.names for mark in field.metadata if isinstance(mark, Known)), ())

@@ -131,7 +131,7 @@ def _for_chosen(
 
 def _name_for(choice: Choice, owner: type[Section]) -> str:
     """A value of the choosing setting for this type."""
-    return next((name for name, each in choice.ours.items() if each is owner), "any:Class")
+    return next((name for name, each in choice.built_in.items() if each is owner), "any:Class")
 
 
 def of_record(section: str, settings: Mapping[str, Any]) -> Any:

@@ -21,10 +21,10 @@ from wm_jax.config.base import (
     TrainingConfig,
     Word,
     alternatives,
-    known_or_own,
+    built_in_or_custom,
     section_types,
 )
-from wm_jax.config.vaes import VARIANTS, OwnVaeConfig, VaeConfig, VanillaConfig
+from wm_jax.config.vaes import VARIANTS, CustomVaeConfig, VaeConfig, VanillaConfig
 
 # evosax's, but for those that need several populations at once (SV_CMA_ES, SV_Open_ES), have no starting point
 # (RandomSearch), or want the number of generations beforehand (DiffusionEvolution).
@@ -146,7 +146,7 @@ class EncodeConfig(Section):
 class MemoryConfig(TrainingConfig):
     """M, the mixture-density recurrent network."""
 
-    cell: known_or_own(lambda: CELLS) = Field(  # pyright: ignore[reportInvalidTypeForm]
+    cell: built_in_or_custom(lambda: CELLS) = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="lstm", description="recurrent cell; one of your own: MODULE:CLASS (docs/architecture.md)"
     )
     hidden: Size = Field(default=256, description="size of h")
@@ -170,7 +170,7 @@ class MemoryConfig(TrainingConfig):
     )
 
 
-class OwnMemoryConfig(MemoryConfig):
+class CustomMemoryConfig(MemoryConfig):
     """M, the mixture-density recurrent network, with a cell of your own."""
 
     options: Arguments = Field(default={}, description="arguments of the cell's class, NAME=VALUE")
@@ -272,8 +272,8 @@ class HostsConfig(Section):
 
 
 CHOICES = {
-    "vae": Choice("variant", VARIANTS, OwnVaeConfig),
-    "memory": Choice("cell", CELLS, OwnMemoryConfig),
+    "vae": Choice("variant", VARIANTS, CustomVaeConfig),
+    "memory": Choice("cell", CELLS, CustomMemoryConfig),
 }
 """The sections whose settings depend on one of them."""
 if TYPE_CHECKING:

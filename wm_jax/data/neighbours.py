@@ -1,20 +1,20 @@
-"""Which frames lie around a frame in its own episode: what moves differs from them."""
+"""Which frames lie around a frame in its own episode: their median is its background."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 OFFSETS = (-24, -12, 0, 12, 24)
-"""Steps, in order, to the frames whose median is a frame's background (`models.vae.losses.background`). Five are cheap,
-and an object that is not for longer than half of them at one place is not in it."""
+"""Steps to the frames around, in order. Five are cheap (`utils.moving_pixels.median_of_five`), and an object that stays
+at a place in fewer than half of them is not part of the background."""
 MIDDLE = OFFSETS.index(0)
-"""The frame itself."""
+"""The index of the frame itself."""
 
 
 class Neighbours:
-    """The frames around each of some frames that lie end to end in rows.
+    """The frames around each frame of several rows, such as recorded episodes, that are stored one after the other.
 
     Args:
-      lengths: int[R], frames of each row, such as a recorded episode.
+      lengths: int[R], frames of each row.
     """
 
     def __init__(self, lengths: NDArray[np.int64]):
@@ -23,6 +23,9 @@ class Neighbours:
         self._last = np.repeat(ends - 1, lengths)
 
     def around(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The places int64[..., 5] of the frames around some places int[...]: within their row, its ends repeated."""
+        """The indices int64[..., 5] of the frames around those with indices int[...].
+
+        Beyond its ends, a row goes on with its first or its last frame.
+        """
         places = frames[..., None] + np.array(OFFSETS)
         return np.clip(places, self._first[frames][..., None], self._last[frames][..., None])

@@ -7,7 +7,7 @@ from wm_jax.envs.spaces import ActionSpace
 from wm_jax.envs.types import DeviceGame
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.sizes import FRAME
-from wm_jax.utils.user_classes import blamed_on, make_own
+from wm_jax.utils.user_classes import blamed_on, make_custom
 
 
 def load_device_game(entry: str, arguments: dict[str, Any], option: str) -> DeviceGame:
@@ -22,7 +22,7 @@ def load_device_game(entry: str, arguments: dict[str, Any], option: str) -> Devi
       UsageError: there is no such class.
       UserError: its module or its constructor raised something, or it is no `DeviceGame`, or no sound one.
     """
-    game = make_own(entry, option, **arguments)
+    game = make_custom(entry, option, **arguments)
     given = isinstance(getattr(game, "name", None), str) and isinstance(getattr(game, "actions", None), ActionSpace)
     if not isinstance(game, DeviceGame) or not given:
         raise UserError(

@@ -20,12 +20,16 @@ from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae.losses import squared_error
 from wm_jax.run.artifacts import WorldModel
 from wm_jax.utils import moving_pixels
-from wm_jax.utils.arrays import padded_size
+from wm_jax.utils.arrays import evenly_spaced, padded_size
 
 BATCH = 64
 """Frames of one call of V; windows of one call of M."""
 MOVING_FRAMES = 250
 """Frames of a game whose moving pixels are looked at: the background of each takes some milliseconds."""
+FAR_ERROR = 2.0
+"""V's error is worth a warning where it is more than this many times the error that it is compared with."""
+LITTLE_MOVING = 0.25
+"""A `Moving.explained` below this is worth a warning: near 0, V reproduces nothing of what moves."""
 
 
 class Looked(NamedTuple):
@@ -64,7 +68,7 @@ class Inspector:
         """
         begin = episode.whole.begin if episode.whole else 0
         seen = self._see(episode.frames)
-        places = moving_pixels.spread(len(episode.frames), moving_frames)
+        places = evenly_spaced(len(episode.frames), moving_frames)
         moving = moving_pixels.moving(episode.frames, seen.decoded, places)
         step = begin + np.arange(len(episode.frames))
         error = seen.error.astype(np.float64)

@@ -140,7 +140,7 @@ class MixtureHead:
 
 
 class Categorical(NamedTuple):
-    """G independent choices between C classes.
+    """G independent groups, each a distribution over C classes.
 
     log_probs: normalised: their exponentials sum to 1 over C.
     """
@@ -148,7 +148,7 @@ class Categorical(NamedTuple):
     log_probs: Float[Array, "*lead G C"]
 
     def log_prob(self, target: Int32[Array, "*lead G"]) -> Float[Array, "*lead"]:
-        """Log probability of the classes in nats, summed over the G choices."""
+        """Log probability of the classes in nats, summed over the G groups."""
         return jnp.take_along_axis(self.log_probs, target[..., None], axis=-1).squeeze(-1).sum(axis=-1)
 
     def best_guess(self) -> Int32[Array, "*lead G"]:
@@ -164,26 +164,26 @@ class Categorical(NamedTuple):
 class CategoricalHead:
     """For latents that consist of classes.
 
-    choices: G.
+    groups: G.
     classes: C.
     """
 
-    choices: int
+    groups: int
     classes: int
 
     @property
     def outputs(self) -> int:
         """See `Head`."""
-        return self.choices * self.classes
+        return self.groups * self.classes
 
     @property
     def predicted(self) -> int:
         """See `Head`."""
-        return self.choices
+        return self.groups
 
     def read(self, raw: Float[Array, "*lead outputs"]) -> Categorical:
         """See `Head`."""
-        return Categorical(jax.nn.log_softmax(raw.reshape(*raw.shape[:-1], self.choices, self.classes), axis=-1))
+        return Categorical(jax.nn.log_softmax(raw.reshape(*raw.shape[:-1], self.groups, self.classes), axis=-1))
 
 
 @jax.custom_jvp

@@ -36,7 +36,7 @@ class LatentKind(NamedTuple):
     """What M and C must know of the latents of an auto-encoder.
 
     size: Z.
-    classes: (G, C) where they consist of G classes out of C each; None where they are numbers.
+    classes: (G, C) where z consists of G groups, each one of C classes; None where it is numbers.
     """
 
     size: int
@@ -143,7 +143,7 @@ class Codes(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """G independent choices between C classes: z is their one-hot vectors, one after the other.
+    """G independent groups, each a distribution over C classes: z is their one-hot vectors, one after the other.
 
     logits: unnormalised log probabilities.
     """
@@ -169,19 +169,19 @@ class Classes(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """Numbers and choices: z is both, one after the other, and M takes all of it as numbers."""
+    """Numbers and classes: z is both, one after the other, and M takes all of it as numbers."""
 
     numbers: Gaussian
-    choices: Classes
+    classes: Classes
 
     def mode(self) -> Float[Array, "*lead Z"]:
         """See `Latent`."""
-        return jnp.concatenate([self.numbers.mode(), self.choices.mode()], axis=-1)
+        return jnp.concatenate([self.numbers.mode(), self.classes.mode()], axis=-1)
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
         """See `Latent`."""
-        ours, theirs = jax.random.split(key)
-        return jnp.concatenate([self.numbers.sample(ours), self.choices.sample(theirs)], axis=-1)
+        numbers_key, classes_key = jax.random.split(key)
+        return jnp.concatenate([self.numbers.sample(numbers_key), self.classes.sample(classes_key)], axis=-1)
 
     def target(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
         """See `Latent`."""

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from wm_jax.config.schema import MemoryConfig, OwnMemoryConfig
+from wm_jax.config.schema import CustomMemoryConfig, MemoryConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
@@ -23,7 +23,7 @@ from wm_jax.models.latents import LatentKind
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.arrays import choose_rows
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.user_classes import make_own
+from wm_jax.utils.user_classes import make_custom
 
 Carry = Any
 """The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
@@ -180,10 +180,10 @@ def make_cell(config: MemoryConfig, inputs: int, rngs: nnx.Rngs) -> Any:
       UserError: the user's own class makes something that is no `Cell`.
     """
     given = inputs, config.hidden, config.fast_kernels, rngs
-    if not isinstance(config, OwnMemoryConfig):
+    if not isinstance(config, CustomMemoryConfig):
         return CELLS[config.cell](*given)
     option = f"memory.cell {config.cell}"
-    cell = make_own(config.cell, option, *given, **config.options)
+    cell = make_custom(config.cell, option, *given, **config.options)
     if not isinstance(cell, Cell) or not isinstance(cell, nnx.Module):
         raise UserError(f"{option}: it makes {type(cell).__name__}, no NNX module that is a wm_jax.models.memory.Cell")
     return cell

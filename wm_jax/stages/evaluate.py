@@ -39,7 +39,6 @@ from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.provenance import now
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.moving_pixels import FAR_ERROR, LITTLE_MOVING
 from wm_jax.utils.process import cores
 
 FIRST_SEED = 1_000_000_000
@@ -275,7 +274,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
     """What somebody who reads the score must know, with the remedy."""
     found, game = [], f"the {on} game"
     error, held_out = seen.get("error"), seen.get("held_out", {}).get("error")
-    if error is not None and held_out is not None and error > FAR_ERROR * held_out:
+    if error is not None and held_out is not None and error > inspection.FAR_ERROR * held_out:
         points = [(y, at) for at, y in zip(seen["curve"]["step"], seen["curve"]["error"], strict=True) if y is not None]
         found.append(
             f"on {game} V's error is {error:,.4g}, {error / held_out:.1f} times that on held-out replays "
@@ -292,7 +291,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
             "on what V does not draw; then evolve longer, or play more episodes"
         )
     moving = seen.get("moving_explained")
-    if moving is not None and moving < LITTLE_MOVING:
+    if moving is not None and moving < inspection.LITTLE_MOVING:
         found.append(
             f"on {game} V draws {max(moving, 0):.0%} of what moves (of its variance around the background): it hardly "
             "sees what the game is about. Collect more frames, train V longer, or give --vae.moving_weight"

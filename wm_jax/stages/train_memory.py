@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wm_jax.config.schema import Config, OwnMemoryConfig
+from wm_jax.config.schema import Config, CustomMemoryConfig
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches
 from wm_jax.data.latents import LatentStore
@@ -34,7 +34,7 @@ def accept(config: Config) -> None:
     Raises:
       UserError: there is none of that name, or it makes something else.
     """
-    if isinstance(config.memory, OwnMemoryConfig):
+    if isinstance(config.memory, CustomMemoryConfig):
         started()
         make_cell(config.memory, config.vae.latent + 1, nnx.Rngs(0))
 

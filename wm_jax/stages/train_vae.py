@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.data.conditions import last_actions
 from wm_jax.data.episodes import SPLITS, Split
 from wm_jax.data.frames import Batches, ResidentFrames, StreamedFrames
@@ -21,6 +21,8 @@ from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import device_game
+from wm_jax.evaluation import inspection
+from wm_jax.evaluation.vae_measures import latents
 from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Examples, Update, Vae, gradient_of
 from wm_jax.render.sheets import reconstruction_sheet
@@ -30,23 +32,22 @@ from wm_jax.run.interrupt import Stop
 from wm_jax.training.generated_frames import GeneratedFrames
 from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
 from wm_jax.utils import moving_pixels, streams
+from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.errors import UsageError
 from wm_jax.utils.rare_pixels import Palette
 from wm_jax.utils.sizes import FRAME_BYTES
 
 REPORT_FRAMES = 1000
-"""Frames of each split that a report looks at."""
+"""Frames of each split that a report is computed on."""
 SHEET_FRAMES = 24
 STRETCHES, STRETCH, EVERY = 30, 100, 10
-"""What moves is looked at in so many stretches of so many held-out frames, in every tenth of them."""
+"""Moving pixels are measured in so many stretches of so many held-out frames, in every tenth frame."""
 DRIVING = {"policy", "hold", "random_start", "episode_steps"}
 """Settings of `collect` that decide what generated frames show."""
-ACTIVE_VARIANCE = 0.01
-"""A latent unit is active when the variance of its mean over frames is above this (Burda et al. 2015, 5.1)."""
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
-    """Train until `vae.steps`; returns the errors on train and held-out frames."""
+    """Train until `vae.steps`; returns the summary, with the errors on training and held-out frames."""
     stage, settings = run.stage("vae"), config.vae
     accept(config)
     store = open_replays(run, config, begun=stage)
@@ -81,12 +82,12 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 def optimizer_steps(
     settings: VaeConfig, graphdef: Any, params: Any, size: int, examples: Examples
 ) -> tuple[OptimizerStep, ...]:
-    """What an update of V consists of: a step for each of its objectives.
+    """The steps of an update of V: one for each of its objectives.
 
     Args:
       graphdef, params: of V.
-      size: frames of the training set; 0 where these are generated without end.
-      examples: makes of its batches what a loss is given.
+      size: frames in the training set; 0 where new ones are generated all the time.
+      examples: makes the loss's batches of stored frames.
     """
     optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps)
     return tuple(
@@ -111,7 +112,7 @@ def _batches(config: Config, store: ReplayStore, seed: int, vae: Vae) -> Batches
         if settings.prefer == "none":
             return None
         chosen = preferred(read, rows, count, settings.prefer, Palette.of(_sample(store, "train", seed)))
-        log(f"vae: an epoch of {len(chosen):,} frames, for some come several times (--vae.prefer {settings.prefer})")
+        log(f"vae: an epoch of {len(chosen):,} frames, since some are repeated (--vae.prefer {settings.prefer})")
         return chosen
 
     if size <= config.data.device_budget_gb * 1e9:
@@ -126,14 +127,14 @@ def _batches(config: Config, store: ReplayStore, seed: int, vae: Vae) -> Batches
 
 
 def accept(config: Config) -> None:
-    """Refuse a class that is no auto-encoder, and generated frames where there are none, before anything is played.
+    """Refuse settings that V cannot be trained with, before anything is played.
 
     Raises:
-      UsageError: the game is not on the device, an agent was to play, or more than frames is wanted; or there is no
-        such class.
-      UserError: the class makes no sound auto-encoder.
+      UsageError: there is no such custom class; or frames are to be generated, but the game is not on the device, an
+        agent is to play, or something is needed that generated frames lack.
+      UserError: the custom class does not keep the contract of auto-encoders.
     """
-    if isinstance(config.vae, OwnVaeConfig):
+    if isinstance(config.vae, CustomVaeConfig):
         started()
         init_vae(config.vae, config.seed)
     if config.vae.frames != "generated":
@@ -143,12 +144,12 @@ def accept(config: Config) -> None:
         raise UsageError(f"--vae.frames generated: only games on the device (--env.backend) have them; {otherwise}")
     if config.vae.moving_weight:
         raise UsageError(
-            f"--vae.moving_weight {config.vae.moving_weight}: what moves in generated frames is not known, for they "
-            f"come mixed; leave it out, or {otherwise}"
+            f"--vae.moving_weight {config.vae.moving_weight}: what moves in generated frames is not known, since they "
+            f"come in random order; leave it out, or {otherwise}"
         )
     if config.vae.prefer != "none":
         raise UsageError(
-            f"--vae.prefer {config.vae.prefer}: generated frames come once, and none can be chosen; leave it out, or "
+            f"--vae.prefer {config.vae.prefer}: generated frames come once and cannot be repeated; leave it out, or "
             f"{otherwise}"
         )
     if config.collect.policy == "agent":
@@ -156,13 +157,13 @@ def accept(config: Config) -> None:
     started()
     if (wanted := nnx.merge(*init_vae(config.vae, config.seed)).conditioned_on) is not None:
         raise UsageError(
-            f"--vae.variant {config.vae.variant}: it learns from each frame's {wanted}, too, which generated frames "
+            f"--vae.variant {config.vae.variant}: it also learns from each frame's {wanted}, which generated frames "
             f"come without; {otherwise}"
         )
 
 
 def _generated(config: Config, seed: int) -> Batches:
-    """Frames that are played while V trains."""
+    """Frames of episodes that are played while V trains."""
     game, collect = find(config.game, config.env).up_to(config.collect.episode_steps), config.collect
     random_start = random_start_in(game, collect.random_start, "--collect.random_start")
     log("vae: on frames that are played for it")
@@ -178,7 +179,7 @@ def _generated(config: Config, seed: int) -> Batches:
 
 
 class VaeEvaluator:
-    """Errors on held-out and training frames, how V draws what moves, active units, and a sheet of reconstructions."""
+    """Measures V: errors on both splits, how it draws moving pixels, active units, and a sheet of reconstructions."""
 
     def __init__(self, graphdef: Any, store: ReplayStore, sheet: Any, seed: int, size: int):
         self._sheet = sheet
@@ -189,26 +190,26 @@ class VaeEvaluator:
         def look(params: Any, frames: jax.Array, step: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
             vae = nnx.merge(graphdef, params)
             z = vae.encode(to_float(frames)).mode()
-            # The step that was trained last, so that weights which rise are the same.
+            # The step of the last update, so that weights that change during training are the same.
             update = Update(jax.random.key(0), step, size, training=False)
             return vae.loss(Batch(frames), update)[1], z, to_uint8(vae.decode(z))
 
         self._look = look
 
     def __call__(self, params: Any, step: int) -> dict[str, float]:
-        """Figures of the weights after `step` updates."""
+        """The figures of V after `step` updates."""
         figures: dict[str, float] = {}
         for split, frames in self._frames.items():
             metrics, z, decoded = self._look(params, frames, jnp.int32(step))
             figures |= {f"{split}_{name}": float(metrics[name]) for name in ("reconstruction", "kl")}
             if split == "test":
-                figures["active_units"] = int(jnp.sum(jnp.var(z, axis=0) > ACTIVE_VARIANCE))
+                figures["active_units"] = latents.active_units(np.asarray(z))
                 reconstruction_sheet(frames[:SHEET_FRAMES], np.asarray(decoded)[:SHEET_FRAMES], self._sheet)
         moving = moving_pixels.Moving.concatenate([self._motion(params, step, frames) for frames in self._stretches])
         return figures | {"test_moving_explained": moving.explained}
 
     def _motion(self, params: Any, step: int, frames: np.ndarray) -> moving_pixels.Moving:
-        """How V draws what moves in consecutive frames."""
+        """How V draws the moving pixels of consecutive frames."""
         padded = np.zeros((STRETCH, *frames.shape[1:]), np.uint8)
         padded[: len(frames)] = frames
         decoded = np.asarray(self._look(params, padded, jnp.int32(step))[2])[: len(frames)]
@@ -216,10 +217,10 @@ class VaeEvaluator:
 
 
 def _stretches(store: ReplayStore) -> list[np.ndarray]:
-    """Consecutive held-out frames uint8 [F, 64, 64, 3] each, out of the middle of episodes all over the split."""
+    """Stretches of consecutive held-out frames uint8 [F, 64, 64, 3], from the middles of evenly spaced episodes."""
     lengths = np.array([record.frames for record in store.records if record.split == "test"])
     found = []
-    for i in moving_pixels.spread(len(lengths), STRETCHES).tolist():
+    for i in evenly_spaced(len(lengths), STRETCHES).tolist():
         count = min(int(lengths[i]), STRETCH)
         first = int(lengths[:i].sum()) + (int(lengths[i]) - count) // 2
         found.append(store.read("test", np.arange(first, first + count)))
@@ -227,22 +228,22 @@ def _stretches(store: ReplayStore) -> list[np.ndarray]:
 
 
 def warnings(figures: dict[str, Any]) -> list[str]:
-    """What somebody who uses this V must know, with the remedy."""
+    """What a user of this V must know, with the remedy."""
     found = []
     train, test = figures["train_reconstruction"], figures["test_reconstruction"]
-    if test > moving_pixels.FAR_ERROR * train:
+    if test > inspection.FAR_ERROR * train:
         found.append(
             f"V's error is {test:,.4g} on held-out frames, {test / train:.1f} times that on training frames "
             f"({train:,.4g}): it learned these frames by heart. Collect more of them (--collect.frames), then train it "
             "anew with --fresh"
         )
-    # NaN where nothing moves, null once that was saved; no figure at all where an earlier version trained V.
+    # NaN where nothing moves, which is saved as null; no figure at all where an earlier version trained V.
     moving = figures.get("test_moving_explained")
-    if moving is not None and moving < moving_pixels.LITTLE_MOVING:
+    if moving is not None and moving < inspection.LITTLE_MOVING:
         found.append(
-            f"V draws {max(moving, 0):.0%} of what moves in held-out frames (of its variance "
-            "around the background): small things are missing, see reconstructions.png. Train it longer, on more "
-            "frames, or with --vae.moving_weight"
+            f"V draws {max(moving, 0):.0%} of what moves in held-out frames (of its variance around the "
+            "background): small objects are missing, see reconstructions.png. Train it longer, on more frames, or with "
+            "--vae.moving_weight"
         )
     return found
 

@@ -30,3 +30,8 @@ def padded_size(count: int) -> int:
         size *= 2
     three_quarters = size * 3 // 4
     return three_quarters if size > 16 and count <= three_quarters else size
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of the indices 0 .. count - 1, evenly spaced: int64, increasing."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -1,33 +1,31 @@
-"""How well V sees a game: the squared error says how near its pictures are, moving pixels whether the game is in them.
+"""Which pixels move, and how much of their change a reconstruction reproduces.
 
-A few small things decide a game, and nearly all pixels belong to what stands still: a V that draws the background alone
-can have a small error. So the pixels that differ from their own recent background are looked at apart.
+A few small objects decide a game, while nearly all pixels belong to what stands still: the reconstructions of a V that
+knows only the background can have a small squared error. So the pixels that differ from their own recent background are
+measured apart.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 REACH = 25
-"""The background of a frame is the median of those at most so many steps before and after it."""
+"""The background of a frame is the median of the frames at most so many steps before and after it."""
 MOVED = 0.1
-"""A pixel moves where some channel differs from its background by more than this, of 1."""
-
-FAR_ERROR = 2.0
-"""An error is worth a warning where it is this many times the one that it is held against."""
-LITTLE_MOVING = 0.25
-"""So is a share of what moves (`Moving.explained`) below this: near 0, V draws none of it."""
+"""A pixel moves where some channel, in [0, 1], differs from its background by more than this."""
 
 
 class Moving(NamedTuple):
-    """The moving pixels of F frames; sums over them and their three channels, per frame.
+    """Figures of the moving pixels of F frames; sums over these pixels and their three channels for each frame.
 
-    pixels: float64[F], how many they are.
-    variance: float64[F], squared differences between the frame and its background.
-    missed: float64[F], squared differences between these differences and those in the reconstruction, which are to
-      the background of the reconstructions: what does not change there is not drawn, however its colour comes out.
+    pixels: float64[F], the number of moving pixels.
+    variance: float64[F], squared differences of the frame from its background.
+    missed: float64[F], squared errors of the reconstruction's difference from its own background, the median of
+      reconstructions: what does not change there is not reproduced, whatever its colour is.
     """
 
     pixels: NDArray[np.float64]
@@ -36,25 +34,25 @@ class Moving(NamedTuple):
 
     @property
     def explained(self) -> float:
-        """The share of what moves that the reconstructions reproduce: 1 where they change as the frames do, 0 where
-        they do not change, less for anything worse. NaN where nothing moves.
+        """The share of the moving pixels' variance that reconstructions reproduce: 1 if they change as the frames do,
+        0 if they do not change, negative for anything worse. NaN where nothing moves.
         """
         variance = float(self.variance.sum())
         return 1.0 - float(self.missed.sum()) / variance if variance > 0 else float("nan")
 
     @staticmethod
     def concatenate(parts: "Sequence[Moving]") -> "Moving":
-        """Those of several stretches of frames."""
+        """The figures of several stretches of frames, one after the other."""
         return Moving(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 def moving(frames: NDArray[np.uint8], decoded: NDArray[np.uint8], places: NDArray[np.int64]) -> Moving:
-    """The moving pixels of some of T consecutive frames.
+    """Figures of the moving pixels of some of T consecutive frames.
 
     Args:
       frames: uint8[T, H, W, 3].
       decoded: their reconstructions, uint8[T, H, W, 3].
-      places: int[F], which of them.
+      places: int[F], the indices of the frames to look at.
     """
     rows = []
     for place in places.tolist():
@@ -65,9 +63,9 @@ def moving(frames: NDArray[np.uint8], decoded: NDArray[np.uint8], places: NDArra
 
 
 def background(frames: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
-    """The median, over time, of the frames around one of consecutive frames uint8[T, H, W, 3]: uint8[H, W, 3]."""
+    """The background uint8[H, W, 3] of one of consecutive frames uint8[T, H, W, 3]: the median of those around it."""
     near = frames[max(place - REACH, 0) : place + REACH + 1].reshape(-1, frames[place].size)
-    # Bit by bit, from the highest: the largest level that half of the frames reach. Five times as fast as sorting.
+    # Bit by bit from the highest: the largest value that half of the frames reach. Five times as fast as sorting.
     half = len(near) - len(near) // 2
     median = np.zeros(near.shape[1], np.uint8)
     for bit in (128, 64, 32, 16, 8, 4, 2, 1):
@@ -77,16 +75,27 @@ def background(frames: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
     return median.reshape(frames.shape[1:])
 
 
-def spread(count: int, most: int) -> NDArray[np.int64]:
-    """At most so many of `count` places, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+def median_of_five(around: jax.Array) -> jax.Array:
+    """The median of five frames each, uint8[B, 5, H, W, 3] to uint8[B, H, W, 3], inside jit.
+
+    It takes minima and maxima alone, since sorting would take far longer.
+    """
+    a, b, c, d, e = (around[:, i] for i in range(5))
+    # Neither the lowest nor the highest of four is the median of five; it is that of the other two and the fifth.
+    low = jnp.maximum(jnp.minimum(a, b), jnp.minimum(c, d))
+    high = jnp.minimum(jnp.maximum(a, b), jnp.maximum(c, d))
+    return jnp.maximum(jnp.minimum(low, high), jnp.minimum(jnp.maximum(low, high), e))
 
 
 def difference(frames: NDArray[np.uint8], place: int) -> NDArray[np.float32]:
-    """Between a frame and its background, of levels in [0, 1]."""
+    """The difference of one of consecutive frames from its background, float32[H, W, 3], of colours in [0, 1]."""
     return (frames[place].astype(np.float32) - background(frames, place).astype(np.float32)) / np.float32(255)
 
 
-def moves(difference: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which pixels move, bool[H, W], by the difference of a frame from its background."""
-    return np.any(np.abs(difference) > MOVED, axis=-1)
+def moves(difference: Any) -> Any:
+    """Which pixels move, bool[..., H, W], of NumPy or of JAX.
+
+    Args:
+      difference: of frames from their backgrounds, [..., H, W, 3], of colours in [0, 1].
+    """
+    return (abs(difference) > MOVED).any(axis=-1)

@@ -33,7 +33,7 @@ def make_importable(module: str) -> None:
     sys.path.append(here)
 
 
-def make_own(entry: str, option: str, *given: Any, **arguments: Any) -> Any:
+def make_custom(entry: str, option: str, *given: Any, **arguments: Any) -> Any:
     """What a class of the user's own makes.
 
     Args:

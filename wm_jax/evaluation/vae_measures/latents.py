@@ -1,6 +1,6 @@
-"""What a latent is: how much it says of a frame, in which of its dimensions, and how they hang together.
+"""Measures of latents: how much z says about a frame, in which of its dimensions, and how these depend on each other.
 
-N frames' latents of Z dimensions. Everything is in nats.
+All take the latents of N frames, of Z dimensions. Everything is in nats.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 ACTIVE = 0.01
-"""A dimension is active whose mean varies by more than this between frames (Burda et al. 2016, appendix C)."""
+"""A dimension is active if the variance of its posterior mean over frames is above this (Burda et al. 2016, 5.2)."""
 LEAST_LOG_VAR = -20.0
-"""Narrower posteriors are taken for this wide, so that their densities can be computed: none overlap by then."""
+"""Narrower posteriors are widened to this log variance, so that their densities can be computed: none overlap then."""
 ROWS = 256
-"""Of the table of N times N densities, at a time."""
+"""Rows of the N times N densities that are computed at a time."""
 
 
 def kl_per_dimension(mean: Float[np.ndarray, "N Z"], log_var: Float[np.ndarray, "N Z"]) -> Float64[np.ndarray, "Z"]:
@@ -25,17 +25,18 @@ def kl_per_dimension(mean: Float[np.ndarray, "N Z"], log_var: Float[np.ndarray, 
 
 
 def effective_dimensions(kl: Float[np.ndarray, "Z"]) -> float:
-    """Over how many dimensions a KL is spread: the exponential of the entropy of their shares, from 1 to Z.
+    """The number of dimensions that a KL is spread over, from 1 to Z: exp(entropy) of the dimensions' shares of it.
 
-    NaN where there is no KL.
+    NaN where the KL is 0.
     """
     total = float(kl.sum())
     return _perplexity(kl / total) if np.isfinite(total) and total > 0 else float("nan")
 
 
 def active_units(mean: Float[np.ndarray, "N Z"]) -> float:
-    """How many dimensions have a variance of the posterior's mean over frames above 0.01 (Burda et al. 2016,
-    arXiv 1509.00519). NaN of fewer than two frames.
+    """How many dimensions are active: their posterior means have a variance over frames above `ACTIVE`.
+
+    Burda et al. 2016 (arXiv 1509.00519), section 5.2. NaN for fewer than two frames, or means that are not finite.
     """
     if len(mean) < 2 or not np.isfinite(mean).all():
         return float("nan")
@@ -45,10 +46,10 @@ def active_units(mean: Float[np.ndarray, "N Z"]) -> float:
 def mutual_information(
     mean: Float[np.ndarray, "N Z"], log_var: Float[np.ndarray, "N Z"], rng: np.random.Generator
 ) -> float:
-    """I(x; z) = E[log q(z | x) - log q(z)], with q(z) the mixture of the N posteriors at hand, and one z of each.
+    """I(x; z) = E[log q(z | x) - log q(z)], where q(z) is the mixture of the N posteriors, with one z of each.
 
-    It can't be larger than log N, however much z says of a frame, for it is then enough to tell N frames apart: a
-    figure near log N says "at least". NaN of fewer than two frames.
+    It is at most log N, however much z says about a frame, since that is enough to tell N frames apart: read a figure
+    near log N as "at least". NaN for fewer than two frames.
     """
     if len(mean) < 2 or not (np.isfinite(mean).all() and np.isfinite(log_var).all()):
         return float("nan")
@@ -59,7 +60,7 @@ def mutual_information(
     total = 0.0
     for start in range(0, len(z), ROWS):
         rows = z[start : start + ROWS]
-        # log q(z_i | x_j), but for a constant: the square multiplied out, so that products of matrices do the work.
+        # log q(z_i | x_j) up to a constant. The square is multiplied out, so that matrix products do the work.
         density = -0.5 * (rows**2 @ precision.T - 2 * rows @ (mean * precision).T + own[None])
         itself = density[np.arange(len(rows)), start + np.arange(len(rows))]
         highest = density.max(1)
@@ -69,10 +70,11 @@ def mutual_information(
 
 
 def total_correlation(z: Float[np.ndarray, "N Z"]) -> float:
-    """How far z's dimensions are from independent, if they were Gaussian together: -1/2 log det of their correlations.
+    """The total correlation of z's dimensions if they were jointly Gaussian: -1/2 log det of their correlation matrix.
 
-    0 where no two correlate, and without bound where some say the same. It sees no other dependence. Dimensions that do
-    not vary are left out; NaN where fewer than two do, or no more frames than dimensions are given.
+    It is 0 if no two correlate, and infinite if one is a linear function of others; other dependence is not seen.
+    Dimensions that do not vary are left out. NaN where fewer than two vary, or there are not more frames than
+    dimensions.
     """
     if not len(z) or not np.isfinite(z).all():
         return float("nan")
@@ -84,18 +86,23 @@ def total_correlation(z: Float[np.ndarray, "N Z"]) -> float:
 
 
 class Usage(NamedTuple):
-    """How much of a codebook is used: by how many entries, and by how many if all of these were used alike."""
+    """How much of a codebook is used.
+
+    used: entries that are used at all.
+    perplexity: exp(entropy), the number of entries with the same entropy if all were used equally often.
+    """
 
     used: float
     perplexity: float
 
 
 def usage(indices: Int[np.ndarray, "N G"], classes: int, *, shared: bool) -> Usage:
-    """Of latents that are G codes each, out of so many classes.
+    """The usage of the codebook by latents that consist of G codes.
 
-    N * G codes, or N where each has its own, can't use more entries than that. NaN without frames.
+    N frames cannot use more entries than they have codes: N * G of a shared codebook, else N. NaN without frames.
 
     Args:
+      classes: entries of a codebook.
       shared: one codebook for all G, as in a VQ-VAE; else each has its own, and the figures are means over the G.
     """
     if not indices.size:

@@ -1,7 +1,7 @@
-"""What is seen of a frame in its reconstruction: the error of all its pixels, and of its small objects alone.
+"""How near reconstructions are to frames: the error of all pixels, and of small objects alone.
 
-Every figure is one per frame, to be averaged by the caller. Frames are as stored; reconstructions are uint8 too, or
-floats in [0, 1]. How much of what moves is reproduced, as a share, says `utils.moving_pixels`.
+There is one figure for each frame, to be averaged by the caller. Frames are as stored; reconstructions are uint8 too,
+or floats in [0, 1]. `utils.moving_pixels` measures which share of all movement is reproduced.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,29 +12,26 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 
 from wm_jax.utils import moving_pixels
 from wm_jax.utils.rare_pixels import Palette
+from wm_jax.utils.ssim import C1, C2, WINDOW, gaussian_windows
 
 Frames = UInt8[np.ndarray, "F side side 3"]
 Decoded = UInt8[np.ndarray, "F side side 3"] | Float[np.ndarray, "F side side 3"]
 
 FINEST = 1 / 255**2 / 12
-"""The mean squared error of rounding to 255 levels: stored frames are known no better."""
-WINDOW, SIGMA = 11, 1.5
-"""Of SSIM: the side of its Gaussian window in pixels, and the Gaussian's standard deviation."""
-C1, C2 = 0.01**2, 0.03**2
-"""Of SSIM, for levels in [0, 1]: what keeps its quotients defined where pictures are black or even."""
+"""The mean squared error of rounding to 255 levels: stored frames are not known any better."""
 CHUNK = 64
-"""Frames that are floats at a time."""
+"""Frames that are converted to floats at a time."""
 
 
 def squared_error(frames: Frames, decoded: Decoded) -> Float64[np.ndarray, "F"]:
-    """Summed over a frame's pixels and channels, as the losses have it."""
+    """Squared error summed over a frame's pixels and channels, as in the losses."""
     return _per_frame(len(frames), (np.square(a - b).sum((1, 2, 3), np.float64) for a, b in _pairs(frames, decoded)))
 
 
 def psnr(frames: Frames, decoded: Decoded) -> Float64[np.ndarray, "F"]:
     """Peak signal to noise ratio, in decibels: -10 log10 of the mean squared error of a frame's levels in [0, 1].
 
-    No more than 58.9, which is that of rounding (`FINEST`): an exact reconstruction's would be infinite, and with it
+    It is at most 58.9, that of rounding (`FINEST`): for an exact reconstruction it would be infinite, and so would
     every mean.
     """
     mean = squared_error(frames, decoded) / max(int(np.prod(frames.shape[1:])), 1)
@@ -42,32 +39,32 @@ def psnr(frames: Frames, decoded: Decoded) -> Float64[np.ndarray, "F"]:
 
 
 def ssim(frames: Frames, decoded: Decoded) -> Float64[np.ndarray, "F"]:
-    """Structural similarity (Wang et al. 2004, "Image Quality Assessment"): 1 where both are the same, else less.
+    """Structural similarity (Wang et al. 2004, "Image Quality Assessment"): 1 where both are equal, else less.
 
-    Their equation 13 in a Gaussian window of 11 pixels, in each channel; the mean over channels, and over all windows
+    Their equation 13 in a Gaussian window of 11 pixels for each channel; averaged over channels and over all windows
     that lie within the frame. NaN where frames are smaller than the window.
     """
     side = frames.shape[1]
     if side < WINDOW:
         return np.full(len(frames), np.nan)
-    blur = _gaussian_windows(side)
+    blur = gaussian_windows(side)
 
     def of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = (np.ascontiguousarray(np.moveaxis(each, 3, 1), np.float64) for each in (x, y))
         mean_x, mean_y, squares, product = (blur @ each @ blur.T for each in (x, y, x * x + y * y, x * y))
         means = mean_x**2 + mean_y**2
         variances, covariance = squares - means, product - mean_x * mean_y
-        alike = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-        return (alike / ((means + C1) * (variances + C2))).mean((1, 2, 3))
+        similarity = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+        return (similarity / ((means + C1) * (variances + C2))).mean((1, 2, 3))
 
     return _per_frame(len(frames), (of(x, y) for x, y in _pairs(frames, decoded)))
 
 
 class PixelError(NamedTuple):
-    """The error of some pixels of F frames.
+    """The error of chosen pixels of F frames.
 
-    pixels: float64[F], how many they are.
-    squared: float64[F], their squared errors, summed over them and their channels.
+    pixels: float64[F], how many are chosen.
+    squared: float64[F], their squared errors, summed over pixels and channels.
     """
 
     pixels: Float64[np.ndarray, "F"]
@@ -75,13 +72,16 @@ class PixelError(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of a pixel, summed over its three channels: every pixel of every frame counts alike. NaN without pixels."""
+        """The mean error of a pixel, summed over its three channels; all pixels of all frames weigh the same.
+
+        NaN without pixels.
+        """
         pixels = float(self.pixels.sum())
         return float(self.squared.sum()) / pixels if pixels else float("nan")
 
     @staticmethod
     def concatenate(parts: "Sequence[PixelError]") -> "PixelError":
-        """That of several stretches of frames."""
+        """The errors of several stretches of frames, one after the other."""
         return PixelError(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
@@ -90,29 +90,29 @@ def moving_error(
     decoded: UInt8[np.ndarray, "T side side 3"] | Float[np.ndarray, "T side side 3"],
     places: Int[np.ndarray, "F"],
 ) -> PixelError:
-    """The error of pixels that differ by more than 0.1 in some channel from the median of the frames within 25 steps.
+    """The error of moving pixels, which differ by more than 0.1 in some channel from the median of the frames around.
 
     Unlike `moving_pixels.Moving.missed`, this is the error of the picture itself, not of how it changes.
 
     Args:
-      frames: consecutive ones of an episode.
-      places: which of them to look at; the background of each takes some milliseconds.
+      frames: consecutive frames of an episode; those within 25 steps count as around.
+      places: indices of the frames to look at; the background of each takes some milliseconds.
     """
     chosen = np.array([_moves(frames, place) for place in places.tolist()], bool)
     return _pixel_error(frames[places], decoded[places], chosen.reshape(len(places), *frames.shape[1:3]))
 
 
 def rare_error(frames: Frames, decoded: Decoded, palette: Palette) -> PixelError:
-    """The error of pixels whose colour is among the rarest of the game's, which together have 2 % of its pixels.
+    """The error of pixels with one of the game's rarest colours, which together cover 2 % of its pixels.
 
     Args:
-      palette: the game's, the same for all auto-encoders that are compared.
+      palette: the game's colours, the same for all auto-encoders that are compared.
     """
     return _pixel_error(frames, decoded, palette.rare(frames))
 
 
-def levels(frames: Decoded) -> Float32[np.ndarray, "F side side 3"]:
-    """Floats in [0, 1]."""
+def as_floats(frames: Decoded) -> Float32[np.ndarray, "F side side 3"]:
+    """Frames as floats in [0, 1]."""
     return frames.astype(np.float32) / np.float32(255) if frames.dtype == np.uint8 else frames.astype(np.float32)
 
 
@@ -121,27 +121,17 @@ def _moves(frames: np.ndarray, place: int) -> np.ndarray:
 
 
 def _pixel_error(frames: np.ndarray, decoded: np.ndarray, chosen: Bool[np.ndarray, "F side side"]) -> PixelError:
-    """Of the chosen pixels."""
+    """The error of the chosen pixels."""
     each = (np.square(a - b).sum(-1, np.float64) for a, b in _pairs(frames, decoded))
     squared = ((error * chosen[i * CHUNK : (i + 1) * CHUNK]).sum((1, 2)) for i, error in enumerate(each))
     return PixelError(chosen.sum((1, 2)).astype(np.float64), _per_frame(len(frames), squared))
 
 
 def _pairs(frames: np.ndarray, decoded: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some at a time, as floats."""
+    """Frames and reconstructions as floats, `CHUNK` at a time."""
     for start in range(0, len(frames), CHUNK):
-        yield levels(frames[start : start + CHUNK]), levels(decoded[start : start + CHUNK])
+        yield as_floats(frames[start : start + CHUNK]), as_floats(decoded[start : start + CHUNK])
 
 
 def _per_frame(count: int, parts: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(parts)) if count else np.zeros(0)
-
-
-def _gaussian_windows(side: int) -> Float64[np.ndarray, "windows side"]:
-    """Rows that average along an axis: one for each window that lies within it."""
-    place = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-0.5 * (place / SIGMA) ** 2)
-    rows = np.zeros((side - WINDOW + 1, side))
-    for i, row in enumerate(rows):
-        row[i : i + WINDOW] = weights / weights.sum()
-    return rows

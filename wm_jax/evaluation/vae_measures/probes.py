@@ -1,11 +1,12 @@
 """What of the game's state can be read from z: by a linear regression, and by a small network.
 
-z is [N, Z], the state [N, K]: positions, speeds, counts, all taken as numbers (a class without an order must be given
-as one column for each). Consecutive frames are nearly the same, so what is held out are whole episodes (`held_out`).
-Each figure is R^2 there, the share of a factor's variance that is predicted: 1 is perfect, 0 no better than the mean,
-negative is worse. NaN where a factor does not vary, where there is nothing to learn from or to hold out, or z is not
-finite. Of Gaussian latents, rather give samples than means: a dimension that the decoder takes for noise has a mean
-that varies a little, too, which a probe would read however little it is.
+z is [N, Z] and the state [N, K]: positions, speeds, counts, all taken as numbers (an unordered class must be given as
+one column for each value). Consecutive frames are nearly the same, so whole episodes are held out (`held_out`). Each
+figure is R^2 on these, the share of a factor's variance that is predicted: 1 is perfect, 0 no better than the mean,
+negative is worse. NaN where a factor does not vary, nothing is left to train on or to hold out, or z is not finite.
+
+For Gaussian latents give samples rather than means. A dimension that is mere noise to the decoder also has a mean that
+varies a little, and a probe would read it, however little it varies.
 """
 
 from typing import Any, NamedTuple
@@ -17,20 +18,20 @@ import optax
 from jaxtyping import Array, Bool, Float, Float64, Int, Num
 
 HELD_OUT = 0.25
-"""The part of all episodes that probes are judged by."""
+"""The share of all episodes that probes are tested on."""
 PENALTIES = 10.0 ** np.arange(-5, 2)
-"""Those of the linear probe, beside variances of 1."""
+"""Penalties that the linear probe chooses from, for data with a variance of 1."""
 HIDDEN = 64
 """Units of each of the two layers of the small network."""
 UPDATES, RATE = 300, 3e-3
-"""Of the small network: updates with all its data at once, and their rate at first."""
+"""Of the small network: updates on all data, and the initial learning rate."""
 
 
 def held_out(episode: Int[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
-    """Which frames probes are judged by: those of the last quarter of the episodes, and of none if there is only one.
+    """Which frames probes are tested on: the last quarter of the episodes, and none if there is only one.
 
     Args:
-      episode: the number of each frame's.
+      episode: the number of each frame's episode.
     """
     numbers = np.unique(episode)
     count = max(round(HELD_OUT * len(numbers)), 1) if len(numbers) > 1 else 0
@@ -65,9 +66,9 @@ def mlp_probe(
 def r_squared(real: Float[np.ndarray, "N K"], predicted: Float[np.ndarray, "N K"]) -> Float64[np.ndarray, "K"]:
     """1 - squared error / variance around the mean; NaN where nothing varies."""
     variance = np.square(real - real.mean(0)[None]).sum(0)
-    missed = np.square(real - predicted).sum(0)
+    error = np.square(real - predicted).sum(0)
     varies = np.ptp(real, 0) > 0
-    return np.where(varies, 1 - missed / np.where(varies, variance, 1.0), np.nan)
+    return np.where(varies, 1 - error / np.where(varies, variance, 1.0), np.nan)
 
 
 class Standardised(NamedTuple):
@@ -91,15 +92,17 @@ def standardised(z: np.ndarray, factors: np.ndarray, held_out: np.ndarray) -> St
 def ridge(
     z: Float[np.ndarray, "N Z"], factors: Float[np.ndarray, "N K"], *, one_penalty: bool = False
 ) -> Float64[np.ndarray, "Z K"]:
-    """Weights that predict factors from z, both of mean 0 and variance 1: those with the smallest
-    mean |z w - factor|^2 + penalty |w|^2, where the penalty is what serves the last quarter of the rows best.
+    """Weights w that predict factors from z: they minimise mean |z w - factor|^2 + penalty |w|^2.
+
+    The penalty is the one whose weights, fitted on the other rows, predict the last quarter best.
 
     Args:
-      one_penalty: for all factors together, so that their weights compare; else each factor has its own.
+      z, factors: with mean 0 and variance 1.
+      one_penalty: the same for all factors, so that their weights compare; else each factor has its own.
     """
     first = _validation(len(z))
-    missed = np.square(z[None, first:] @ _ridges(z[:first], factors[:first]) - factors[None, first:]).sum(1)
-    best = np.broadcast_to(missed.sum(1).argmin() if one_penalty else missed.argmin(0), factors.shape[1])
+    error = np.square(z[None, first:] @ _ridges(z[:first], factors[:first]) - factors[None, first:]).sum(1)
+    best = np.broadcast_to(error.sum(1).argmin() if one_penalty else error.argmin(0), factors.shape[1])
     return _ridges(z, factors)[best, :, np.arange(len(best))].T
 
 
@@ -111,21 +114,22 @@ def _ridges(z: np.ndarray, factors: np.ndarray) -> Float64[np.ndarray, "penaltie
 
 
 def _validation(rows: int) -> int:
-    """Where the last quarter begins, by which a probe chooses how closely it follows the rest."""
+    """The index of the first row of the last quarter, on which a probe is validated."""
     return rows - rows // 4
 
 
 def _standardised(values: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     train = values[~held_out]
-    spread = np.where(np.ptp(train, 0) > 0, train.std(0), 1.0)
-    scaled = (values - train.mean(0)[None]) / np.where(spread > 0, spread, 1.0)[None]
+    deviation = np.where(np.ptp(train, 0) > 0, train.std(0), 1.0)
+    scaled = (values - train.mean(0)[None]) / np.where(deviation > 0, deviation, 1.0)[None]
     return scaled[~held_out], scaled[held_out]
 
 
 @jax.jit
 def _fitted(z: Array, factors: Array, test_z: Array, key: Array) -> Array:
-    """What a network that is trained on z and factors says of others: for each factor, what it said after the update
-    that was best on the last quarter. It says 0 at first.
+    """The predictions for other z by a network that is trained on z and factors.
+
+    For each factor, these are the predictions after the update that was best on the last quarter. They start at 0.
     """
     first = _validation(len(z))
     inner, outer = jax.random.split(key)
@@ -147,13 +151,14 @@ def _fitted(z: Array, factors: Array, test_z: Array, key: Array) -> Array:
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE, UPDATES))
 
     def update(state: Any, _: None) -> tuple[Any, None]:
-        params, memory, least, said = state
+        params, memory, least_error, best = state
         step, memory = optimiser.update(jax.grad(loss)(params), memory, params)
         params = optax.apply_updates(params, step)
-        missed = jnp.sum(jnp.square(predict(params, z[first:]) - factors[first:]), axis=0)
-        said = jnp.where((missed < least)[None], predict(params, test_z), said)
-        return (params, memory, jnp.minimum(missed, least), said), None
+        error = jnp.sum(jnp.square(predict(params, z[first:]) - factors[first:]), axis=0)
+        best = jnp.where((error < least_error)[None], predict(params, test_z), best)
+        return (params, memory, jnp.minimum(error, least_error), best), None
 
-    least, said = jnp.sum(jnp.square(factors[first:]), axis=0), predict(params, test_z)
-    (_, _, _, said), _ = jax.lax.scan(update, (params, optimiser.init(params), least, said), None, UPDATES)
-    return said
+    error, predictions = jnp.sum(jnp.square(factors[first:]), axis=0), predict(params, test_z)
+    start = params, optimiser.init(params), error, predictions
+    (_, _, _, best), _ = jax.lax.scan(update, start, None, UPDATES)
+    return best

@@ -1,19 +1,19 @@
-"""Auto-encoders behind one contract; `make_vae` builds the one that the settings name."""
+"""Auto-encoders with one contract; `make_vae` makes the one that the settings name."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OwnVaeConfig, VaeConfig
+from wm_jax.config.vaes import CustomVaeConfig, VaeConfig
 from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.beta_tc import BetaTc
 from wm_jax.models.vae.categorical import Categorical
+from wm_jax.models.vae.check import check_contract
 from wm_jax.models.vae.ciwae import Ciwae
 from wm_jax.models.vae.conditional import Conditional
-from wm_jax.models.vae.contract import THE_LOSS, Batch, Objective, Update, Vae
+from wm_jax.models.vae.contract import DEFAULT_OBJECTIVE, Batch, Metrics, Objective, Update, Vae
 from wm_jax.models.vae.dfc import Dfc
 from wm_jax.models.vae.dip import Dip
 from wm_jax.models.vae.dreamer import Dreamer
@@ -33,7 +33,6 @@ from wm_jax.models.vae.ms_ssim import MsSsim
 from wm_jax.models.vae.piwae import Piwae
 from wm_jax.models.vae.rae import Rae
 from wm_jax.models.vae.swae import Swae
-from wm_jax.models.vae.trial import require_sound
 from wm_jax.models.vae.two_stage import TwoStage
 from wm_jax.models.vae.vae_gan import VaeGan
 from wm_jax.models.vae.vamp import Vamp
@@ -42,14 +41,14 @@ from wm_jax.models.vae.vq import Vq
 from wm_jax.models.vae.wae import Wae
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.user_classes import make_own
+from wm_jax.utils.user_classes import make_custom
 
 __all__ = ["Batch", "Examples", "Objective", "Update", "Vae", "gradient_of", "loss_and_grad", "make_vae"]
 
 
 PLAIN = Examples()
-"""No noise, and every pixel counts alike."""
-VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
+"""No noise, and every pixel weighs the same."""
+CLASSES: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "vanilla": Vanilla,
     "beta_tc": BetaTc,
     "factor": Factor,
@@ -80,24 +79,29 @@ VARIANTS: dict[str, Callable[[Any, nnx.Rngs], Vae]] = {
     "rae": Rae,
     "conditional": Conditional,
 }
-"""The value of `vae.variant` -> auto-encoder from (its settings, rngs); their types are in `config.vaes.VARIANTS`."""
+"""The value of `vae.variant` -> the auto-encoder's class, which is made from (its settings, rngs).
+
+`config.vaes.VARIANTS` has the same keys in the same order (tests/test_variants.py); `config` cannot import these
+classes, which need JAX. A class has its variant's name; GammaVae and JointVae end in Vae because `models.latents` has
+kinds of latents called Gamma and Joint.
+"""
 
 
 def make_vae(config: VaeConfig, rngs: nnx.Rngs) -> Vae:
     """The auto-encoder of `config.variant`, an NNX module with fresh weights.
 
     Raises:
-      UserError: the user's own class makes something that is no `Vae`, or that does not do what one does.
+      UserError: the settings do not fit together; or a custom class does not make a `Vae` that keeps the contract.
     """
-    if not isinstance(config, OwnVaeConfig):
-        return VARIANTS[config.variant](config, rngs)
+    if not isinstance(config, CustomVaeConfig):
+        return CLASSES[config.variant](config, rngs)
     option = f"vae.variant {config.variant}"
-    vae = make_own(config.variant, option, config, rngs, **config.options)
+    vae = make_custom(config.variant, option, config, rngs, **config.options)
     if not isinstance(vae, Vae):
         raise UserError(
             f"{option}: it makes {type(vae).__name__}, no wm_jax.models.vae.Vae; let the class inherit from it"
         )
-    require_sound(vae, option)
+    check_contract(vae, option)
     return vae
 
 
@@ -106,37 +110,42 @@ def loss_and_grad(
     variables: Any,
     batch: Batch,
     update: Update,
-    objective: Objective = THE_LOSS,
-) -> tuple[dict[str, Float[Array, ""]], Any, Any]:
+    objective: Objective = DEFAULT_OBJECTIVE,
+) -> tuple[Metrics, Any, Any]:
     """A training loss and its gradient; to be called inside `jax.jit`.
 
     Args:
-      graphdef, variables: of `nnx.split(make_vae(...))`.
+      graphdef, variables: from `nnx.split(make_vae(...))`.
       objective: one of the auto-encoder's.
 
     Returns:
-      (metrics, gradients like what is learned, other variables after the update): see `models.variables`.
+      (metrics, gradients of the parameters that the objective trains, other variables after the update): see
+      `models.variables`.
     """
-    loss, learned = objective
     _, metrics, gradients, others = value_and_grad(
-        graphdef, variables, lambda vae: getattr(vae, loss)(batch, update), learned
+        graphdef, variables, lambda vae: objective.of(vae)(batch, update), objective.learned
     )
     return metrics, gradients, others
 
 
 def gradient_of(
-    graphdef: nnx.GraphDef, objective: Objective = THE_LOSS, data_size: int = 0, examples: Examples = PLAIN
+    graphdef: nnx.GraphDef, objective: Objective = DEFAULT_OBJECTIVE, data_size: int = 0, examples: Examples = PLAIN
 ) -> Callable[..., Any]:
-    """The gradient of one of the losses as the training loop takes it (`loop.Gradient`).
+    """The gradient of one of the losses, in the form that the training loop takes.
 
     Args:
+      graphdef: from `nnx.split(make_vae(...))`.
+      objective: one of the auto-encoder's.
       data_size: see `Update`.
-      examples: makes of its batches what a loss is given.
+      examples: makes the loss's batches of the loop's.
+
+    Returns:
+      A `training.loop.Gradient`: (variables, batch, carry, key, step) -> (metrics, carry, gradients, other variables).
     """
 
     def gradient(params: Any, raw: Any, carry: Any, key: jax.Array, step: jax.Array) -> tuple[Any, Any, Any, Any]:
-        noise_key, own = jax.random.split(key)
-        batch, update = examples.batch(raw, noise_key), Update(own, step, data_size)
+        noise_key, loss_key = jax.random.split(key)
+        batch, update = examples.batch(raw, noise_key), Update(loss_key, step, data_size)
         metrics, gradients, others = loss_and_grad(graphdef, params, batch, update, objective)
         return metrics, carry, gradients, others
 

@@ -1,4 +1,4 @@
-"""beta-TC-VAE: the KL taken apart, so that z's dimensions are kept independent without losing what they say of frames.
+"""beta-TC-VAE: the KL is split into three parts, and the dependence of z's dimensions on each other weighs most.
 
 Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders" (arXiv 1802.04942).
 """
@@ -12,43 +12,46 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import BetaTcConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Update
-from wm_jax.models.vae.gaussian import GaussianVae, Scalar
-from wm_jax.models.vae.losses import log_normal, pressure, risen
+from wm_jax.models.vae.contract import Metrics, Scalar, Update
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.losses import kl_term, log_normal, warm_up_factor
 
 
-class BetaTc(GaussianVae):
+class BetaTc(PenalisedGaussianVae):
     """Prior N(0, 1)."""
 
     config: BetaTcConfig
 
-    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Eq. 4: alpha I(z; n) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)); their sum is the KL, sampled.
+    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
+        """Alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)), eq. 4, all multiplied by the setting beta.
 
-        Floor and capacity are of that sum: estimates of its parts are off by multiples of log N, which cancel in it.
+        The three sum up to the KL, estimated from one sample for each frame. Floor and capacity apply to this sum: the
+        estimates of its parts are off by multiples of log N, which cancel in it.
+
+        Returns:
+          The penalty, and the metrics kl, mutual_information and total_correlation, in nats. Because of these offsets
+          the latter two only compare with themselves, for the same batch and data size.
         """
         config = self.config
         log_q_given_frame = jnp.sum(log_normal(z, *posterior), axis=1)
         log_prior = jnp.sum(log_normal(z, 0.0, 0.0), axis=1)
         log_q, log_q_of_each = aggregate(posterior, z, update.data_size, stratified=config.sampling == "stratified")
         kl = log_q_given_frame - log_prior
-        information = log_q_given_frame - log_q
-        correlation = log_q - log_q_of_each
-        own = log_q_of_each - log_prior
-        beyond = (
-            (config.mutual_information - 1) * information
-            + (config.total_correlation - 1) * correlation
-            + (config.dimension_wise - 1) * own
+        mutual_information = log_q_given_frame - log_q
+        total_correlation = log_q - log_q_of_each
+        dimension_wise = log_q_of_each - log_prior
+        beyond_kl = (
+            (config.mutual_information - 1) * mutual_information
+            + (config.total_correlation - 1) * total_correlation
+            + (config.dimension_wise - 1) * dimension_wise
         )
-        penalty = pressure(kl, config, update.step) + config.beta * risen(update.step, config.warm_up) * jnp.mean(
-            beyond
-        )
+        weight = config.beta * warm_up_factor(update.step, config.warm_up)
         metrics = {
             "kl": jnp.mean(kl),
-            "mutual_information": jnp.mean(information),
-            "total_correlation": jnp.mean(correlation),
+            "mutual_information": jnp.mean(mutual_information),
+            "total_correlation": jnp.mean(total_correlation),
         }
-        return penalty, metrics
+        return kl_term(kl, config, update.step) + weight * jnp.mean(beyond_kl), metrics
 
 
 def aggregate(
@@ -57,24 +60,28 @@ def aggregate(
     """Estimates of log q(z) and of sum_j log q(z_j) over all N frames of the data, from a batch of B of them.
 
     Args:
-      data_size: N; 0 where frames have no end: then B stands for it, which changes both by a constant alone.
-      stratified: the estimate of appendix C.2, else that of minibatch-weighted sampling (C.1, eq. S5).
+      data_size: N; 0 where frames are generated without end. Then B stands for N: with weighted sampling this only adds
+        a constant to both, but stratified sampling takes the batch for the whole data.
+      stratified: minibatch-stratified sampling, else minibatch-weighted sampling (both in the paper's appendix).
     """
     batch = len(z)
     size = max(data_size, batch)
     each = log_normal(z[:, None, :], posterior.mean[None], posterior.log_var[None])  # [i, j, Z]: log q(z_i | n_j)
-    shares = jnp.asarray(_shares(batch, size) if stratified else np.full((batch, batch), -math.log(size * batch)))
-    together = jax.nn.logsumexp(shares.astype(z.dtype) + jnp.sum(each, axis=2), axis=1)
-    apart = jax.nn.logsumexp(shares.astype(z.dtype)[:, :, None] + each, axis=1)
-    return together, jnp.sum(apart, axis=1)
+    shares = jnp.asarray(_log_shares(batch, size) if stratified else np.full((batch, batch), -math.log(size * batch)))
+    joint = jax.nn.logsumexp(shares.astype(z.dtype) + jnp.sum(each, axis=2), axis=1)
+    marginals = jax.nn.logsumexp(shares.astype(z.dtype)[:, :, None] + each, axis=1)
+    return joint, jnp.sum(marginals, axis=1)
 
 
-def _shares(batch: int, size: int) -> np.ndarray:
-    """Log weights [i, j] of minibatch-stratified sampling: the frame's own, one that stands for others, the rest."""
+def _log_shares(batch: int, size: int) -> np.ndarray:
+    """Log weights [i, j] of minibatch-stratified sampling.
+
+    z_i's own frame weighs 1 / N, one other frame stands for all that are not in the batch, the rest weigh 1 / (B - 1).
+    """
     if batch == 1:
         return np.zeros((1, 1))
     shares = np.full((batch, batch), 1 / (batch - 1))
     np.fill_diagonal(shares, 1 / size)
-    stands = (np.arange(batch), (np.arange(batch) + 1) % batch)
-    shares[stands] = (size - batch + 1) / (size * (batch - 1))
+    stand_in = (np.arange(batch), (np.arange(batch) + 1) % batch)
+    shares[stand_in] = (size - batch + 1) / (size * (batch - 1))
     return np.log(shares)

@@ -1,7 +1,8 @@
-"""Categorical VAE: z consists of choices between classes, which Gumbel-softmax makes differentiable.
+"""Categorical VAE: z consists of classes, whose samples Gumbel-softmax makes differentiable.
 
 Jang, Gu and Poole 2017, "Categorical Reparameterization with Gumbel-Softmax" (arXiv 1611.01144); Maddison, Mnih and Teh
-2017, "The Concrete Distribution" (arXiv 1611.00712). The KL is that of the choices themselves, in closed form.
+2017, "The Concrete Distribution" (arXiv 1611.00712). The KL is that of the classes themselves, in closed form: with
+relaxed samples the loss is no bound on the likelihood (Jang et al., 4.2).
 """
 
 import jax
@@ -12,26 +13,31 @@ from jaxtyping import Array, Float, Int32, Key
 from wm_jax.config.vaes import CategoricalConfig
 from wm_jax.models.latents import Classes
 from wm_jax.models.vae.classes import ClassesVae
-from wm_jax.models.vae.contract import Update
+from wm_jax.models.vae.contract import Scalar, Update
 from wm_jax.utils.errors import UserError
 
 
 class Categorical(ClassesVae):
-    """Prior: all classes alike."""
+    """Prior: uniform."""
 
     config: CategoricalConfig
 
     def __init__(self, config: CategoricalConfig, rngs: nnx.Rngs):
-        groups, beyond = divmod(config.latent, config.classes)
-        if beyond:
+        """The networks.
+
+        Raises:
+          UserError: `latent` is not a multiple of `classes`.
+        """
+        groups, rest = divmod(config.latent, config.classes)
+        if rest:
             raise UserError(
-                f"vae.latent {config.latent}: no number of choices between {config.classes} classes; give a multiple "
-                "of vae.classes"
+                f"vae.latent {config.latent}: it cannot be divided into groups of {config.classes} classes; give a "
+                "multiple of vae.classes"
             )
         super().__init__(config, groups, config.classes, rngs)
 
     def draw(self, posterior: Classes, update: Update) -> Float[Array, "B Z"]:
-        """Relaxed choices in training; for figures real ones, which are what M and C see."""
+        """Relaxed samples in training; one-hot ones, as M and C see them, when the loss is only measured."""
         if not update.training:
             return posterior.sample(update.key)
         z = relaxed(posterior, temperature(self.config, update.step), update.key)
@@ -40,14 +46,14 @@ class Categorical(ClassesVae):
         return z
 
 
-def temperature(config: CategoricalConfig, step: Int32[Array, ""] | int) -> Float[Array, ""]:
-    """Max(final, first * exp(-rate * step)): Jang et al., 4.2 and 4.3."""
-    fallen = config.temperature * jnp.exp(-config.anneal_rate * jnp.asarray(step, jnp.float32))
-    return jnp.maximum(fallen, config.final_temperature)
+def temperature(config: CategoricalConfig, step: Int32[Array, ""] | int) -> Scalar:
+    """max(final, first * exp(-rate * step)): Jang et al., 4.2 and 4.3."""
+    decayed = config.temperature * jnp.exp(-config.anneal_rate * jnp.asarray(step, jnp.float32))
+    return jnp.maximum(decayed, config.final_temperature)
 
 
-def relaxed(posterior: Classes, temperature: float | Float[Array, ""], key: Key[Array, ""]) -> Float[Array, "B Z"]:
-    """Choices in part, which become real ones with a temperature towards 0: Jang et al., eq. 2."""
+def relaxed(posterior: Classes, temperature: float | Scalar, key: Key[Array, ""]) -> Float[Array, "B Z"]:
+    """Samples between the classes, which become one-hot as the temperature goes to 0: Jang et al., eq. 2."""
     logits = jnp.asarray(posterior.logits)
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
     return jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / temperature, axis=-1).reshape(len(logits), -1)

@@ -1,4 +1,7 @@
-"""What auto-encoders whose z consists of choices between classes share: networks, prior, and the form of the loss."""
+"""What auto-encoders of classes share: the networks, the prior, and the form of the loss.
+
+z consists of G groups of C numbers; each group is the one-hot vector of one of C classes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +10,13 @@ from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import KlConfig
 from wm_jax.models.latents import Classes, LatentKind
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import Scalar
-from wm_jax.models.vae.losses import error, kl_to_uniform, pressure, squared_error
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.losses import kl_term, kl_to_uniform, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 
 class ClassesVae(Vae):
-    """Posterior: G independent choices between C classes. Prior: all classes alike."""
+    """Posterior: G independent groups, each a distribution over C classes. Prior: uniform."""
 
     config: KlConfig
 
@@ -30,7 +32,7 @@ class ClassesVae(Vae):
         return LatentKind(self.config.latent, (self.groups, self.classes))
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Classes:
-        """What frames in [0, 1] say about z."""
+        """The posterior q(z | x) of frames x in [0, 1]."""
         return Classes(self.logits(self.encoder(frames)).reshape(len(frames), self.groups, self.classes))
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
@@ -38,33 +40,31 @@ class ClassesVae(Vae):
         return self.decoder(z)
 
     def embed(self, target: Int32[Array, "B G"]) -> Float[Array, "B Z"]:
-        """See `Vae`: one-hot."""
+        """See `Vae`: one-hot vectors."""
         return jax.nn.one_hot(target, self.classes, dtype=jnp.float32).reshape(len(target), -1)
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
-        """Classes drawn uniformly."""
+        """Samples of the uniform distribution."""
         return Classes(jnp.zeros((count, self.groups, self.classes), jnp.float32)).sample(key)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error + penalty, each summed over pixels or choices and averaged over B.
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Error + the KL's term (`losses.kl_term`), each summed over pixels or groups and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), and kl, in nats before any
-          weight or floor.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and kl, in nats before any weight
+          or floor.
         """
-        posterior = self.encode(batch.seen)
-        decoded, target = self.decode(self.draw(posterior, update)), batch.target
+        posterior = self.encode(batch.encoder_input)
+        error, metrics = reconstruction(self.decode(self.draw(posterior, update)), batch, self.config)
         kl = kl_to_uniform(posterior)
-        penalty = pressure(kl, self.config, update.step, self.floors)
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + penalty
-        reconstruction = jnp.mean(squared_error(decoded, target))
-        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl)}
+        loss = error + kl_term(kl, self.config, update.step, self.kl_parts)
+        return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
 
     @property
-    def floors(self) -> int:
-        """How many times `free_nats` a frame's KL may be without a gradient."""
+    def kl_parts(self) -> int:
+        """How many parts of a frame's KL have `free_nats` each: the groups."""
         return self.groups
 
     def draw(self, posterior: Classes, update: Update) -> Float[Array, "B Z"]:
-        """What is to be decoded."""
+        """The z that the loss decodes: a sample, with the straight-through gradient of `Classes.sample`."""
         return posterior.sample(update.key)

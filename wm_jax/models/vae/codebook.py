@@ -1,4 +1,4 @@
-"""A codebook: vectors that stand for what lies near them, and how training keeps them where they are needed.
+"""A codebook of vectors, and how training moves them to where the encoder's outputs are.
 
 Moving averages: van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937), appendix A.1.
 Restarts: Dhariwal et al. 2020, "Jukebox" (arXiv 2005.00341), section 3.1.
@@ -10,24 +10,21 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import VqConfig
+from wm_jax.models.vae.layers import Buffer
 
 SCALE = 0.5
-"""Standard deviation of fresh vectors: about that of what a fresh encoder says."""
+"""Standard deviation of fresh vectors: about that of a fresh encoder's outputs."""
 DEAD = 0.01
-"""A vector that is chosen less often than this part of the average is dead."""
-
-
-class Statistic(nnx.Variable[Array]):
-    """What training has seen so far; no gradient changes it."""
+"""A vector that is chosen less often than this share of the average is dead."""
 
 
 class Codebook(nnx.Module):
     """K vectors of S numbers.
 
     Attributes:
-      learned: of the vectors, what gradients change; None where averages do.
-      placed: what is added to that: the averages, or how far restarts have moved vectors.
-      counts: how often each is chosen in an update, a moving average.
+      learned: the vectors, or the part of them that gradients change; None where moving averages replace gradients.
+      placed: the rest of the vectors: the moving averages, or how far restarts have moved the learned vectors.
+      counts: how often each vector is chosen in an update, a moving average.
     """
 
     def __init__(self, config: VqConfig, size: int, rngs: nnx.Rngs):
@@ -35,16 +32,16 @@ class Codebook(nnx.Module):
         vectors = SCALE * jax.random.normal(rngs.params(), (config.codes, size), jnp.float32)
         by_gradient = config.codebook == "learned"
         self.learned = nnx.Param(vectors) if by_gradient else None
-        self.placed = Statistic(jnp.zeros_like(vectors) if by_gradient else vectors)
-        self.counts = Statistic(jnp.ones(config.codes, jnp.float32))
+        self.placed = Buffer(jnp.zeros_like(vectors) if by_gradient else vectors)
+        self.counts = Buffer(jnp.ones(config.codes, jnp.float32))
 
     @property
     def vectors(self) -> Float[Array, "K S"]:
-        """The codebook."""
+        """The vectors."""
         return self.placed[...] if self.learned is None else self.learned[...] + self.placed[...]
 
     def nearest(self, parts: Float[Array, "N S"]) -> Int32[Array, "N"]:
-        """Which vector is the nearest to each part: eq. 1."""
+        """The index of the vector that is nearest to each part: eq. 1."""
         vectors = self.vectors
         products = jnp.matmul(parts, vectors.T, precision="highest")
         return jnp.argmin(jnp.sum(jnp.square(vectors), axis=1)[None, :] - 2 * products, axis=1).astype(jnp.int32)
@@ -55,21 +52,22 @@ class Codebook(nnx.Module):
         return (counts >= DEAD * jnp.mean(counts)).astype(jnp.float32)
 
     def observe(self, parts: Float[Array, "N S"], chosen: Int32[Array, "N"], key: Key[Array, ""]) -> None:
-        """Follow a batch of training: averages, and restarts where the settings ask for them.
+        """Update moving averages by a training batch, and restart dead vectors, where the settings ask for them.
 
         Args:
+          parts: of the encoder's outputs.
           chosen: `nearest` of the parts.
-          key: for where restarts put vectors.
+          key: to draw the parts that restarted vectors are set to.
         """
         parts, before = jax.lax.stop_gradient((parts, self.vectors))
         decay, vectors = self.config.decay, before
-        which = jax.nn.one_hot(chosen, len(before), dtype=parts.dtype)
-        count = jnp.sum(which, axis=0)
+        one_hot = jax.nn.one_hot(chosen, len(before), dtype=parts.dtype)
+        count = jnp.sum(one_hot, axis=0)
         counts = decay * self.counts[...] + (1 - decay) * count  # eq. 6
         if self.learned is None:
-            # Eq. 7 and 8 with m = N e put in, so that a vector that is no longer chosen stays, instead of 0 / 0.
-            apart = jnp.matmul(which.T, parts, precision="highest") - count[:, None] * vectors
-            vectors = vectors + (1 - decay) * apart / jnp.maximum(counts, 1e-20)[:, None]
+            # Eq. 7 and 8 with m = N e inserted, so that a vector that is no longer chosen stays where it is, not 0 / 0.
+            change = jnp.matmul(one_hot.T, parts, precision="highest") - count[:, None] * vectors
+            vectors = vectors + (1 - decay) * change / jnp.maximum(counts, 1e-20)[:, None]
         if self.config.restarts:
             mean = jnp.mean(counts)
             dead = counts < DEAD * mean

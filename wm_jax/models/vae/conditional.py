@@ -1,11 +1,11 @@
 """Conditional VAE: the decoder is told the action that led to the frame, p(x | z, c), so that z need not hold it.
 
 Sohn, Lee & Yan 2015, "Learning Structured Output Representation using Deep Conditional Generative Models" (NeurIPS),
-with p(z) for their p(z | c). Only training knows actions: a learned null condition, in place of a tenth of them,
-teaches the decoder to do without (as Ho & Salimans 2022, arXiv 2207.12598, do for diffusion).
+with p(z) in place of their p(z | c). Only training knows actions: for a tenth of the frames a learned null condition
+takes their place, so that the decoder can do without them (as Ho & Salimans 2022, arXiv 2207.12598, do for diffusion).
 
-The encoder does not see c: M and C are given z of frames alone, by the same q(z | x) that was trained. The bound holds
-with it as with q(z | x, c), of which it is the special case that leaves c unused.
+The encoder does not see c, so that M and C are given z of frames alone, by the same q(z | x) that was trained. The loss
+is still a bound on the likelihood: q(z | x) is a q(z | x, c) that ignores c.
 """
 
 import jax
@@ -15,19 +15,26 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import ConditionalConfig
 from wm_jax.models.vae.contract import Batch, Update
-from wm_jax.models.vae.gaussian import GaussianVae, Scalar
-from wm_jax.models.vae.losses import error, kl_to_standard_normal, pressure, squared_error
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.networks import refuse_decoder_by_place
 from wm_jax.utils.errors import UserError
 
 
-class Conditional(GaussianVae):
-    """Prior N(0, 1), whatever the condition."""
+class Conditional(PenalisedGaussianVae):
+    """Prior N(0, 1), whatever the condition is."""
 
     config: ConditionalConfig
     conditioned_on = "action"
+    extra_randomness = True
 
     def __init__(self, config: ConditionalConfig, rngs: nnx.Rngs):
-        super().__init__(config, rngs, beside=config.condition)
+        """The networks, and the null condition.
+
+        Raises:
+          UserError: the decoder takes its inputs place by place.
+        """
+        refuse_decoder_by_place(config, "the action belongs to no place and is appended to z")
+        super().__init__(config, rngs, extra_inputs=config.condition)
         self.null = nnx.Param(jnp.zeros(config.condition, jnp.float32))
 
     def decode(
@@ -36,28 +43,24 @@ class Conditional(GaussianVae):
         """Frames in [0, 1].
 
         Args:
-          condition: of each; None for the null condition.
+          condition: of each z; None for the null condition.
+
+        Raises:
+          UserError: the condition has more numbers than the setting `condition`.
         """
         return self._decode(z, self._nulls(len(z)) if condition is None else self._padded(condition))
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error of p(x | z, c) + KL(q(z | x) || N(0, 1)), each summed over pixels or latents and averaged over B.
+    def reconstruct(self, z: Float[Array, "B Z"], batch: Batch, update: Update) -> Float[Array, "B side side 3"]:
+        """See `PenalisedGaussianVae`: with the batch's condition, a part of which training replaces by the null one.
 
-        Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike) and kl (in nats before any
-          weight or floor).
+        Raises:
+          UserError: the condition has more numbers than the setting `condition`.
         """
-        z_key, null_key = jax.random.split(update.key)
-        posterior = self.encode(batch.seen)
-        z = posterior.sample(z_key)
         condition = self._nulls(len(z)) if batch.condition is None else self._padded(batch.condition)
         if update.training:
-            dropped = jax.random.bernoulli(null_key, self.config.unconditioned, (len(z), 1))
+            dropped = jax.random.bernoulli(update.key, self.config.unconditioned, (len(z), 1))
             condition = jnp.where(dropped, self._nulls(len(z)), condition)
-        decoded, target = self._decode(z, condition), batch.target
-        kl = kl_to_standard_normal(posterior)
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + pressure(kl, self.config, update.step)
-        return loss, {"loss": loss, "reconstruction": jnp.mean(squared_error(decoded, target)), "kl": jnp.mean(kl)}
+        return self._decode(z, condition)
 
     def _decode(self, z: Float[Array, "B Z"], condition: Float[Array, "B K"]) -> Float[Array, "B side side 3"]:
         return self.decoder(jnp.concatenate([z, condition], axis=1))

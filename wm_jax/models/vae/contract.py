@@ -1,5 +1,6 @@
-"""What every auto-encoder offers, and what its loss is given."""
+"""The contract of every auto-encoder: what it offers, and what its losses are given."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -11,39 +12,44 @@ from wm_jax.config.vaes import VaeConfig
 from wm_jax.models.latents import Latent, LatentKind
 from wm_jax.models.preprocess import to_float
 
+Scalar = Float[Array, ""]
+Metrics = dict[str, Scalar]
+"""Figures of one batch by their names."""
+
 
 class Batch(NamedTuple):
-    """What a loss is taken of.
+    """A batch of frames that a loss is computed on.
 
-    frames: as the replays hold them; what is to be drawn.
-    noised: in [0, 1], what is to be encoded in their place; None for themselves.
-    weights: what the error of each pixel counts; None where all count 1.
-    condition: what is known of each frame beside it, such as the action before it; None where nothing is.
+    frames: the frames as they are stored.
+    noisy_input: the frames with noise, in [0, 1], for the encoder; None where there is no noise.
+    weights: the weight of each pixel's error; None where all weigh 1.
+    condition: what is known of each frame beside its pixels, such as the action before it; None where nothing is.
     """
 
     frames: UInt8[Array, "B side side 3"]
-    noised: Float[Array, "B side side 3"] | None = None
+    noisy_input: Float[Array, "B side side 3"] | None = None
     weights: Float[Array, "B side side 1"] | None = None
     condition: Float[Array, "B K"] | None = None
 
     @property
     def target(self) -> Float[Array, "B side side 3"]:
-        """The frames in [0, 1]."""
+        """The frames in [0, 1], which the decoder is to reproduce."""
         return to_float(self.frames)
 
     @property
-    def seen(self) -> Float[Array, "B side side 3"]:
-        """What is to be encoded, in [0, 1]."""
-        return self.target if self.noised is None else self.noised
+    def encoder_input(self) -> Float[Array, "B side side 3"]:
+        """`noisy_input` if there is one, else the target; in [0, 1]."""
+        return self.target if self.noisy_input is None else self.noisy_input
 
 
 class Update(NamedTuple):
-    """The update that a loss is taken in.
+    """The training update that a loss is computed in.
 
-    key: its own.
-    step: how many updates came before it.
-    data_size: frames of the training set; 0 where these are generated without end.
-    training: False for figures on held-out frames: nothing is dropped, noised or normalised by the batch.
+    key: for all random numbers of this loss.
+    step: the number of updates before this one.
+    data_size: frames in the training set; 0 where new ones are generated all the time.
+    training: False when a loss is only measured. z is still sampled; but variables other than parameters (batch
+      statistics, moving averages) do not change, and relaxed classes and dropped conditions are off.
     """
 
     key: Key[Array, ""]
@@ -53,43 +59,60 @@ class Update(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """One of the losses that an auto-encoder is trained by, each with an optimiser of its own.
+    """A loss and the parameters that it trains, with an optimiser of their own.
 
-    loss: name of the method.
-    learned: NNX's filter of the parameters that it changes.
+    loss: the name of a method of the auto-encoder, not the method itself: a subclass may have another one.
+    learned: the parameters, as an NNX filter.
     """
 
     loss: str = "loss"
     learned: Any = nnx.Param
 
+    def of(self, vae: "Vae") -> Callable[[Batch, Update], tuple[Scalar, Metrics]]:
+        """The method of an auto-encoder."""
+        return getattr(vae, self.loss)
 
-THE_LOSS = Objective()
-"""The one that most have: `Vae.loss`, of all parameters."""
+
+DEFAULT_OBJECTIVE = Objective()
+"""`Vae.loss`, which trains all parameters."""
+
+
+def two_objectives(part: str) -> tuple[Objective, Objective]:
+    """The objectives of an auto-encoder with a part that has a loss of its own, such as a discriminator.
+
+    Args:
+      part: the attribute that holds this part.
+
+    Returns:
+      `loss` for all parameters outside of the part, and `<part>_loss` for those inside.
+    """
+    inside = nnx.PathContains(part)
+    return Objective("loss", nnx.All(nnx.Param, nnx.Not(inside))), Objective(f"{part}_loss", nnx.All(nnx.Param, inside))
 
 
 class Vae(nnx.Module):
     """An auto-encoder.
 
-    It may have other variables beside its parameters (`models.variables`): only losses in training change them.
+    Beside its parameters it may have other variables (`models.variables`); only losses in training change them.
 
     Attributes:
-      config: its settings.
-      conditioned_on: what its losses are told of each frame beside it (`Batch.condition`): action: the one before it,
-        as M sees actions, zeros where there is none. They must do without it, too: only training has it.
-      objectives: what it is trained by, one after the other on every batch; nearly always one loss for all parameters.
+      config: the settings.
+      conditioned_on: what `Batch.condition` holds in training. "action": the action before each frame as M sees it,
+        zeros where there is none. encode, decode and losses must also work without it. None: there is no condition.
+      objectives: the losses, which train one after the other on every batch. Nearly all auto-encoders have one.
     """
 
     config: VaeConfig
     conditioned_on: ClassVar[Literal["action"] | None] = None
-    objectives: ClassVar[tuple[Objective, ...]] = (THE_LOSS,)
+    objectives: ClassVar[tuple[Objective, ...]] = (DEFAULT_OBJECTIVE,)
 
     @property
     def latent_kind(self) -> LatentKind:
-        """What M and C must know of what `encode` returns."""
+        """What M and C must know about the latents: z is `config.latent` numbers, unless this says otherwise."""
         return LatentKind(self.config.latent)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Latent:
-        """What frames in [0, 1] say about z."""
+        """The latents of frames in [0, 1]: mostly the posterior q(z | x)."""
         raise NotImplementedError
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
@@ -97,17 +120,15 @@ class Vae(nnx.Module):
         raise NotImplementedError
 
     def embed(self, target: Float[Array, "B Z"] | Int32[Array, "B G"]) -> Float[Array, "B Z"]:
-        """The z that a target of M's stands for (`Latent.target`): itself where z is numbers.
-
-        Auto-encoders whose latents are classes say what z these are. By it what M predicts becomes a picture, and M's
-        next input.
+        """Map M's prediction target (`Latent.target`) to z: the identity where z is numbers, the classes' vectors where
+        it consists of classes. So a prediction of M's becomes M's next input, and can be decoded.
         """
         return target
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
-        """Z drawn without a frame, for pictures of what V believes in: N(0, 1) unless it says otherwise."""
+        """Samples of z without any frame, to decode pictures from: of N(0, 1), unless this says otherwise."""
         return jax.random.normal(key, (count, self.config.latent), jnp.float32)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss; and metrics with at least loss, reconstruction, kl."""
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """The loss, and at least the metrics loss, reconstruction and kl."""
         raise NotImplementedError

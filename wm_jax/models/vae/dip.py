@@ -1,4 +1,4 @@
-"""DIP-VAE: the covariance of z over all frames is to be that of the prior, so that its dimensions are uncorrelated.
+"""DIP-VAE: z's covariance over all frames is kept near the identity, so that its dimensions are uncorrelated.
 
 Kumar et al. 2018, "Variational Inference of Disentangled Latent Concepts from Unlabeled Observations" (arXiv
 1711.00848).
@@ -9,34 +9,49 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import DipConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Update
-from wm_jax.models.vae.gaussian import GaussianVae, Scalar
-from wm_jax.models.vae.losses import kl_to_standard_normal, pressure
+from wm_jax.models.vae.contract import Metrics, Scalar, Update
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.losses import warm_up_factor
+
+DIAGONAL = {"I": 10.0, "II": 1.0}
+"""The paper's lambda_d / lambda_od for each version."""
 
 
-class Dip(GaussianVae):
+class Dip(PenalisedGaussianVae):
     """Prior N(0, 1)."""
 
     config: DipConfig
 
-    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """KL + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2, eqs. 6 and 7, C the covariance.
+    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
+        """KL + lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2, eqs. 6 and 7, with the covariance C.
 
         C is a mean over the batch and its entries are summed, beside an error summed over pixels, as in the paper: its
-        weights hold. It has lambda_d = 10 lambda_od for I, and lambda_d = lambda_od for II, where posteriors that say
-        nothing have the variance of 1, too: large weights keep V from learning anything.
+        weights hold. beta, floor and capacity apply to the KL alone (`losses.kl_term`), the warm-up to all terms. In
+        II, posteriors that say nothing also have variances of 1: large weights keep V from learning anything.
+
+        Chance alone makes the sum of squared covariances about Z (Z - 1) / B: 10 for 32 latents and batches of 100
+        frames.
         """
-        config, kl = self.config, kl_to_standard_normal(posterior)
-        apart = jnp.square(covariance(posterior, config.version == "II") - jnp.eye(config.latent, dtype=z.dtype))
-        diagonal = jnp.trace(apart)
-        off_diagonal = jnp.sum(apart) - diagonal
-        penalty = pressure(kl, config, update.step) + config.off_diagonal * off_diagonal + config.diagonal * diagonal
-        return penalty, {"kl": jnp.mean(kl), "off_diagonal": off_diagonal, "diagonal": diagonal}
+        config = self.config
+        diagonal_weight = config.diagonal
+        if diagonal_weight is None:
+            diagonal_weight = DIAGONAL[config.version] * config.off_diagonal
+        penalty, metrics = super().penalty(posterior, z, update)
+        squares = jnp.square(covariance(posterior, config.version == "II") - jnp.eye(config.latent, dtype=z.dtype))
+        diagonal = jnp.trace(squares)
+        off_diagonal = jnp.sum(squares) - diagonal
+        factor = warm_up_factor(update.step, config.warm_up)
+        penalty += factor * (config.off_diagonal * off_diagonal + diagonal_weight * diagonal)
+        return penalty, metrics | {"off_diagonal": off_diagonal, "diagonal": diagonal}
 
 
 def covariance(posterior: Gaussian, of_z: bool) -> Float[Array, "Z Z"]:
-    """Cov[mean(x)] over the frames of a batch, divided by B; and E[variance(x)] added, that of z itself (eq. 5)."""
+    """The covariance over the B frames of a batch, divided by B.
+
+    Args:
+      of_z: of z itself, which is Cov[mean(x)] + E[variance(x)] (eq. 5); else of the posteriors' means alone.
+    """
     mean, log_var = (jnp.asarray(part) for part in posterior)
-    apart = mean - jnp.mean(mean, axis=0, keepdims=True)
-    of_means = apart.T @ apart / len(mean)
+    centred = mean - jnp.mean(mean, axis=0, keepdims=True)
+    of_means = centred.T @ centred / len(mean)
     return of_means + jnp.diag(jnp.mean(jnp.exp(log_var), axis=0)) if of_z else of_means

@@ -1,51 +1,51 @@
-"""What auto-encoders with a Gaussian for each frame share: networks, and a loss whose penalty alone differs."""
+"""What auto-encoders with a Gaussian posterior share: the networks; and for most of them, the form of the loss."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig, KlConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Batch, Update, Vae
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.layers import Perceptron
-from wm_jax.models.vae.losses import error, squared_error
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
-
-Scalar = Float[Array, ""]
 
 
 class GaussianLayer(nnx.Module):
-    """Some numbers to a Gaussian over others, such as one level of z given that above it."""
+    """A small network to a diagonal Gaussian, such as one level of z given the level above."""
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, rngs: nnx.Rngs):
-        self.both = Perceptron((inputs, *hidden, 2 * outputs), rngs)
+        self.mean_and_log_var = Perceptron((inputs, *hidden, 2 * outputs), rngs)
 
     def __call__(self, x: Float[Array, "B I"]) -> Gaussian:
         """N(mean, exp(log_var)), both functions of the inputs."""
-        return Gaussian(*jnp.split(self.both(x), 2, axis=-1))
+        return Gaussian(*jnp.split(self.mean_and_log_var(x), 2, axis=-1))
 
 
 class GaussianVae(Vae):
-    """Posterior N(mean, exp(log_var))."""
+    """Posterior N(mean, exp(log_var)); the loss is the subclass's."""
 
-    config: OurVaeConfig
+    config: BuiltInVaeConfig
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs, beside: int = 0):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs, extra_inputs: int = 0):
         """The networks.
 
         Args:
-          beside: how many numbers the decoder is given beside z.
+          extra_inputs: numbers that the decoder is given beside z.
         """
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(config.latent, rngs)
         self.log_var = self.encoder.head(config.latent, rngs)
-        self.decoder = make_decoder(config.latent + beside, config, rngs)
+        self.decoder = make_decoder(config.latent + extra_inputs, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
-        """What frames in [0, 1] say about z."""
+        """The posterior q(z | x) of frames x in [0, 1]."""
         features = self.encoder(frames)
         return Gaussian(self.mean(features), self.log_var(features))
 
@@ -53,24 +53,54 @@ class GaussianVae(Vae):
         """Frames in [0, 1]."""
         return self.decoder(z)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error + penalty, each summed over pixels or latents and averaged over B.
+
+class PenalisedGaussianVae(GaussianVae):
+    """A Gaussian auto-encoder whose loss is an error plus a penalty: as it stands, the paper's V.
+
+    Subclasses replace what is special about them: the penalty, the error (`distance`), or how z is decoded
+    (`reconstruct`).
+
+    Attributes:
+      extra_randomness: whether `reconstruct` or `penalty` draw random numbers. Then they are given a key of their own;
+        else the update's key draws z, and they must not use it again.
+    """
+
+    config: KlConfig
+    extra_randomness: ClassVar[bool] = False
+
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Error + penalty, each summed over pixels or latents and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), and the penalty's.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and the penalty's.
         """
-        posterior = self.encode(batch.seen)
-        z = posterior.sample(update.key)
-        decoded, target = self.decode(z), batch.target
-        reconstruction = jnp.mean(squared_error(decoded, target))
-        penalty, metrics = self.penalty(posterior, z, update)
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + penalty
-        return loss, {"loss": loss, "reconstruction": reconstruction, **metrics}
+        z_key = update.key
+        if self.extra_randomness:
+            z_key, key = jax.random.split(update.key)
+            update = update._replace(key=key)
+        posterior = self.encode(batch.encoder_input)
+        z = posterior.sample(z_key)
+        error, errors = self.distance(self.reconstruct(z, batch, update), batch)
+        penalty, penalties = self.penalty(posterior, z, update)
+        loss = error + penalty
+        return loss, {"loss": loss, **errors, **penalties}
 
-    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """What keeps z near the prior; and metrics, with kl among them: the KL in nats before any weight or floor.
+    def reconstruct(self, z: Float[Array, "B Z"], batch: Batch, update: Update) -> Float[Array, "B side side 3"]:
+        """The frames that are decoded from a sample z, in [0, 1]."""
+        return self.decode(z)
+
+    def distance(self, decoded: Float[Array, "B side side 3"], batch: Batch) -> tuple[Scalar, Metrics]:
+        """The error of decoded frames in [0, 1]; and metrics, among them reconstruction."""
+        return reconstruction(decoded, batch, self.config)
+
+    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
+        """What keeps z near the prior: beta * max(KL, free_nats * Z) (`losses.kl_term`); and metrics.
 
         Args:
           z: a sample of the posterior.
+
+        Returns:
+          The penalty, and metrics, among them kl: in nats, before any weight or floor.
         """
-        raise NotImplementedError
+        kl = kl_to_standard_normal(posterior)
+        return kl_term(kl, self.config, update.step), {"kl": jnp.mean(kl)}

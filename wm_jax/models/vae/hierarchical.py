@@ -1,7 +1,7 @@
-"""A hierarchy of two levels: frames are drawn from the bottom one, z1, whose prior is learned given the top one, z2.
+"""A hierarchy of two levels: z1 is decoded, and its prior is learned given the level above, z2.
 
 Rezende, Mohamed & Wierstra 2014, "Stochastic Backpropagation and Approximate Inference in Deep Generative Models"
-(arXiv 1401.4082), for p(z2) p(z1 | z2) p(x | z1); Burda, Grosse & Salakhutdinov 2015 (arXiv 1509.00519), section 2,
+(arXiv 1401.4082), for p(z2) p(z1 | z2) p(x | z1); Burda, Grosse & Salakhutdinov 2016 (arXiv 1509.00519), section 2,
 for q(z1 | x) q(z2 | z1).
 """
 
@@ -12,19 +12,24 @@ from jaxtyping import Array, Float, Key
 
 from wm_jax.config.vaes import HierarchicalConfig
 from wm_jax.models.latents import Gaussian, Levels
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import GaussianLayer, Scalar
-from wm_jax.models.vae.losses import error, kl_to_standard_normal, log_normal, pressure, squared_error
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.gaussian import GaussianLayer
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
 
 class Hierarchical(Vae):
-    """Z is (z2, z1), of which z1 alone is decoded."""
+    """z is (z2, z1), of which only z1 is decoded."""
 
     config: HierarchicalConfig
 
     def __init__(self, config: HierarchicalConfig, rngs: nnx.Rngs):
+        """The networks.
+
+        Raises:
+          UserError: the top level leaves nothing of `latent` for the bottom one.
+        """
         self.config = config
         self.top = top = _top(config)
         bottom = config.latent - top
@@ -36,7 +41,7 @@ class Hierarchical(Vae):
         self.decoder = make_decoder(bottom, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Levels:
-        """What frames in [0, 1] say about z."""
+        """q(z1 | x) of frames x in [0, 1], and q(z2 | z1) at the mean of z1."""
         bottom = self._bottom(frames)
         return Levels((self.up(bottom.mode()), bottom))
 
@@ -45,31 +50,30 @@ class Hierarchical(Vae):
         return self.decoder(z[:, self.top :])
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
-        """Z drawn from the top down."""
+        """Samples drawn from the top down."""
         top_key, bottom_key = jax.random.split(key)
         z2 = jax.random.normal(top_key, (count, self.top), jnp.float32)
         return jnp.concatenate([z2, self.down(z2).sample(bottom_key)], axis=1)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error + KL, each summed over pixels or latents and averaged over B.
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Error + the KL's term (`losses.kl_term`), each summed over pixels or latents and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), kl (of both levels, in nats
-          before any weight or floor; by a sample, so that a batch's can be negative) and kl_top.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of both levels, in nats
+          before any weight or floor; estimated from one sample for each frame, so it can be negative) and kl_top.
         """
         bottom_key, top_key = jax.random.split(update.key)
-        q1 = self._bottom(batch.seen)
+        q1 = self._bottom(batch.encoder_input)
         z1 = q1.sample(bottom_key)
         q2 = self.up(z1)
         z2 = q2.sample(top_key)
-        decoded, target = self.decoder(z1), batch.target
-        # E log q(z1 | x) / p(z1 | z2) + KL(q(z2 | z1) || N(0, 1)). The first has no closed form, for z2 depends on z1.
+        error, metrics = reconstruction(self.decoder(z1), batch, self.config)
+        # E log q(z1 | x) / p(z1 | z2) + KL(q(z2 | z1) || N(0, 1)). The first has no closed form: z2 depends on z1.
         bottom = jnp.sum(log_normal(z1, *q1) - log_normal(z1, *self.down(z2)), axis=1)
         top = kl_to_standard_normal(q2)
         kl = bottom + top
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + pressure(kl, self.config, update.step)
-        reconstruction = jnp.mean(squared_error(decoded, target))
-        return loss, {"loss": loss, "reconstruction": reconstruction, "kl": jnp.mean(kl), "kl_top": jnp.mean(top)}
+        loss = error + kl_term(kl, self.config, update.step)
+        return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl), "kl_top": jnp.mean(top)}
 
     def _bottom(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """q(z1 | x)."""
@@ -78,6 +82,7 @@ class Hierarchical(Vae):
 
 
 def _top(config: HierarchicalConfig) -> int:
+    """How many numbers of z are its top level."""
     top = max(config.latent // 4, 1) if config.top is None else config.top
     if top >= config.latent:
         raise UserError(f"vae.top {top}: nothing is left of vae.latent {config.latent} for the bottom level; give less")

@@ -1,7 +1,7 @@
-"""Inverse autoregressive flow: a posterior whose numbers depend on each other, made of a Gaussian in a few steps.
+"""Inverse autoregressive flow: a few steps turn a Gaussian into a posterior whose latents depend on each other.
 
-Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow" (arXiv 1606.04934).
-The network of a step is masked as in Germain et al. 2015, "MADE" (arXiv 1502.03509).
+Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow" (arXiv 1606.04934). The network
+of a step is masked as in Germain et al. 2015, "MADE" (arXiv 1502.03509).
 """
 
 import jax
@@ -12,10 +12,9 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import IafConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import Scalar
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.layers import Dense, normal
-from wm_jax.models.vae.losses import error, log_normal, pressure, squared_error
+from wm_jax.models.vae.losses import kl_term, log_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 OPEN = 2.0
@@ -23,7 +22,7 @@ OPEN = 2.0
 
 
 class Iaf(Vae):
-    """Prior N(0, 1); posterior f(z_0) with z_0 of N(mean, exp(log_var)) and f the steps one after the other."""
+    """Prior N(0, 1); posterior: z = f(z0) with z0 from the base N(mean, exp(log_var)), and f all steps of the flow."""
 
     config: IafConfig
 
@@ -32,13 +31,16 @@ class Iaf(Vae):
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(config.latent, rngs)
         self.log_var = self.encoder.head(config.latent, rngs)
-        self.context = self.encoder.head(config.context, rngs)
+        # A layer over all features, not a head: the context belongs to the whole frame, not to places of a grid.
+        self.context = Dense(self.encoder.features, config.context, rngs)
         self.steps = nnx.List(Step(config, rngs, backwards=bool(i % 2)) for i in range(config.flows))
         self.decoder = make_decoder(config.latent, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
-        """About the Gaussian that the posterior is: f at the base's mean, where each step is taken for linear and its
-        Jacobian for its diagonal. It can be stored and drawn from without the flow; `loss` uses f itself.
+        """A Gaussian approximation of the posterior of frames in [0, 1], which can be stored without the flow.
+
+        The flow is linearised at the base's mean, keeping only the diagonal of its Jacobian. `loss` uses the flow
+        itself.
         """
         base, context = self.base(frames)
         z, log_slope = self.flow(base.mode(), context)
@@ -49,64 +51,67 @@ class Iaf(Vae):
         return self.decoder(z)
 
     def base(self, frames: Float[Array, "B side side 3"]) -> tuple[Gaussian, Float[Array, "B context"]]:
-        """What the flow begins with, and what it is told about each frame."""
+        """The Gaussian that the flow starts from, and the context: what else its steps are told about each frame."""
         features = self.encoder(frames)
         return Gaussian(self.mean(features), self.log_var(features)), self.context(features)
 
     def flow(
         self, z: Float[Array, "B Z"], context: Float[Array, "B context"]
     ) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
-        """Z after all steps; and log sigma, summed over the steps: of each step's Jacobian log |det| is their sum."""
+        """Z after all steps; and log sigma summed over the steps, whose sum over latents is log |det Jacobian|."""
         log_slope = jnp.zeros_like(z)
         for step in self.steps:
             z, log_sigma = step(z, context)
             log_slope += log_sigma
         return z, log_slope
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error + beta * max(KL, free_nats * Z), each summed over pixels or latents and averaged over B. The KL is that
-        of one z for each frame, and so is the metric kl.
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Error + the KL's term (`losses.kl_term`), each summed over pixels or latents and averaged over the batch.
+
+        The KL, and so the metric kl, is estimated from one z for each frame.
         """
-        base, context = self.base(batch.seen)
+        base, context = self.base(batch.encoder_input)
         z0 = base.sample(update.key)
         z, log_slope = self.flow(z0, context)
         log_q = jnp.sum(log_normal(z0, *base) - log_slope, axis=1)  # eq. 11
         kl = log_q - jnp.sum(log_normal(z, 0.0, 0.0), axis=1)
-        decoded, target = self.decode(z), batch.target
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + pressure(kl, self.config, update.step)
-        return loss, {"loss": loss, "reconstruction": jnp.mean(squared_error(decoded, target)), "kl": jnp.mean(kl)}
+        error, metrics = reconstruction(self.decode(z), batch, self.config)
+        loss = error + kl_term(kl, self.config, update.step)
+        return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
 
 
 class Step(nnx.Module):
-    """One step of the flow: each number by a gate and a shift that depend on those before it, and on the frame.
+    """One step of the flow: the gate and the shift of each number depend on the numbers before it, and on the context.
 
-    backwards: before it is what comes after it, so that with the steps taken in turn every number reaches all others.
+    backwards: the numbers count from the last to the first. Steps take turns in this, so that every number can depend
+      on all others.
     """
 
     def __init__(self, config: IafConfig, rngs: nnx.Rngs, *, backwards: bool):
         latent, hidden = config.latent, config.hidden
         self.backwards = backwards
         self.inner = normal(rngs, (latent, hidden), latent)
-        self.told = Dense(config.context, hidden, rngs)
+        self.of_context = Dense(config.context, hidden, rngs)
         self.shift, self.gate = (normal(rngs, (hidden, latent), hidden, gain=0.01) for _ in range(2))
         self.shift_bias, self.gate_bias = (nnx.Param(jnp.zeros(latent, jnp.float32)) for _ in range(2))
 
     def __call__(
         self, z: Float[Array, "B Z"], context: Float[Array, "B context"]
     ) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
-        """The next z, and log sigma: the logarithms of the diagonal of its Jacobian, which is triangular."""
+        """The next z, and log sigma: the log of the diagonal of the step's Jacobian, which is triangular."""
         into, out = masks(z.shape[1], self.inner.shape[1], backwards=self.backwards)
-        hidden = jax.nn.elu(z @ (self.inner[...] * into) + self.told(context))
+        hidden = jax.nn.elu(z @ (self.inner[...] * into) + self.of_context(context))
         m = hidden @ (self.shift[...] * out) + self.shift_bias[...][None]
         s = hidden @ (self.gate[...] * out) + self.gate_bias[...][None] + OPEN
         return jax.nn.sigmoid(s) * z + jax.nn.sigmoid(-s) * m, jax.nn.log_sigmoid(s)  # eq. 14, algorithm 1
 
 
 def masks(latent: int, hidden: int, *, backwards: bool) -> tuple[Float[np.ndarray, "Z H"], Float[np.ndarray, "H Z"]]:
-    """1 where a weight may be: into a hidden unit of degree d from the first d numbers, out of it to all from the d-th.
+    """1 where a weight may be: into a hidden unit of degree d from the first d numbers, out of it to all after these.
 
-    So number i depends on those before it. Units of degree 0 see the context alone.
+    So each number depends only on those before it. Units of degree 0 see the context alone. Degrees are evenly spaced,
+    also where there are fewer units than numbers.
     """
     place = np.arange(latent)[::-1] if backwards else np.arange(latent)
-    degree = np.arange(hidden) % latent
+    degree = np.arange(hidden) * latent // hidden
     return (place[:, None] < degree).astype(np.float32), (degree[:, None] <= place).astype(np.float32)

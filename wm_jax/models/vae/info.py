@@ -1,35 +1,36 @@
-"""InfoVAE: how much a frame's z may tell, and how near all z together come to the prior, weighed apart.
+"""InfoVAE: how much z says about each frame, and how near all z together are to the prior, have weights of their own.
 
 Zhao et al. 2019, "InfoVAE: Balancing Learning and Inference in Variational Autoencoders" (arXiv 1706.02262).
 """
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import InfoConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Update
+from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.divergences import mmd
-from wm_jax.models.vae.gaussian import GaussianVae, Scalar
-from wm_jax.models.vae.losses import kl_to_standard_normal, pressure
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
+from wm_jax.models.vae.losses import warm_up_factor
 
 
-class Info(GaussianVae):
+class Info(PenalisedGaussianVae):
     """Prior N(0, 1)."""
 
     config: InfoConfig
+    extra_randomness = True
 
-    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
+    def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """(1 - alpha) KL(q(z|x) || p(z)) + (alpha + lambda - 1) MMD(q(z), p(z)), the paper's InfoVAE with D = MMD.
 
-        KL summed over latents, as there beside log p(x|z), which is a sum over pixels, as our error is; the MMD without
-        bias. alpha 0 and lambda 1 make the ELBO, alpha 1 leaves nothing but lambda MMD. Beside an error averaged over
-        its 12,288 numbers, the same coefficients would weigh 12,288 times as much.
+        The KL is summed over latents and the error over pixels, as in the paper; the MMD is the unbiased estimate.
+        beta, floor and capacity apply to the KL alone (`losses.kl_term`), the warm-up to both.
+
+        alpha 0 and lambda 1 make the ELBO, alpha 1 leaves only lambda MMD. The defaults weigh the KL by 1 and the MMD
+        by 100, as WAE does. A negative alpha, such as the -9 of some implementations with an averaged error, makes the
+        KL weigh more, so that z says less about frames.
         """
-        alpha, kl = self.config.alpha, kl_to_standard_normal(posterior)
-        prior_key = jax.random.fold_in(update.key, 1)  # `update.key` itself drew the noise in z
-        divergence = mmd(z, self.prior(prior_key, len(z)), self.config.kernel)
-        of_each = (1 - alpha) * pressure(kl, self.config, update.step)
-        of_all = (alpha + self.config.divergence - 1) * divergence
-        return of_each + of_all, {"kl": jnp.mean(kl), "mmd": divergence}
+        alpha = self.config.alpha
+        kl_penalty, metrics = super().penalty(posterior, z, update)
+        divergence = mmd(z, self.prior(update.key, len(z)), self.config.kernel)
+        weight = (alpha + self.config.divergence - 1) * warm_up_factor(update.step, self.config.warm_up)
+        return (1 - alpha) * kl_penalty + weight * divergence, metrics | {"mmd": divergence}

@@ -1,4 +1,4 @@
-"""JointVAE: z is Gaussian but for a few choices between classes, and each part is held to a capacity of its own.
+"""JointVAE: z has a Gaussian part and a few groups of classes, and the KL of each part has a capacity of its own.
 
 Dupont 2018, "Learning Disentangled Joint Continuous and Discrete Representations" (arXiv 1804.00104).
 """
@@ -8,40 +8,47 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import JointConfig
 from wm_jax.models.latents import Classes, Gaussian, Joint
 from wm_jax.models.vae.categorical import relaxed
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import Scalar
-from wm_jax.models.vae.losses import error, kl_to_standard_normal, kl_to_uniform, pressure, squared_error
-from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.layers import Dense
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction, warm_up_factor
+from wm_jax.models.vae.networks import make_decoder, make_encoder, refuse_decoder_by_place
 from wm_jax.utils.errors import UserError
 
 
 class JointVae(Vae):
-    """Prior: N(0, 1), and all classes alike."""
+    """z is numbers and, after them, groups of classes. Prior: N(0, 1), and uniform."""
 
     config: JointConfig
 
     def __init__(self, config: JointConfig, rngs: nnx.Rngs):
+        """The networks.
+
+        Raises:
+          UserError: the classes leave nothing of `latent` for the Gaussian part, or the decoder takes its inputs place
+            by place.
+        """
+        refuse_decoder_by_place(config, "the classes belong to no place and lie at the end of z")
         self.config = config
-        self.choices = config.groups * config.classes
-        self.numbers = config.latent - self.choices
+        one_hot = config.groups * config.classes
+        self.numbers = config.latent - one_hot
         if self.numbers < 1:
             raise UserError(
-                f"vae.latent {config.latent}: {config.groups} choices (vae.groups) between {config.classes} classes "
+                f"vae.latent {config.latent}: {config.groups} groups (vae.groups) of {config.classes} classes "
                 "(vae.classes) leave nothing of it for the Gaussian part; give more, or fewer of these"
             )
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(self.numbers, rngs)
         self.log_var = self.encoder.head(self.numbers, rngs)
-        self.logits = self.encoder.head(self.choices, rngs)
+        self.logits = Dense(self.encoder.features, one_hot, rngs)  # not a head: they belong to no place of a grid
         self.decoder = make_decoder(config.latent, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Joint:
-        """What frames in [0, 1] say about z."""
+        """The posterior q(z | x) of frames x in [0, 1]."""
         features = self.encoder(frames)
         logits = self.logits(features).reshape(len(frames), self.config.groups, self.config.classes)
         return Joint(Gaussian(self.mean(features), self.log_var(features)), Classes(logits))
@@ -56,39 +63,32 @@ class JointVae(Vae):
         logits = jnp.zeros((count, self.config.groups, self.config.classes), jnp.float32)
         return Joint(Gaussian(zeros, zeros), Classes(logits)).sample(key)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """Error + gamma |KL(q(z) || N(0, 1)) - C_z| + gamma |KL(q(c) || uniform) - C_c|, the paper's objective.
 
-        Sums over pixels and latents; means over B. Choices are relaxed in training; for figures they are real ones.
+        Sums over pixels and latents, averaged over the batch. gamma is the setting `beta`. Classes are relaxed in
+        training, and one-hot when the loss is only measured.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), kl, of both parts in nats
-          before any weight, and kl_of_choices, what of it is that of the classes.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of both parts, in nats
+          before any weight or capacity) and kl_classes (of the classes alone).
         """
-        posterior = self.encode(batch.seen)
+        posterior = self.encode(batch.encoder_input)
         z = self._relaxed(posterior, update) if update.training else posterior.sample(update.key)
-        decoded, target = self.decode(z), batch.target
-        numbers, choices = kl_to_standard_normal(posterior.numbers), kl_to_uniform(posterior.choices)
-        penalty = pressure(numbers, self.config, update.step, self.numbers)
-        penalty += pressure(choices, self._of_choices, update.step, self.config.groups)
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + penalty
-        return loss, {
-            "loss": loss,
-            "reconstruction": jnp.mean(squared_error(decoded, target)),
-            "kl": jnp.mean(numbers + choices),
-            "kl_of_choices": jnp.mean(choices),
-        }
+        error, metrics = reconstruction(self.decode(z), batch, self.config)
+        numbers, classes = kl_to_standard_normal(posterior.numbers), kl_to_uniform(posterior.classes)
+        penalty = kl_term(numbers, self.config, update.step, self.numbers)
+        penalty += kl_term(classes, self.config, update.step, self.config.groups, self.class_capacity(update.step))
+        loss = error + penalty
+        return loss, {"loss": loss, **metrics, "kl": jnp.mean(numbers + classes), "kl_classes": jnp.mean(classes)}
 
     def _relaxed(self, posterior: Joint, update: Update) -> Array:
-        """A sample whose choices are relaxed, for training."""
-        ours, theirs = jax.random.split(update.key)
-        choices = relaxed(posterior.choices, self.config.temperature, theirs)
-        return jnp.concatenate([posterior.numbers.sample(ours), choices], axis=1)
+        """A sample with relaxed classes."""
+        numbers_key, classes_key = jax.random.split(update.key)
+        classes = relaxed(posterior.classes, self.config.temperature, classes_key)
+        return jnp.concatenate([posterior.numbers.sample(numbers_key), classes], axis=1)
 
-    @property
-    def _of_choices(self) -> JointConfig:
-        """The settings with the capacity of the choices: no more than they can hold, G log C."""
-        config = self.config
-        most = config.groups * math.log(config.classes)
-        capacity = None if config.capacity is None else min(config.class_capacity, most)
-        return config.model_copy(update={"capacity": capacity})
+    def class_capacity(self, step: Int32[Array, ""] | int) -> Scalar:
+        """The classes' capacity C_c in nats: it rises with the updates, but not above their largest KL, G log C."""
+        rising = self.config.class_capacity * warm_up_factor(step, self.config.capacity_steps)
+        return jnp.minimum(rising, self.config.groups * math.log(self.config.classes))

@@ -1,14 +1,14 @@
-"""The paper's networks without the layers that see the whole frame: a part of z for each place of a 6x6 grid.
+"""The paper's networks without the layers that see the whole frame: each place of a 6x6 grid has a part of z.
 
-A small thing that may be anywhere is learned once for all places, and what is said of it lies in the numbers of its own
-place. Convolutions are the paper's, by the same fast kernels; there is no large dense layer.
+What a small object looks like is learned once for all places, and what is said about it lies in the part of z of its
+own place. Convolutions are like the paper's and use the same fast kernels; there is no large dense layer.
 """
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.conv import transposed_convolutions
 from wm_jax.models.vae.layers import (
@@ -17,16 +17,17 @@ from wm_jax.models.vae.layers import (
     Dense,
     EachPlace,
     compute_type,
-    scaled,
+    layers_of,
+    scaled_channels,
     shared_out,
 )
-from wm_jax.models.vae.paper import Encoder, layers_of, transposed_layers
+from wm_jax.models.vae.paper import Encoder, transposed_layers
 
-SIDE = 6
-"""Of the grid: what three of the paper's convolutions make of 64 pixels."""
-PLACES = SIDE * SIDE
+GRID_SIDE = 6
+"""What three of the paper's convolutions make of 64 pixels."""
+PLACES = GRID_SIDE * GRID_SIDE
 KERNELS = (3, 6, 6)
-"""Of the decoder: from 6 pixels to 13, and on as in the paper to 30 and 64."""
+"""Pixels of the decoder's kernels' sides: from 6 pixels to 13, and then as in the paper to 30 and 64."""
 
 
 class LocalEncoder(Encoder):
@@ -35,24 +36,24 @@ class LocalEncoder(Encoder):
     channels = ENCODER_CHANNELS[:3]
 
     def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        """A layer to outputs / 36 numbers for each place: first those of the first place, then of the second."""
+        """A layer from each place's features to outputs / 36 numbers: those of the first place come first."""
         each = shared_out(outputs, PLACES, "encoder local")
         return EachPlace(PLACES, self.features // PLACES, each, rngs)
 
 
 class LocalDecoder(nnx.Module):
-    """Inputs, such as z, to frames: a layer that all places share, three transposed convolutions, sigmoid."""
+    """Inputs, such as z, to frames: one layer for each place, three transposed convolutions, sigmoid."""
 
-    def __init__(self, inputs: int, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         self.fast = config.fast_kernels and native.available()
         self.dtype = compute_type(config)
-        channels = (*(scaled(count, config) for count in DECODER_CHANNELS), 3)
+        channels = (*(scaled_channels(count, config) for count in DECODER_CHANNELS), 3)
         self.start = EachPlace(PLACES, shared_out(inputs, PLACES, "decoder local"), channels[0], rngs)
-        kernels, biases = transposed_layers(SIDE, KERNELS, channels, rngs)
+        kernels, biases = transposed_layers(GRID_SIDE, KERNELS, channels, rngs)
         self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        x = jax.nn.relu(self.start(z).reshape(len(z), SIDE, SIDE, -1))
+        x = jax.nn.relu(self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1))
         layers = layers_of(self.kernels, self.biases)
         return jax.nn.sigmoid(transposed_convolutions(x, layers, fast=self.fast, dtype=self.dtype))

@@ -1,4 +1,7 @@
-"""Terms that the losses of several auto-encoders share. Every term is a sum over pixels or latents, per frame."""
+"""Terms that the losses of several auto-encoders share: errors, divergences, and how the settings weigh a KL.
+
+All are sums over pixels or latents for each frame, unless they say that they are means over the batch.
+"""
 
 import math
 
@@ -6,27 +9,41 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from wm_jax.config.vaes import KlConfig, OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig, KlConfig
 from wm_jax.models.latents import Classes, Either, Gaussian
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar
 
 LEAST_VARIANCE = 1e-6
-"""Of a calibrated likelihood: an error of a fourth of a level of 255 on average."""
+"""The variance of a calibrated likelihood is at least this: a standard deviation of a quarter of 1/255."""
 LEAST_PROBABILITY = 1e-6
-"""What cross-entropy takes a colour to be at least, and at most one less: a sigmoid may give 0 or 1."""
+"""Decoded colours are clipped to [this, 1 - this] in the cross-entropy, because a sigmoid can round to 0 or 1."""
+
+
+def reconstruction(
+    decoded: Float[Array, "B side side 3"], batch: Batch, config: BuiltInVaeConfig
+) -> tuple[Scalar, Metrics]:
+    """The error that an auto-encoder is trained by, and the one that it is compared by; means over the batch.
+
+    Returns:
+      The error of the settings' likelihood with the batch's weights (`error`); and the metric `reconstruction`: the
+      squared error with every pixel weighted alike, whatever the settings are.
+    """
+    target = batch.target
+    mean_error = jnp.mean(error(decoded, target, batch.weights, config))
+    return mean_error, {"reconstruction": jnp.mean(squared_error(decoded, target))}
 
 
 def error(
     decoded: Float[Array, "B side side 3"],
     target: Float[Array, "B side side 3"],
     weights: Float[Array, "B side side 1"] | None,
-    config: OurVaeConfig,
+    config: BuiltInVaeConfig,
 ) -> Float[Array, "B"]:
-    """How unlikely the targets are, summed over pixels and colours, each pixel by its weight; constants are left out.
+    """Negative log likelihood of the targets up to a constant, summed over pixels and channels, each pixel weighted.
 
-    gaussian: squared error, the negative log likelihood of a variance of 1/2. laplace: absolute error, likewise with a
-    scale of 1. logcosh: log(cosh(a e)) / a. cross_entropy: of a colour in [0, 1] as a probability.
-    calibrated: D/2 log(variance), where the variance is that of the whole batch, which is its best value (Rybkin et al.
-    2021, eq. 5): each frame's share of it by its own error, so that the mean over the batch is the batch's.
+    gaussian: squared error, a variance of 1/2. laplace: absolute error, a scale of 1. logcosh: log(cosh(a e)) / a of
+    the error e, with a the `sharpness`. cross_entropy: each colour in [0, 1] is taken for a probability. calibrated:
+    see `calibrated`.
     """
     weigh = (lambda each: each) if weights is None else (lambda each: weights * each)
     match config.likelihood:
@@ -37,7 +54,9 @@ def error(
         case "logcosh":
             each = log_cosh(config.sharpness * (decoded - target)) / config.sharpness
         case "cross_entropy":
-            p = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            # The value is clipped, the gradient is not: a colour that is wrong with certainty must be able to change.
+            clipped = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            p = decoded + jax.lax.stop_gradient(clipped - decoded)
             each = -(target * jnp.log(p) + (1 - target) * jnp.log1p(-p))
         case "calibrated":
             return calibrated(squared_error(decoded, target, weights), target[0].size)
@@ -49,23 +68,27 @@ def squared_error(
     target: Float[Array, "B side side 3"],
     weights: Float[Array, "B side side 1"] | None = None,
 ) -> Float[Array, "B"]:
-    """Summed over pixels and colours, each pixel by its weight."""
-    apart = jnp.square(frames - target)
-    return jnp.sum(apart if weights is None else weights * apart, axis=(1, 2, 3))
+    """Squared error, summed over pixels and channels, each pixel weighted."""
+    squares = jnp.square(frames - target)
+    return jnp.sum(squares if weights is None else weights * squares, axis=(1, 2, 3))
 
 
 def calibrated(squared: Float[Array, "B"], numbers: int) -> Float[Array, "B"]:
-    """D/2 (log(variance) + error / variance - 1), with the variance that makes its mean over the batch the smallest.
+    """D/2 (log(variance) + error / (D variance) - 1): a Gaussian likelihood with the variance that fits the batch best.
+
+    That variance is the batch's mean error per number (Rybkin et al. 2021, arXiv 2006.13202, eq. 5). Held-out figures
+    are taken with the held-out batch's own variance, where the paper keeps a moving average. With weights it is the
+    variance of the weighted errors.
 
     Args:
-      squared: summed squared errors, of so many `numbers` D each.
+      squared: squared error of each frame, summed over its `numbers` D.
     """
     best = jax.lax.stop_gradient(jnp.maximum(jnp.mean(squared) / numbers, LEAST_VARIANCE))
     return 0.5 * numbers * (jnp.log(best) + squared / (numbers * best) - 1.0)
 
 
 def log_cosh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(cosh(x)), also where cosh(x) is out of range."""
+    """log(cosh(x)), also where cosh(x) would overflow."""
     return jnp.abs(x) + jnp.log1p(jnp.exp(-2.0 * jnp.abs(x))) - math.log(2.0)
 
 
@@ -76,16 +99,16 @@ def kl_to_standard_normal(posterior: Gaussian) -> Float[Array, "B"]:
 
 
 def kl_to_uniform(posterior: Classes) -> Float[Array, "B"]:
-    """KL(posterior || all classes alike) in nats, summed over choices: log C - entropy of each, at most log C."""
+    """KL(posterior || uniform) in nats, summed over categorical variables: log C - entropy for each, at most log C."""
     log_q = jax.nn.log_softmax(jnp.asarray(posterior.logits), axis=-1)
     return jnp.sum(jnp.exp(log_q) * (log_q + math.log(log_q.shape[-1])), axis=(1, 2))
 
 
 def kl_between(q: Gaussian, p: Gaussian) -> Float[Array, "B"]:
     """KL(q || p) in nats, summed over latents."""
-    apart = jnp.square(jnp.asarray(q.mean) - p.mean) * jnp.exp(-p.log_var)
-    narrower = jnp.asarray(p.log_var) - q.log_var
-    return 0.5 * jnp.sum(narrower + jnp.exp(-narrower) + apart - 1, axis=1)
+    distance = jnp.square(jnp.asarray(q.mean) - p.mean) * jnp.exp(-p.log_var)
+    log_ratio = jnp.asarray(p.log_var) - q.log_var
+    return 0.5 * jnp.sum(log_ratio + jnp.exp(-log_ratio) + distance - 1, axis=1)
 
 
 def log_normal(
@@ -96,26 +119,35 @@ def log_normal(
     return -0.5 * (math.log(2.0 * math.pi) + log_var + jnp.square(z - mean) * jnp.exp(-log_var))
 
 
-def pressure(
-    kl: Float[Array, "B"], config: KlConfig, step: Int32[Array, ""] | int, parts: int | None = None
-) -> Float[Array, ""]:
-    """What the KL costs, by the settings: beta * max(KL, free_nats * Z), floored per frame; or with a capacity
-    beta * |mean KL - C(step)| (Burgess et al. 2018, eq. 8). beta and C may rise from 0 with the updates.
+def kl_term(
+    kl: Float[Array, "B"],
+    config: KlConfig,
+    step: Int32[Array, ""] | int,
+    kl_parts: int | None = None,
+    capacity: Scalar | None = None,
+) -> Scalar:
+    """The term of the loss that a KL makes by the settings; a mean over the batch.
 
-    With free_nats 0 there is no floor: a KL that is estimated from a sample may be below 0, and right on average.
+    It is beta * max(KL, free_nats * Z), with the maximum taken for each frame; or with a capacity C
+    beta * |mean KL - C| (Burgess et al. 2018, arXiv 1804.03599, eq. 8). beta rises from 0 in `warm_up` updates, C in
+    `capacity_steps`.
 
     Args:
-      parts: what free_nats counts in place of the Z latents.
+      kl: of each frame in nats. A KL that is estimated from a sample may be negative: without a floor it counts as it
+        is, since only so its mean is right.
+      kl_parts: how many parts of the KL have free_nats each, if not the Z latents.
+      capacity: C in this update, if not the settings'.
     """
     if config.capacity is not None:
-        aim = config.capacity * risen(step, config.capacity_steps)
-        cost = jnp.abs(jnp.mean(kl) - aim)
+        if capacity is None:
+            capacity = config.capacity * warm_up_factor(step, config.capacity_steps)
+        cost = jnp.abs(jnp.mean(kl) - capacity)
     else:
-        floor = config.free_nats * (config.latent if parts is None else parts)
+        floor = config.free_nats * (config.latent if kl_parts is None else kl_parts)
         cost = jnp.mean(jnp.maximum(kl, floor) if floor else kl)
-    return config.beta * risen(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
+    return config.beta * warm_up_factor(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
 
 
-def risen(step: Int32[Array, ""] | int, steps: int) -> Float[Array, ""]:
-    """The part of a weight that is in force after so many updates: rising from 0 to 1 in so many `steps`."""
+def warm_up_factor(step: Int32[Array, ""] | int, steps: int) -> Scalar:
+    """A factor that rises linearly from 0 to 1 in so many `steps`, after `step` updates; 1 where steps is 0."""
     return jnp.minimum(jnp.asarray(step, jnp.float32) / steps, 1.0) if steps else jnp.float32(1.0)

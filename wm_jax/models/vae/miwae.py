@@ -1,17 +1,17 @@
-"""MIWAE: the mean of several IWAE bounds, less tight than one of all samples, but better for the encoder to learn by.
+"""MIWAE: the mean of several IWAE bounds, less tight than one bound of all samples, but better for the encoder.
 
-Rainforth et al. 2018, "Tighter Variational Bounds are Not Necessarily Better" (arXiv 1802.04537), section 5: the more
-samples a bound has, the more its gradient for the encoder is noise.
+Rainforth et al. 2018, "Tighter Variational Bounds are Not Necessarily Better" (arXiv 1802.04537): the more samples a
+bound has, the more its gradient for the encoder is noise. Section 5 has this estimator.
 
-M * K samples are decoded for each frame, so an update takes nearly M * K times vanilla's.
+M * K samples are decoded for each frame, so an update takes nearly M * K times as long as vanilla's.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import MiwaeConfig
-from wm_jax.models.vae.contract import Batch, Update
-from wm_jax.models.vae.gaussian import GaussianVae, Scalar
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
+from wm_jax.models.vae.gaussian import GaussianVae
 from wm_jax.models.vae.iwae import log_mean_exp, log_weights
 
 
@@ -20,14 +20,15 @@ class Miwae(GaussianVae):
 
     config: MiwaeConfig
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Minus 1/M sum_m log(1/K sum_k w_mk), averaged over B; see `log_weights` for w and the metrics."""
-        groups, samples = self.config.groups, self.config.samples
-        log_w, metrics = log_weights(self.encode(batch.seen), self.decode, self.config, batch, update, groups * samples)
-        loss = -jnp.mean(log_mean_exp(grouped(log_w, groups)))
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """-1/M sum_m log(1/K sum_k w_mk), averaged over the batch; see `log_weights` for w and the metrics."""
+        bounds, posterior = self.config.bounds, self.encode(batch.encoder_input)
+        samples = bounds * self.config.samples
+        log_w, metrics = log_weights(posterior, self.decode, self.config, batch, update, samples)
+        loss = -jnp.mean(log_mean_exp(by_bound(log_w, bounds)))
         return loss, {"loss": loss, **metrics}
 
 
-def grouped(log_w: Float[Array, "MK B"], groups: int) -> Float[Array, "M K B"]:
-    """The samples in so many groups M."""
-    return log_w.reshape(groups, -1, log_w.shape[1])
+def by_bound(log_w: Float[Array, "MK B"], bounds: int) -> Float[Array, "M K B"]:
+    """The samples shared out among M bounds."""
+    return log_w.reshape(bounds, -1, log_w.shape[1])

@@ -1,23 +1,21 @@
-"""What auto-encoders without noise share: networks, and a loss whose penalty alone differs."""
+"""What auto-encoders without noise share: the networks; and for most of them, the form of the loss."""
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
+from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.models.latents import Point
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.gaussian import Scalar
-from wm_jax.models.vae.losses import error, squared_error
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.losses import reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 
 class PointVae(Vae):
-    """One z for each frame; only all of them together are held against the prior."""
+    """A frame is encoded to one z, without noise; the loss is the subclass's."""
 
-    config: OurVaeConfig
+    config: BuiltInVaeConfig
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.z = self.encoder.head(config.latent, rngs)
@@ -31,22 +29,25 @@ class PointVae(Vae):
         """Frames in [0, 1]."""
         return self.decoder(z)
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """Error, summed over pixels and averaged over B, + penalty.
+
+class PenalisedPointVae(PointVae):
+    """An auto-encoder without noise that compares all z of a batch with samples of the prior."""
+
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Error, summed over pixels and averaged over the batch, + penalty.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (squared error, every pixel alike), and the penalty's.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and the penalty's.
         """
-        z = self.encode(batch.seen).mode()
-        decoded, target = self.decode(z), batch.target
-        reconstruction = jnp.mean(squared_error(decoded, target))
-        penalty, metrics = self.penalty(z, update)
-        loss = jnp.mean(error(decoded, target, batch.weights, self.config)) + penalty
-        return loss, {"loss": loss, "reconstruction": reconstruction, **metrics}
+        z = self.encode(batch.encoder_input).mode()
+        error, errors = reconstruction(self.decode(z), batch, self.config)
+        penalty, penalties = self.penalty(z, update)
+        loss = error + penalty
+        return loss, {"loss": loss, **errors, **penalties}
 
-    def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
-        """What keeps the codes of a batch together near the prior; and metrics, with kl among them.
+    def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
+        """What keeps the distribution of all z near the prior; and metrics, among them kl.
 
-        There is no KL of a point: kl is the divergence in its place, before its weight.
+        A single point has no KL: kl is the divergence that is used in its place, before its weight.
         """
         raise NotImplementedError

@@ -1,9 +1,9 @@
 """Deeper networks: residual blocks with group normalisation; and the same with a part of z for each place of a grid.
 
-He et al. 2016, "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027); Wu & He 2018, "Group Normalization"
-(arXiv 1803.08494), which normalises each frame by itself, so that nothing depends on the batch; SiLU for ReLU. Between
-blocks 2x2 pixels become one or one 2x2, so that it is blocks alone that look around: a place of the grid stays one.
-They have the paper's interface (`networks.py`): `features`, `head`, and the call.
+He et al. 2016, "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027), with SiLU for ReLU; Wu & He 2018,
+"Group Normalization" (arXiv 1803.08494), which normalises each frame by itself, so that nothing depends on the batch.
+Down- and upsampling use 2x2 kernels with stride 2, so only the 3x3 convolutions mix neighbouring cells of the grid.
+The networks have the interface of `networks.py`.
 """
 
 from itertools import pairwise
@@ -15,28 +15,28 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import OurVaeConfig
-from wm_jax.models.vae.layers import Dense, EachPlace, compute_type, scaled, shared_out
+from wm_jax.config.vaes import BuiltInVaeConfig
+from wm_jax.models.vae.layers import Dense, EachPlace, compute_type, scaled_channels, shared_out
 
 CHANNELS = (32, 64, 128, 256)
-"""At sides 32, 16, 8 and 4."""
-SIDE = 4
-"""Of the smallest image, and of the grid."""
-PLACES = SIDE * SIDE
+"""At sides of 32, 16, 8 and 4 pixels."""
+GRID_SIDE = 4
+"""The side of the smallest image, which is the grid."""
+PLACES = GRID_SIDE * GRID_SIDE
 GROUP = 16
 """Channels that are normalised together, where their number allows it (Wu & He 2018, table 3)."""
 
 
 class ResidualEncoder(nnx.Module):
-    """Frames to F = 16 * 256 * width features: four times half the side, and after each a residual block."""
+    """Frames to F = 16 * 256 * width features: four times downsampling by 2 and a residual block."""
 
-    def __init__(self, config: OurVaeConfig, rngs: nnx.Rngs):
-        dtype = multiplied_in(config)
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+        dtype = convolution_type(config)
         self.halvings, self.blocks = nnx.List(), nnx.List()
-        for inputs, outputs in pairwise((3, *(scaled(count, config) for count in CHANNELS))):
+        for inputs, outputs in pairwise((3, *(scaled_channels(count, config) for count in CHANNELS))):
             self.halvings.append(nnx.Conv(inputs, outputs, (2, 2), strides=2, dtype=dtype, rngs=rngs))
             self.blocks.append(Block(outputs, dtype, rngs))
-        self.channels = scaled(CHANNELS[-1], config)
+        self.channels = scaled_channels(CHANNELS[-1], config)
         self.norm = group_norm(self.channels, rngs)
         self.features = PLACES * self.channels
 
@@ -45,7 +45,7 @@ class ResidualEncoder(nnx.Module):
         return Dense(self.features, outputs, rngs)
 
     def __call__(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
-        """The features of frames in [0, 1]."""
+        """The features of frames in [0, 1], place by place."""
         x = frames
         for halving, block in zip(self.halvings, self.blocks, strict=True):
             x = block(halving(x).astype(jnp.float32))
@@ -53,11 +53,11 @@ class ResidualEncoder(nnx.Module):
 
 
 class ResidualDecoder(nnx.Module):
-    """Inputs, such as z, to frames: to a 4x4 image, four times a residual block and twice the side; sigmoid."""
+    """Inputs, such as z, to frames: a 4x4 image, four times a residual block and upsampling by 2, sigmoid."""
 
-    def __init__(self, inputs: int, config: OurVaeConfig, rngs: nnx.Rngs):
-        dtype = multiplied_in(config)
-        channels = tuple(scaled(count, config) for count in reversed(CHANNELS))
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+        dtype = convolution_type(config)
+        channels = tuple(scaled_channels(count, config) for count in reversed(CHANNELS))
         self.start = self._start(inputs, channels[0], rngs)
         self.blocks, self.doublings = nnx.List(), nnx.List()
         for inner, outer in pairwise((*channels, 3)):
@@ -71,24 +71,24 @@ class ResidualDecoder(nnx.Module):
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        x = self.start(z).reshape(len(z), SIDE, SIDE, -1)
-        for place, (block, doubling) in enumerate(zip(self.blocks, self.doublings, strict=True)):
-            x = block(x)
-            last = place == len(self.blocks) - 1
-            x = doubling(jax.nn.silu(self.norm(x)) if last else x).astype(jnp.float32)
-        return jax.nn.sigmoid(x)
+        x = self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
+        *inner, (last_block, last_doubling) = zip(self.blocks, self.doublings, strict=True)
+        for block, doubling in inner:
+            x = doubling(block(x)).astype(jnp.float32)
+        x = jax.nn.silu(self.norm(last_block(x)))
+        return jax.nn.sigmoid(last_doubling(x).astype(jnp.float32))
 
 
 class GridEncoder(ResidualEncoder):
-    """Residual; but what it says of each place of a 4x4 grid is read by one layer for all places, from there alone."""
+    """The residual encoder, but each place of the 4x4 grid has a part of z, which one layer makes of its features."""
 
     def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        """A layer to outputs / 16 numbers for each place: first those of the first place, then of the second."""
+        """A layer from each place's features to outputs / 16 numbers: those of the first place come first."""
         return EachPlace(PLACES, self.channels, shared_out(outputs, PLACES, "encoder grid"), rngs)
 
 
 class GridDecoder(ResidualDecoder):
-    """Residual; but each place of the 4x4 image it starts from is made of that place's part of z."""
+    """The residual decoder, but each place of the first, 4x4 image is made of that place's part of z."""
 
     def _start(self, inputs: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
         return EachPlace(PLACES, shared_out(inputs, PLACES, "decoder grid"), channels, rngs)
@@ -99,7 +99,7 @@ class Block(nnx.Module):
 
     def __init__(self, channels: int, dtype: Any, rngs: nnx.Rngs):
         self.norms = nnx.List(group_norm(channels, rngs) for _ in range(2))
-        # At first a block adds next to nothing, so that depth costs nothing (as in Goyal et al. 2017, 5.1).
+        # A fresh block adds next to nothing, so that a deep network is easy to train (as in Goyal et al. 2017, 5.1).
         scales = (1.0, 0.01)
         self.convolutions = nnx.List(
             nnx.Conv(
@@ -122,10 +122,10 @@ class Block(nnx.Module):
 
 
 def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """In groups of `GROUP` channels, or of more where that does not divide their number."""
+    """Group normalisation in groups of `GROUP` channels, or of more where that does not divide their number."""
     return nnx.GroupNorm(channels, gcd(channels, max(channels // GROUP, 1)), rngs=rngs)
 
 
-def multiplied_in(config: OurVaeConfig) -> Any:
-    """What convolutions multiply in: on CPU float32, since they are XLA's, which is no faster in bfloat16 there."""
+def convolution_type(config: BuiltInVaeConfig) -> Any:
+    """The number type of these convolutions: on a CPU float32, since XLA's are no faster in bfloat16 there."""
     return jnp.float32 if jax.default_backend() == "cpu" else compute_type(config)

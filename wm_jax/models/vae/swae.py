@@ -1,4 +1,4 @@
-"""Sliced-Wasserstein auto-encoder: seen from any direction, the codes of a batch are to lie like draws from the prior.
+"""Sliced-Wasserstein auto-encoder: projected on any direction, the z of a batch are distributed like the prior's.
 
 Kolouri et al. 2018, "Sliced-Wasserstein Autoencoder" (arXiv 1804.01947). In one dimension optimal transport is sorting.
 """
@@ -8,21 +8,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from wm_jax.config.vaes import SwaeConfig
-from wm_jax.models.vae.contract import Update
-from wm_jax.models.vae.gaussian import Scalar
-from wm_jax.models.vae.point import PointVae
+from wm_jax.models.vae.contract import Metrics, Scalar, Update
+from wm_jax.models.vae.point import PenalisedPointVae
 
 
-class Swae(PointVae):
+class Swae(PenalisedPointVae):
     """Prior N(0, 1)."""
 
     config: SwaeConfig
 
-    def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, dict[str, Scalar]]:
+    def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """Lambda SW(q(z), p(z)), algorithm 1: a mean over directions and frames, not a sum. It is the metric kl.
 
-        All Z coordinates apart by 1 make it 1 (with p = 2), not Z. Beside an error averaged over its 12,288 numbers,
-        the same lambda would weigh 12,288 times as much.
+        A shift of all Z coordinates by 1 makes it 1 (with p = 2), not Z. Beside an error averaged over a frame's 12,288
+        numbers, the same lambda would weigh 12,288 times as much.
         """
         config = self.config
         prior_key, direction_key = jax.random.split(update.key)
@@ -32,15 +31,15 @@ class Swae(PointVae):
 
 
 def random_directions(key: Key[Array, ""], count: int, size: int) -> Float[Array, "count size"]:
-    """Points on the unit sphere, each as likely as any other."""
+    """Points on the unit sphere, drawn uniformly."""
     drawn = jax.random.normal(key, (count, size), jnp.float32)
     return drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def sliced_wasserstein(
     a: Float[Array, "B Z"], b: Float[Array, "B Z"], directions: Float[Array, "L Z"], power: float
-) -> Float[Array, ""]:
-    """W_p^p of the projections on each direction, on average: the i-th smallest of `a` goes to the i-th of `b`.
+) -> Scalar:
+    """W_p^p between the projections of both sets, averaged over the directions: the i-th smallest ones are paired.
 
     Args:
       power: p.

@@ -1,7 +1,7 @@
-"""VQ-VAE: z consists of vectors out of a codebook, so that M predicts which ones.
+"""VQ-VAE: z consists of vectors from a codebook, and M predicts which ones.
 
-van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937). There a map of vectors is
-quantised; here the parts of one vector are, all by the same codebook (product quantisation).
+van den Oord et al. 2017, "Neural Discrete Representation Learning" (arXiv 1711.00937), sections 3.1 and 3.2. There each
+place of a map is quantised; here z is divided into parts as in product quantisation, but all by the same codebook.
 """
 
 import math
@@ -14,23 +14,28 @@ from jaxtyping import Array, Float, Int32, Key
 from wm_jax.config.vaes import VqConfig
 from wm_jax.models.latents import Codes, LatentKind
 from wm_jax.models.vae.codebook import Codebook
-from wm_jax.models.vae.contract import Batch, Update, Vae
-from wm_jax.models.vae.losses import error, squared_error
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.losses import reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
 
 class Vq(Vae):
-    """Prior: every code that is in use alike."""
+    """Prior: uniform over the codes that are in use."""
 
     config: VqConfig
 
     def __init__(self, config: VqConfig, rngs: nnx.Rngs):
-        size, beyond = divmod(config.latent, config.codes_per_frame)
-        if beyond:
+        """The networks and the codebook.
+
+        Raises:
+          UserError: `latent` is not a multiple of `codes_per_frame`.
+        """
+        size, rest = divmod(config.latent, config.codes_per_frame)
+        if rest:
             raise UserError(
-                f"vae.latent {config.latent}: {config.codes_per_frame} codes of a frame can't share that evenly; give "
-                "a multiple of vae.codes_per_frame"
+                f"vae.latent {config.latent}: it cannot be divided into {config.codes_per_frame} codes; give a "
+                "multiple of vae.codes_per_frame"
             )
         self.config = config
         self.encoder = make_encoder(config, rngs)
@@ -48,60 +53,61 @@ class Vq(Vae):
         return Codes(*self.nearest(self.output(self.encoder(frames))))
 
     def nearest(self, output: Float[Array, "B Z"]) -> tuple[Int32[Array, "B G"], Float[Array, "B Z"]]:
-        """The codes nearest to the parts of what the encoder says, and their vectors (eq. 1 and 2)."""
+        """The codes nearest to the parts of the encoder's output, and their vectors (eq. 1 and 2)."""
         indices = self.codebook.nearest(self._parts(output)).reshape(len(output), self.config.codes_per_frame)
-        return indices, self._together(indices)
+        return indices, self._vectors(indices)
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         return self.decoder(z)
 
     def embed(self, target: Int32[Array, "B G"]) -> Float[Array, "B Z"]:
-        """See `Vae`: the vectors of these entries."""
-        return self._together(target)
+        """See `Vae`: the vectors of these codes."""
+        return self._vectors(target)
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
-        """Codes drawn uniformly among those that training has come to use."""
-        odds = jnp.log(self.codebook.in_use())
-        return self._together(jax.random.categorical(key, odds, shape=(count, self.config.codes_per_frame)))
+        """Codes drawn uniformly from those that are in use."""
+        logits = jnp.log(self.codebook.in_use())
+        return self._vectors(jax.random.categorical(key, logits, shape=(count, self.config.codes_per_frame)))
 
-    def loss(self, batch: Batch, update: Update) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Eq. 3: error + codebook + commitment, each summed over pixels or latents and averaged over B.
+    def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
+        """Eq. 3: error + codebook term + commitment, each summed over pixels or latents and averaged over the batch.
+
+        The paper averages the latter two over a frame's codes: its weight of 0.25 is 0.25 / codes_per_frame here.
 
         Returns:
-          The loss, and metrics. Beside loss and reconstruction these are kl: from all codes alike, the same for every
-          frame (section 3.2); perplexity: how many codes would be as uncertain, were they chosen alike; codes_in_use:
-          how many the batch chose at all.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of a chosen code from the
+          uniform distribution over all codes, the same for every frame; section 3.2) and those of `batch_usage`.
         """
-        held = jax.lax.stop_gradient
-        output = self.output(self.encoder(batch.seen))
+        output = self.output(self.encoder(batch.encoder_input))
         indices, vectors = self.nearest(output)
-        decoded, target = self.decode(output + held(vectors - output)), batch.target  # straight through: section 3.2
-        cost = error(decoded, target, batch.weights, self.config)
-        cost += self.config.commitment * jnp.sum(jnp.square(output - held(vectors)), axis=1)
-        if self.config.codebook == "learned":  # else moving averages stand for this term (appendix A.1)
-            cost += jnp.sum(jnp.square(held(output) - vectors), axis=1)
+        straight_through = output + jax.lax.stop_gradient(vectors - output)  # section 3.2
+        error, metrics = reconstruction(self.decode(straight_through), batch, self.config)
+        commitment = jnp.mean(jnp.sum(jnp.square(output - jax.lax.stop_gradient(vectors)), axis=1))
+        loss = error + self.config.commitment * commitment
+        if self.config.codebook == "learned":  # else moving averages take the place of this term (appendix A.1)
+            loss += jnp.mean(jnp.sum(jnp.square(jax.lax.stop_gradient(output) - vectors), axis=1))
         if update.training:
             self.codebook.observe(self._parts(output), indices.reshape(-1), update.key)
-        loss = jnp.mean(cost)
-        return loss, {
-            "loss": loss,
-            "reconstruction": jnp.mean(squared_error(decoded, target)),
-            "kl": jnp.float32(self.config.codes_per_frame * math.log(self.config.codes)),
-            **usage(indices, self.config.codes),
-        }
+        kl = jnp.float32(self.config.codes_per_frame * math.log(self.config.codes))
+        return loss, {"loss": loss, **metrics, "kl": kl, **batch_usage(indices, self.config.codes)}
 
     def _parts(self, z: Array) -> Array:
         """[B, Z] as [B * G, S]."""
         return z.reshape(-1, self.config.latent // self.config.codes_per_frame)
 
-    def _together(self, indices: Array) -> Array:
+    def _vectors(self, indices: Array) -> Array:
         """The vectors [B, Z] of codes [B, G]."""
         return self.codebook.vectors[indices].reshape(len(indices), self.config.latent)
 
 
-def usage(indices: Int32[Array, "B G"], codes: int) -> dict[str, Float[Array, ""]]:
-    """How a batch uses the codes: perplexity, e to their entropy, and codes_in_use."""
+def batch_usage(indices: Int32[Array, "B G"], codes: int) -> Metrics:
+    """How many of the codes a batch uses.
+
+    Returns:
+      perplexity: exp(entropy), the number of codes with the same entropy if all were used equally often; codes_in_use:
+      how many are used at all.
+    """
     counts = jnp.bincount(indices.reshape(-1), length=codes).astype(jnp.float32)
     entropy = jnp.sum(jax.scipy.special.entr(counts / indices.size))
     return {"perplexity": jnp.exp(entropy), "codes_in_use": jnp.sum(counts > 0).astype(jnp.float32)}

@@ -5,8 +5,8 @@ Biases, nonlinearities and the optimiser are left out: a few percent.
 
 from wm_jax.config.vaes import VaeConfig
 from wm_jax.models.memory import MDNRNN
-from wm_jax.models.vae.layers import DECODER_CHANNELS, ENCODER_CHANNELS, scaled
-from wm_jax.models.vae.paper import DECODER_KERNELS, ENCODER_KERNEL
+from wm_jax.models.vae.layers import DECODER_CHANNELS, ENCODER_CHANNELS, ENCODER_KERNEL, scaled_channels
+from wm_jax.models.vae.paper import DECODER_KERNELS
 from wm_jax.utils.sizes import SIDE
 
 
@@ -14,7 +14,7 @@ def encoding(config: VaeConfig) -> float:
     """One frame through V's encoder and both heads."""
     total, side, inputs, k = 0, SIDE, 3, ENCODER_KERNEL
     for channels in ENCODER_CHANNELS:
-        side, outputs = (side - k) // 2 + 1, scaled(channels, config)
+        side, outputs = (side - k) // 2 + 1, scaled_channels(channels, config)
         total += side * side * k * k * inputs * outputs
         inputs = outputs
     return 2.0 * (total + 2 * side * side * inputs * config.latent)
@@ -22,9 +22,9 @@ def encoding(config: VaeConfig) -> float:
 
 def decoding(config: VaeConfig) -> float:
     """One z through V's decoder."""
-    inputs, side = 4 * scaled(256, config), 1
+    inputs, side = 4 * scaled_channels(256, config), 1
     total = config.latent * inputs
-    for k, channels in zip(DECODER_KERNELS, (*(scaled(c, config) for c in DECODER_CHANNELS), 3), strict=True):
+    for k, channels in zip(DECODER_KERNELS, (*(scaled_channels(c, config) for c in DECODER_CHANNELS), 3), strict=True):
         total += side * side * k * k * inputs * channels
         inputs, side = channels, 2 * side - 2 + k
     return 2.0 * total

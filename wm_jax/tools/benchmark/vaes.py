@@ -98,8 +98,9 @@ def _apart(theirs: Any, variant: str, size: Mapping[str, Any], frames: np.ndarra
     key = jax.random.key(3)
     update = Update(key, data_size=len(frames))
     metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), update))(params, frames)
-    shape = (len(frames), config.latent)
-    noise, prior = (np.array(jax.random.normal(each, shape)) for each in (key, jax.random.fold_in(key, 1)))
-    loss, gradient = theirs(_model(variant, size), variant, frames, noise, prior)
+    model, shape = _model(variant, size), (len(frames), config.latent)
+    z_key, prior_key = jax.random.split(key) if model.extra_randomness else (key, key)
+    noise, prior = (np.array(jax.random.normal(each, shape)) for each in (z_key, prior_key))
+    loss, gradient = theirs(model, variant, frames, noise, prior)
     first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
     return max(difference(metrics["loss"], loss), difference(jnp.asarray(first), gradient))

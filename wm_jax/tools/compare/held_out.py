@@ -13,7 +13,7 @@ from wm_jax.envs.games import find
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import collect as collecting
-from wm_jax.utils.moving_pixels import spread
+from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.rare_pixels import Palette
 
 STRETCHES, STRETCH = 24, 100
@@ -94,7 +94,7 @@ def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
     actions = find(asked.game, asked.env).actions
     long = [i for i, record in enumerate(store.records) if record.frames > 2]
     stretches = []
-    for place in spread(len(long), STRETCHES).tolist():
+    for place in evenly_spaced(len(long), STRETCHES).tolist():
         episode = store.episode(long[place])
         count = min(STRETCH, len(episode.actions))
         first = (len(episode.actions) - count) // 2

@@ -12,7 +12,7 @@ from wm_jax.evaluation.vae_measures import pictures
 from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.run.artifacts import Trained
 from wm_jax.tools.compare.held_out import STRETCH, HeldOut, Stretch
-from wm_jax.utils.moving_pixels import spread
+from wm_jax.utils.arrays import evenly_spaced
 
 WARM_UP = 20
 """Frames that M has seen before it predicts."""
@@ -54,7 +54,7 @@ def _starts(length: int) -> np.ndarray:
     """The places of the last frames that M has seen before its predictions, int64[STARTS]."""
     last = max(length - 1 - AHEAD, 0)
     first = min(WARM_UP, last)
-    chosen = first + spread(last - first + 1, STARTS)
+    chosen = first + evenly_spaced(last - first + 1, STARTS)
     return np.resize(chosen, STARTS)
 
 

@@ -26,9 +26,9 @@ from wm_jax.tools.compare.contenders import Contender
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.tools.compare.prediction import of_predictions
 from wm_jax.tools.compare.probing import of_state
+from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain, read_manifest, write_manifest
-from wm_jax.utils.moving_pixels import spread
 
 SPEED_FRAMES, SPEED_CALLS = 2000, 3
 """An update's time is that of so many dispatches on so many of the training frames."""
@@ -170,14 +170,14 @@ class Trial:
     def _train_error(self, vae: Trained, steps: int) -> float:
         """As of the held-out frames, of frames that V was trained on."""
         store = ReplayStore.open(self.base.stage("replays").path)
-        frames = store.read("train", spread(store.count("train").frames, TRAIN_FRAMES))
+        frames = store.read("train", evenly_spaced(store.count("train").frames, TRAIN_FRAMES))
         decoded = vision.see(vae.graphdef, vae.params, frames, steps, 0).decoded
         return float(pictures.squared_error(frames, decoded).mean())
 
     def _draw(self, held_out: HeldOut, seen: vision.Seen, vae: Trained, prior: np.ndarray) -> None:
         """Pictures beside the figures: reconstructions, traversals of z, and what the prior says."""
         frames = held_out.frames
-        places = spread(len(frames), SHEET_FRAMES)
+        places = evenly_spaced(len(frames), SHEET_FRAMES)
         path = self.folder / self.name
         reconstruction_sheet(frames[places], seen.decoded[places], f"{path}.png")
         rows = vision.traversals(vae.graphdef, vae.params, frames[len(frames) // 2], seen.z)

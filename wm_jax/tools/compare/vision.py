@@ -15,6 +15,7 @@ from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.utils import moving_pixels
+from wm_jax.utils.arrays import evenly_spaced
 
 BATCH = 100
 EVERY = 4
@@ -122,7 +123,7 @@ def of_latents(seen: Seen, kind: LatentKind, *, has_kl: bool) -> Figures:
 
 def of_samples(graphdef: Any, params: Any, frames: np.ndarray) -> tuple[Figures, np.ndarray]:
     """How far pictures of the prior are from real ones; and these pictures uint8[DRAWN, 64, 64, 3]."""
-    real = frames[moving_pixels.spread(len(frames), DRAWN)]
+    real = frames[evenly_spaced(len(frames), DRAWN)]
     drawn = np.asarray(_draw(graphdef, params, len(real)))
     apart = samples.distances(real, drawn)
     return {"sample_frechet": apart.frechet, "sample_wasserstein": apart.sliced_wasserstein}, drawn

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm_jax.models.vae.gaussian import GaussianVae
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, exactly
 from wm_jax.tools.benchmark.timing import Work
 
 
 def written_training(
-    ours: GaussianVae, variant: str, frames: np.ndarray, batch: int, updates: int, learning_rate: float
+    ours: PenalisedGaussianVae, variant: str, frames: np.ndarray, batch: int, updates: int, learning_rate: float
 ) -> Work:
     """Frames as floats in memory, which is more than most users have: this is about the losses."""
     model, data = TorchVae(ours), torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
@@ -33,7 +33,7 @@ def written_training(
 
 
 def loss_and_gradient(
-    ours: GaussianVae, variant: str, frames: np.ndarray, noise: np.ndarray, prior: np.ndarray
+    ours: PenalisedGaussianVae, variant: str, frames: np.ndarray, noise: np.ndarray, prior: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The loss, and the gradient of the first convolution [k, k, 3, C]; noise and draws of the prior are [B, Z]."""
     model = TorchVae(ours)

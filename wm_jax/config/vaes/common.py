@@ -1,0 +1,126 @@
+"""What the settings of auto-encoders share; each type has the settings that its auto-encoder uses and no others.
+
+The first line of a type's docstring is what `--help` says of it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wm_jax.config.base import (
+    MUTABLE,
+    Arguments,
+    Count,
+    NonNegative,
+    Positive,
+    Size,
+    TrainingConfig,
+    built_in_or_custom,
+)
+
+Weight = Annotated[float, Field(ge=0)]
+Network = Literal["paper", "local", "residual", "grid"]
+Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
+VARIANTS: dict[str, type["VaeConfig"]] = {}
+"""The value of `vae.variant` -> the type of its settings. Filled by the package's `__init__.py`, which imports all."""
+
+
+class VaeConfig(TrainingConfig):
+    """The settings of every auto-encoder, custom ones included."""
+
+    variant: built_in_or_custom(lambda: VARIANTS) = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default="vanilla", description="which auto-encoder; one of your own: MODULE:CLASS (docs/architecture.md)"
+    )
+    latent: Size = Field(default=32, description="size of z")
+    width: Annotated[float, Field(gt=0, le=64)] = Field(
+        default=1.0, description="multiplies every channel count of the paper's network"
+    )
+    moving_weight: Weight = Field(
+        default=0.0,
+        description="extra weight of pixels that move, so that small objects are not lost: to miss such a pixel costs "
+        "about this in squared error, however little it stands out; useful are 0.1 to 2 (0: none)",
+    )
+    rare_weight: Weight = Field(
+        default=0.0,
+        description="extra weight of pixels whose colour is among the rarest, which cover 2 % of the game's pixels; "
+        "it is added to the usual weight of 1; useful are 1 to 30 (0: none)",
+    )
+    noise_patches: bool | Literal["common"] = Field(
+        default=False,
+        description="replace 5-pixel squares of the encoder's input by noise: true: on a fixed 6x6 grid; common: "
+        "wherever all frames are alike",
+    )
+    steps: Annotated[Count, MUTABLE] = Field(
+        default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
+    )
+    report_every: Annotated[Count, MUTABLE] = Field(
+        default=1000, description="updates between held-out evaluations and reconstruction sheets"
+    )
+    frames: Literal["replays", "generated"] = Field(
+        default="replays",
+        description="what to train on; generated: new episodes all the time, where the game is on the device",
+    )
+    prefer: Literal["none", "moving", "rare"] = Field(
+        default="none",
+        description="repeat training frames with many pixels that move, or of a rare colour",
+    )
+    bfloat16: bool = Field(default=True, description="convolutions multiply in bfloat16 where the device can")
+    fast_kernels: Annotated[bool, MUTABLE] = Field(
+        default=True, description="on CPU, our convolutions in C instead of XLA's"
+    )
+
+
+class CustomVaeConfig(VaeConfig):
+    """V, an auto-encoder of your own."""
+
+    options: Arguments = Field(default={}, description="arguments of the class, NAME=VALUE")
+
+
+class BuiltInVaeConfig(VaeConfig):
+    """The settings of every built-in auto-encoder."""
+
+    encoder: Network = Field(
+        default="paper",
+        description="paper: four convolutions; local: three, with a part of z for each place of a 6x6 grid; residual: "
+        "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
+    )
+    decoder: Network = Field(default="paper", description="the same networks in reverse")
+    likelihood: Likelihood = Field(
+        default="gaussian",
+        description="reconstruction error: gaussian: squared; laplace: absolute; logcosh: smooth mix of both; "
+        "cross_entropy: colours as probabilities; calibrated: gaussian with the variance that fits each batch best",
+    )
+    sharpness: Positive = Field(
+        default=10.0, description="of logcosh: errors above about 1 / this are absolute, smaller ones squared"
+    )
+
+
+class BetaConfig(BuiltInVaeConfig):
+    """The settings of auto-encoders with a KL."""
+
+    beta: Weight = Field(default=1.0, description="weight of the KL (summed) beside the summed error")
+    warm_up: NonNegative = Field(
+        default=0,
+        description="updates in which the weights of the KL and of all other terms on z rise from 0 (0: none)",
+    )
+
+
+class KlConfig(BetaConfig):
+    """The settings of auto-encoders whose loss has the KL as a term of its own."""
+
+    free_nats: Weight = Field(default=0.5, description="no KL penalty below this many nats per latent dimension")
+    capacity: Weight | None = Field(
+        default=None, description="target KL in nats: the term becomes beta * |KL - capacity| (default: no target)"
+    )
+    capacity_steps: NonNegative = Field(default=10_000, description="updates in which the capacity rises from 0")
+
+
+class SampledKlConfig(KlConfig):
+    """The settings of auto-encoders whose KL is estimated from one sample of z for each frame.
+
+    A floor under such an estimate makes it too large on average, so there is none by default.
+    """
+
+    free_nats: Weight = Field(
+        default=0.0, description="no KL penalty below this many nats per latent dimension; biased, as KL is estimated"
+    )
