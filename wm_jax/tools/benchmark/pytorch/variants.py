@@ -55,7 +55,8 @@ def _beta_tc(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior:
     size = math.log(len(z) * data_size)
     log_q = torch.logsumexp(each.sum(2), 1) - size
     log_q_of_each = (torch.logsumexp(each, 1) - size).sum(1)
-    kl = (log_q_given_frame - log_prior).clamp(min=config.free_nats * config.latent).mean()
+    kl, floor = log_q_given_frame - log_prior, config.free_nats * config.latent
+    kl = (kl.clamp(min=floor) if floor else kl).mean()
     beyond = (
         (config.mutual_information - 1) * (log_q_given_frame - log_q)
         + (config.total_correlation - 1) * (log_q - log_q_of_each)
