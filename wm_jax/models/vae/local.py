@@ -9,19 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import BuiltInVaeConfig
-from wm_jax.kernels import native
-from wm_jax.kernels.conv import transposed_convolutions
-from wm_jax.models.vae.layers import (
-    DECODER_CHANNELS,
-    ENCODER_CHANNELS,
-    Dense,
-    EachPlace,
-    compute_type,
-    layers_of,
-    scaled_channels,
-    shared_out,
-)
-from wm_jax.models.vae.paper import Encoder, transposed_layers
+from wm_jax.models.vae.layers import ENCODER_CHANNELS, Dense, EachPlace, shared_out
+from wm_jax.models.vae.paper import Encoder, TransposedStack, decoder_channels
 
 GRID_SIDE = 6
 """What three of the paper's convolutions make of 64 pixels."""
@@ -41,19 +30,14 @@ class LocalEncoder(Encoder):
         return EachPlace(PLACES, self.features // PLACES, each, rngs)
 
 
-class LocalDecoder(nnx.Module):
+class LocalDecoder(TransposedStack):
     """Inputs, such as z, to frames: one layer for each place, three transposed convolutions, sigmoid."""
 
     def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
-        self.fast = config.fast_kernels and native.available()
-        self.dtype = compute_type(config)
-        channels = (*(scaled_channels(count, config) for count in DECODER_CHANNELS), 3)
+        channels = decoder_channels(config)
         self.start = EachPlace(PLACES, shared_out(inputs, PLACES, "decoder local"), channels[0], rngs)
-        kernels, biases = transposed_layers(GRID_SIDE, KERNELS, channels, rngs)
-        self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
+        super().__init__(GRID_SIDE, KERNELS, channels, config, rngs)
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        x = jax.nn.relu(self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1))
-        layers = layers_of(self.kernels, self.biases)
-        return jax.nn.sigmoid(transposed_convolutions(x, layers, fast=self.fast, dtype=self.dtype))
+        return self.frames(jax.nn.relu(self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)))

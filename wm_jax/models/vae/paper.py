@@ -44,23 +44,53 @@ class Encoder(ConvStack):
         return Dense(self.features, outputs, rngs)
 
 
-class Decoder(nnx.Module):
+class TransposedStack(nnx.Module):
+    """Transposed convolutions with stride 2, ReLUs between them and a sigmoid at the end: an image to a frame."""
+
+    def __init__(self, side: int, sides: Sequence[int], channels: Sequence[int], config: VaeConfig, rngs: nnx.Rngs):
+        """The kernels and biases.
+
+        Args:
+          side: of the image that the first one takes, in pixels.
+          sides: of the kernels, in pixels.
+          channels: of that image, and of each convolution's outputs.
+        """
+        self.fast = config.fast_kernels and native.available()
+        self.dtype = compute_type(config)
+        self.kernels, self.biases = nnx.List(), nnx.List()
+        for k, (inner, outer) in zip(sides, pairwise(channels), strict=True):
+            larger = 2 * side - 2 + k
+            # The number of products that an output pixel is the sum of, on average: how much kernels overlap differs.
+            fan_in = inner * (k * side / larger) ** 2
+            gain = 1.0 if larger == SIDE else 2.0
+            self.kernels.append(normal(rngs, (k, k, outer, inner), fan_in, gain))
+            self.biases.append(nnx.Param(jnp.zeros(outer, jnp.float32)))
+            side = larger
+
+    def frames(self, image: Float[Array, "B s s C"]) -> Float[Array, "B side side 3"]:
+        """Frames in [0, 1] of the first image."""
+        layers = layers_of(self.kernels, self.biases)
+        return jax.nn.sigmoid(transposed_convolutions(image, layers, fast=self.fast, dtype=self.dtype))
+
+
+def decoder_channels(config: VaeConfig) -> tuple[int, ...]:
+    """Channels of the decoder's first image, and of the outputs of its transposed convolutions."""
+    return (*(scaled_channels(count, config) for count in DECODER_CHANNELS), 3)
+
+
+class Decoder(TransposedStack):
     """Inputs, such as z, to frames: dense, four transposed convolutions, sigmoid.
 
     The first transposed convolution sees a single pixel, so it is one more dense layer, whose bias is per channel.
     """
 
     def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
-        self.fast = config.fast_kernels and native.available()
-        self.dtype = compute_type(config)
-        hidden = 4 * scaled_channels(256, config)
-        channels = (*(scaled_channels(count, config) for count in DECODER_CHANNELS), 3)
+        hidden, channels = 4 * scaled_channels(256, config), decoder_channels(config)
         side = DECODER_KERNELS[0]
         self.dense = Dense(inputs, hidden, rngs)
         self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
         self.first_bias = nnx.Param(jnp.zeros(channels[0], jnp.float32))
-        kernels, biases = transposed_layers(side, DECODER_KERNELS[1:], channels, rngs)
-        self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
+        super().__init__(side, DECODER_KERNELS[1:], channels, config, rngs)
 
     def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
@@ -68,28 +98,6 @@ class Decoder(nnx.Module):
         narrow = self.fast and self.dtype == jnp.bfloat16
         multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
         x = multiply(self.dense(z), self.first_kernel[...])
-        x = jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
-        layers = layers_of(self.kernels, self.biases)
-        return jax.nn.sigmoid(transposed_convolutions(x, layers, fast=self.fast, dtype=self.dtype))
-
-
-def transposed_layers(
-    side: int, sides: Sequence[int], channels: Sequence[int], rngs: nnx.Rngs
-) -> tuple[list[nnx.Variable], list[nnx.Variable]]:
-    """Kernels and biases of transposed convolutions with stride 2 and ReLUs between them, up to a whole frame.
-
-    Args:
-      side: of the image that the first one takes, in pixels.
-      sides: of the kernels, in pixels.
-      channels: of that image, and of each convolution's outputs.
-    """
-    kernels, biases = [], []
-    for k, (inner, outer) in zip(sides, pairwise(channels), strict=True):
-        larger = 2 * side - 2 + k
-        # The number of products that an output pixel is the sum of, on average: how much kernels overlap differs.
-        fan_in = inner * (k * side / larger) ** 2
-        gain = 1.0 if larger == SIDE else 2.0
-        kernels.append(normal(rngs, (k, k, outer, inner), fan_in, gain))
-        biases.append(nnx.Param(jnp.zeros(outer, jnp.float32)))
-        side = larger
-    return kernels, biases
+        return self.frames(
+            jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
+        )
