@@ -19,6 +19,7 @@ from wm_jax.envs.host.adapt import open_environment
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import device_game
 from wm_jax.envs.types import DeviceGame, Game
+from wm_jax.utils.arrays import evenly_spaced
 
 
 class ExposedState(NamedTuple):
@@ -70,7 +71,7 @@ class _Episode(NamedTuple):
 
 
 def _spread(episode: _Episode, keep: int) -> _Episode:
-    places = np.unique(np.linspace(0, len(episode.frames) - 1, keep).astype(np.int64))
+    places = evenly_spaced(len(episode.frames), keep)
     return episode._replace(frames=episode.frames[places], state=episode.state[places])
 
 

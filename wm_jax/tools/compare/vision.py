@@ -1,6 +1,6 @@
 """What an auto-encoder sees of held-out frames, and what its latent is like: the figures of a comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,11 +48,8 @@ def see(graphdef: Any, params: Any, frames: np.ndarray, step: int, data_size: in
       step: updates that it was trained for, which weights of its loss may depend on.
     """
     parts, kls = [], []
-    for first in range(0, len(frames), BATCH):
-        piece = frames[first : first + BATCH]
-        padded = np.concatenate([piece, np.repeat(piece[-1:], BATCH - len(piece), 0)])
-        *made, kl = _see(graphdef, params, padded, jnp.int32(step), data_size)
-        count = len(piece)
+    for piece, count in _batches(frames):
+        *made, kl = _see(graphdef, params, piece, jnp.int32(step), data_size)
         parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], made))
         kls.append(float(kl) * count)
     latent, z, decoded = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -68,12 +65,19 @@ def _see(graphdef: Any, params: Any, frames: jax.Array, step: jax.Array, data_si
     return latent, z, to_uint8(vae.decode(z)), metrics["kl"]
 
 
+def _batches(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows [N, ...] in batches of one size, each with how many of its rows are real: the last real one fills it up."""
+    for first in range(0, len(rows), BATCH):
+        piece = rows[first : first + BATCH]
+        yield np.concatenate([piece, np.repeat(piece[-1:], BATCH - len(piece), axis=0)]), len(piece)
+
+
 def sampled(graphdef: Any, params: Any, frames: np.ndarray) -> np.ndarray:
     """One z of each frame, float32[F, Z], drawn from its posterior."""
-    whole = np.concatenate([frames, np.repeat(frames[-1:], -len(frames) % BATCH, axis=0)])
-    keys = jax.random.split(jax.random.key(1), len(whole) // BATCH)
-    parts = [_sampled(graphdef, params, whole[i * BATCH : (i + 1) * BATCH], key) for i, key in enumerate(keys)]
-    return np.concatenate(parts)[: len(frames)]
+    pieces = list(_batches(frames))
+    keys = jax.random.split(jax.random.key(1), len(pieces))
+    parts = [_sampled(graphdef, params, piece, key)[:count] for (piece, count), key in zip(pieces, keys, strict=True)]
+    return np.concatenate(parts)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -152,9 +156,8 @@ def traversals(graphdef: Any, params: Any, frame: np.ndarray, z: np.ndarray, row
         moved = np.tile(own, (len(numbers), len(at), 1))
         moved[np.arange(len(numbers)), :, numbers] = values[at][:, numbers].T
         flat = moved.reshape(-1, z.shape[1])
-        padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % BATCH, axis=0)])
-        parts = [np.asarray(_decode(graphdef, params, padded[i : i + BATCH])) for i in range(0, len(padded), BATCH)]
-        return np.concatenate(parts)[: len(flat)].reshape(len(numbers), len(at), *frame.shape)
+        parts = [_decode(graphdef, params, piece)[:count] for piece, count in _batches(flat)]
+        return np.concatenate(parts).reshape(len(numbers), len(at), *frame.shape)
 
     lowest, highest = np.moveaxis(drawn(np.arange(z.shape[1]), np.array([0, -1])).astype(np.float32), 1, 0)
     change = np.square(highest - lowest).sum((1, 2, 3))
