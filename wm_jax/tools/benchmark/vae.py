@@ -52,13 +52,9 @@ def training(options: Options) -> Case:
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import vae
 
-        graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
         shown, key = frames[:8], jax.random.key(3)
-        metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), Update(key)))(params, shown)
         noise = jax.random.normal(key, (len(shown), config.latent))
-        loss, gradient = vae.loss_and_gradient(_model(config), shown, np.array(noise))
-        first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
-        return max(difference(metrics["loss"], loss), difference(first, gradient))
+        return apart(config, shown, Update(key), vae.loss_and_gradient(_model(config), shown, np.array(noise)))
 
     makers = {
         OURS: ours,
@@ -122,6 +118,14 @@ def encoding(options: Options) -> Case:
         tolerance=1e-4,
         narrow=is_narrow(config),
     )
+
+
+def apart(config: VaeConfig, frames: np.ndarray, update: Update, theirs: tuple[np.ndarray, np.ndarray]) -> float:
+    """How far PyTorch's loss and gradient of the first convolution are from ours, in float32 and with fresh weights."""
+    graphdef, params = init_vae(config.model_copy(update={"bfloat16": False}), 0)
+    metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), update))(params, frames)
+    first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
+    return max(difference(metrics["loss"], theirs[0]), difference(first, theirs[1]))
 
 
 def game_frames(count: int) -> np.ndarray:

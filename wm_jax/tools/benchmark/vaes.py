@@ -1,24 +1,23 @@
 """The update of every auto-encoder beside the paper's: what each loss, posterior and network costs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from wm_jax.config.vaes import VARIANTS, VaeConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.neighbours import Neighbours
-from wm_jax.models.vae import Batch, Examples, Update, loss_and_grad
+from wm_jax.models.vae import Examples, Update
 from wm_jax.run.artifacts import init_vae
 from wm_jax.stages.train_vae import optimizer_steps
 from wm_jax.tools.benchmark.case import OURS, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Timing, Work
 from wm_jax.tools.benchmark.updates import updates
-from wm_jax.tools.benchmark.vae import FRAMES, LEARNING_RATE, UPDATES, difference, game_frames
+from wm_jax.tools.benchmark.vae import FRAMES, LEARNING_RATE, UPDATES, apart, game_frames
 from wm_jax.training.loop import Task
 
 OTHERS: Mapping[str, Mapping[str, Any]] = {
@@ -38,18 +37,21 @@ def training(options: Options) -> Case:
     frames = game_frames(64 if options.small else FRAMES)
     size = {"width": 0.125 if options.small else 1.0, "bfloat16": options.bfloat16, "batch": batch}
 
+    def of(variant: str = "vanilla", **settings: Any) -> VaeConfig:
+        return VARIANTS[variant](variant=variant, **size, **settings)
+
     def ours(settings: Mapping[str, Any]) -> Work:
-        return work_of(_config({**size, **settings}), frames, UPDATES, options.devices)
+        return work_of(of(**settings), frames, UPDATES, options.devices)
 
     def written(variant: str) -> Work:
         from wm_jax.tools.benchmark.pytorch import variants
 
-        return variants.written_training(_model(variant, size), variant, frames, batch, UPDATES, LEARNING_RATE)
+        return variants.written_training(_model(of(variant)), variant, frames, batch, UPDATES, LEARNING_RATE)
 
     def agreement() -> float:
         from wm_jax.tools.benchmark.pytorch import variants
 
-        return max(_apart(variants.loss_and_gradient, variant, size, frames[:8]) for variant in IN_TORCH)
+        return max(_apart(variants.loss_and_gradient, of(variant), frames[:8]) for variant in IN_TORCH)
 
     theirs = {f"torch {name}": partial(written, name) for name in IN_TORCH} if WRITTEN in options.names else {}
     makers = {OURS: partial(ours, {}), **{name: partial(ours, each) for name, each in OTHERS.items()}, **theirs}
@@ -83,24 +85,14 @@ def costs(timings: Mapping[str, Timing]) -> str:
     return f"  ours is `vanilla`. Time of an update beside it: {listed}."
 
 
-def _config(settings: Mapping[str, Any]) -> VaeConfig:
-    return VARIANTS[settings.get("variant", "vanilla")](**settings)
+def _model(config: VaeConfig) -> Any:
+    return nnx.merge(*init_vae(config, 0))
 
 
-def _model(variant: str, size: Mapping[str, Any]) -> Any:
-    return nnx.merge(*init_vae(_config({**size, "variant": variant}), 0))
-
-
-def _apart(theirs: Any, variant: str, size: Mapping[str, Any], frames: np.ndarray) -> float:
-    """How far PyTorch's loss and first gradient are from ours, with the same weights, frames and noise."""
-    config = _config({**size, "variant": variant, "bfloat16": False})
-    graphdef, params = init_vae(config, 0)
-    key = jax.random.key(3)
-    update = Update(key, data_size=len(frames))
-    metrics, gradients, _ = jax.jit(lambda p, x: loss_and_grad(graphdef, p, Batch(x), update))(params, frames)
-    model, shape = _model(variant, size), (len(frames), config.latent)
+def _apart(theirs: Callable[..., Any], config: VaeConfig, frames: np.ndarray) -> float:
+    """See `vae.apart`: PyTorch's is given the random numbers that ours draws."""
+    model, key, shape = _model(config), jax.random.key(3), (len(frames), config.latent)
     z_key, prior_key = jax.random.split(key) if model.extra_randomness else (key, key)
     noise, prior = (np.array(jax.random.normal(each, shape)) for each in (z_key, prior_key))
-    loss, gradient = theirs(model, variant, frames, noise, prior)
-    first = nnx.merge(graphdef, gradients).encoder.kernels[0][...]
-    return max(difference(metrics["loss"], loss), difference(jnp.asarray(first), gradient))
+    found = theirs(model, config.variant, frames, noise, prior)
+    return apart(config, frames, Update(key, data_size=len(frames)), found)

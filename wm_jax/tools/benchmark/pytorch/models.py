@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from wm_jax.distributed.progress import log
 from wm_jax.models.memory import LSTM, MDNRNN, Sequences
-from wm_jax.models.vae.vanilla import Vanilla
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -91,7 +91,7 @@ def wait() -> None:
 class TorchVae(nn.Module):
     """V; frames are float [B, 3, 64, 64] in [0, 1]."""
 
-    def __init__(self, ours: Vanilla):
+    def __init__(self, ours: PenalisedGaussianVae):
         super().__init__()
         self.floor = ours.config.free_nats * ours.config.latent
         self.beta = ours.config.beta

@@ -1,7 +1,7 @@
 """V's updates and encoding in PyTorch."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.vanilla import Vanilla
 from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, compiled, exactly, tune, wait
 from wm_jax.tools.benchmark.pytorch.png_folder import PngFolder
@@ -81,17 +82,24 @@ def encoding(ours: Vanilla, batches: list[np.ndarray], *, tuned: bool, narrow: b
     def work() -> None:
         with torch.inference_mode(), arithmetic:
             for frames in batches:
-                encode(_floats(frames).contiguous(memory_format=layout))
+                encode(floats(frames).contiguous(memory_format=layout))
         wait()
 
     return work
 
 
-def loss_and_gradient(ours: Vanilla, frames: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The loss, and the gradient of the first convolution [k, k, 3, C], which has been through everything else."""
+def loss_and_gradient(
+    ours: PenalisedGaussianVae, frames: np.ndarray, *drawn: np.ndarray, loss_of: Callable[..., Tensor] = TorchVae.loss
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss, and the gradient of the first convolution [k, k, 3, C], which has been through everything else.
+
+    Args:
+      drawn: the random numbers of the loss, each [B, Z].
+      loss_of: (model, frames, *drawn) -> the loss.
+    """
     model = TorchVae(ours)
     with exactly():
-        loss = model.loss(_floats(frames), torch.from_numpy(noise).to(DEVICE))
+        loss = loss_of(model, floats(frames), *(torch.from_numpy(each).to(DEVICE) for each in drawn))
         loss.backward()
     return loss.detach().cpu().numpy(), model.convolutions[0].weight.grad.permute(2, 3, 1, 0).cpu().numpy()
 
@@ -99,10 +107,11 @@ def loss_and_gradient(ours: Vanilla, frames: np.ndarray, noise: np.ndarray) -> t
 def means(ours: Vanilla, frames: np.ndarray) -> np.ndarray:
     """[B, Z]."""
     with torch.inference_mode(), exactly():
-        return TorchVae(ours).encode(_floats(frames))[0].cpu().numpy()
+        return TorchVae(ours).encode(floats(frames))[0].cpu().numpy()
 
 
-def _floats(frames: np.ndarray) -> Tensor:
+def floats(frames: np.ndarray) -> Tensor:
+    """Frames uint8 [B, 64, 64, 3] as [B, 3, 64, 64] in [0, 1]."""
     return torch.from_numpy(frames).to(DEVICE).permute(0, 3, 1, 2).float() / 255
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
-from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae, exactly
+from wm_jax.tools.benchmark.pytorch import vae
+from wm_jax.tools.benchmark.pytorch.models import DEVICE, TorchVae
 from wm_jax.tools.benchmark.timing import Work
 
 
@@ -16,7 +17,7 @@ def written_training(
     ours: PenalisedGaussianVae, variant: str, frames: np.ndarray, batch: int, updates: int, learning_rate: float
 ) -> Work:
     """Frames as floats in memory, which is more than most users have: this is about the losses."""
-    model, data = TorchVae(ours), torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    model, data = TorchVae(ours), vae.floats(frames).cpu()
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
 
     def work() -> None:
@@ -35,14 +36,12 @@ def written_training(
 def loss_and_gradient(
     ours: PenalisedGaussianVae, variant: str, frames: np.ndarray, noise: np.ndarray, prior: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The loss, and the gradient of the first convolution [k, k, 3, C]; noise and draws of the prior are [B, Z]."""
-    model = TorchVae(ours)
-    seen = torch.from_numpy(frames).to(DEVICE).permute(0, 3, 1, 2).float() / 255
-    with exactly():
-        drawn = (torch.from_numpy(each).to(DEVICE) for each in (noise, prior))
-        loss = _LOSSES[variant](model, ours.config, seen, *drawn, len(frames))
-        loss.backward()
-    return loss.detach().cpu().numpy(), model.convolutions[0].weight.grad.permute(2, 3, 1, 0).cpu().numpy()
+    """See `vae.loss_and_gradient`; noise and samples of the prior are [B, Z]."""
+
+    def loss_of(model: TorchVae, seen: Tensor, noise: Tensor, prior: Tensor) -> Tensor:
+        return _LOSSES[variant](model, ours.config, seen, noise, prior, len(seen))
+
+    return vae.loss_and_gradient(ours, frames, noise, prior, loss_of=loss_of)
 
 
 def _beta_tc(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior: Tensor, data_size: int) -> Tensor:
