@@ -176,8 +176,10 @@ def test_ladder_multiplies_what_the_frame_and_the_level_above_say() -> None:
 
 def test_ladder_sizes_sum_to_z_and_grow_downwards() -> None:
     assert level_sizes(32, 3) == (4, 9, 19) and level_sizes(124, 5) == (4, 8, 16, 32, 64) and level_sizes(8, 1) == (8,)
-    with pytest.raises(UserError, match=r"vae.depth 4: vae.latent 6 is not enough"):
-        make("ladder", depth=4)
+    assert level_sizes(144, 3, 36) == (12, 24, 108) and level_sizes(72, 2, 36) == (36, 36)
+    assert level_sizes(6, 4) == (1, 1, 1, 3)
+    with pytest.raises(UserError, match=r"vae.depth 7: vae.latent 6 is not enough"):
+        make("ladder", depth=7)
 
 
 def test_ladder_kl_is_of_all_levels_and_warm_up_ends() -> None:

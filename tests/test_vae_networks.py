@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from pydantic import ValidationError
 
 from wm_jax.config.vaes import VARIANTS, VanillaConfig
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
@@ -16,6 +17,7 @@ from wm_jax.models.vae.residual import group_norm
 from wm_jax.utils.errors import UserError
 
 NOISE = jnp.asarray(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
+LARGE_Z = {"latent": 144}
 CODES = jnp.asarray(np.random.default_rng(1).normal(size=(4, 16)), jnp.float32)
 
 
@@ -152,11 +154,72 @@ def test_the_level_that_is_decoded_has_a_part_for_each_place(variant: str, laten
     assert np.flatnonzero(changed.any(1)).tolist() == list(range(16, 16 + 24))
 
 
-@pytest.mark.parametrize("decoder", ["grid", "local"])
-@pytest.mark.parametrize("variant", ["joint", "conditional"])
-def test_a_decoder_by_place_is_refused_where_its_inputs_are_not(variant: str, decoder: str) -> None:
-    with pytest.raises(UserError, match=f"vae.decoder {decoder}: each place .* belong.* to no place .*; give paper or"):
-        of_variant(variant, latent=170, decoder=decoder)
+@pytest.mark.parametrize("network", ["grid", "local"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_auto_encoder_fits_networks_by_place(variant: str, network: str) -> None:
+    """With a z that a game's settings name, or one that follows from its own classes or codes."""
+    kind = VARIANTS[variant]
+    own = "latent" in vars(kind).get("__annotations__", {})
+    given = {"variant": variant, "width": 0.125, "encoder": network, "decoder": network, **({} if own else LARGE_Z)}
+    config = kind.model_validate(given)
+
+    def shapes() -> Any:
+        vae = make_vae(config, nnx.Rngs(0))
+        z = vae.encode(NOISE).mode()
+        return z, vae.decode(z), vae.decode(vae.prior(jax.random.key(0), 4))
+
+    z, decoded, drawn = jax.eval_shape(shapes)
+    assert z.shape == (4, config.latent) and decoded.shape == drawn.shape == NOISE.shape
+
+
+@pytest.mark.parametrize(
+    "variant, given, expected",
+    [
+        ("vq", {}, (256, 32)),
+        ("vq", {"encoder": "local"}, (288, 36)),
+        ("vq", {"encoder": "local", "decoder": "grid"}, (1152, 144)),
+        ("vq", {"encoder": "local", "codes_per_frame": 64}, (256, 64)),
+        ("categorical", {}, (512, 16)),
+        ("categorical", {"decoder": "local", "classes": "8"}, (288, 8)),
+        ("dreamer", {}, (1024, 32)),
+        ("dreamer", {"encoder": "local"}, (1152, 36)),
+        ("dreamer", {"encoder": "local", "groups": 72, "classes": 8}, (576, 72)),
+        ("joint", {}, (42, 10)),
+        ("joint", {"encoder": "local", "groups": 2}, (56, 10)),
+    ],
+)
+def test_the_size_of_z_follows_from_classes_and_places(
+    variant: str, given: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    config = VARIANTS[variant].model_validate({"variant": variant, **given})
+    second = {"vq": "codes_per_frame", "dreamer": "groups"}.get(variant, "classes")
+    assert (config.latent, getattr(config, second)) == expected
+
+
+def test_a_wrong_number_of_classes_is_what_is_complained_about() -> None:
+    with pytest.raises(ValidationError) as caught:
+        VARIANTS["dreamer"].model_validate({"variant": "dreamer", "classes": "many"})
+    assert [error["loc"] for error in caught.value.errors()] == [("classes",)]
+
+
+@pytest.mark.parametrize("variant, network", [("joint", "grid"), ("conditional", "local")])
+def test_what_belongs_to_no_place_is_seen_everywhere(variant: str, network: str) -> None:
+    """A number of z is drawn around its place; a class, or an action, changes the whole picture."""
+    vae = of_variant(variant, encoder=network, decoder=network, **({} if variant == "joint" else {"latent": 36}))
+    z = jax.random.normal(jax.random.key(1), (2, vae.config.latent))
+
+    def share(one: jax.Array, other: jax.Array) -> float:
+        """Of the picture that changes much; group normalisation lets all of it change a little."""
+        change = np.abs(one - other).max((0, 3))
+        return float((change > 0.1 * change.max()).mean())
+
+    if variant == "joint":
+        everywhere = share(vae.decode(z.at[:, -1].add(1.0)), vae.decode(z))
+    else:
+        conditions = jnp.zeros((2, vae.config.condition))
+        everywhere = share(vae.decode(z, conditions + 1.0), vae.decode(z, conditions))
+    assert everywhere > 0.75
+    assert share(vae.decode(z.at[:, 0].add(1.0)), vae.decode(z)) < 0.5
 
 
 @pytest.mark.parametrize(

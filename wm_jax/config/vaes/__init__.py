@@ -13,6 +13,7 @@ from wm_jax.config.vaes.bounds import (
     VampConfig,
 )
 from wm_jax.config.vaes.common import (
+    GRID_SIDES,
     VARIANTS,
     BetaConfig,
     BuiltInVaeConfig,
@@ -52,6 +53,7 @@ from wm_jax.config.vaes.gaussian import (
 )
 
 __all__ = [
+    "GRID_SIDES",
     "VARIANTS",
     "AaeConfig",
     "BetaConfig",

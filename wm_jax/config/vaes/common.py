@@ -3,7 +3,9 @@
 The first line of a type's docstring is what `--help` says of it.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from math import lcm, prod
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +22,8 @@ from wm_jax.config.base import (
 
 Weight = Annotated[float, Field(ge=0)]
 Network = Literal["paper", "local", "residual", "grid"]
+GRID_SIDES = {"local": 6, "grid": 4}
+"""The networks in which each place of a square grid has a part of z, and the sides of these grids."""
 Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
 VARIANTS: dict[str, type["VaeConfig"]] = {}
 """The value of `vae.variant` -> the type of its settings. Filled by the package's `__init__.py`, which imports all."""
@@ -94,6 +98,11 @@ class BuiltInVaeConfig(VaeConfig):
         default=10.0, description="of logcosh: errors above about 1 / this are absolute, smaller ones squared"
     )
 
+    @property
+    def places(self) -> int:
+        """Z, or the part of it that the networks take, must be a multiple of this."""
+        return _places({"encoder": self.encoder, "decoder": self.decoder})
+
 
 class BetaConfig(BuiltInVaeConfig):
     """The settings of auto-encoders with a KL."""
@@ -124,3 +133,26 @@ class SampledKlConfig(KlConfig):
     free_nats: Weight = Field(
         default=0.0, description="no KL penalty below this many nats per latent dimension; biased, as KL is estimated"
     )
+
+
+def for_places(least: int, settings: Mapping[str, Any]) -> int:
+    """The least number of parts of z, at least `least`, that the places of the networks can share evenly.
+
+    Args:
+      settings: of an auto-encoder, as they are given: of any types, and without defaults.
+    """
+    places = _places(settings)
+    return -(-least // places) * places
+
+
+def _places(settings: Mapping[str, Any]) -> int:
+    return lcm(*(GRID_SIDES.get(str(settings.get(network)), 1) ** 2 for network in ("encoder", "decoder")))
+
+
+def product(section: type[BuiltInVaeConfig], settings: Mapping[str, Any], *names: str) -> int:
+    """The product of so many settings, as they are given or by default.
+
+    A value that is no number is left to the check of that setting, which says what is wrong with it.
+    """
+    values = [settings.get(name, section.model_fields[name].default) for name in names]
+    return prod(int(value) if str(value).isdecimal() else 1 for value in values)

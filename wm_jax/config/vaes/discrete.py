@@ -1,18 +1,23 @@
 """The settings of auto-encoders whose z consists of codes or of classes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wm_jax.config.base import Fraction, Positive, Size
-from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight
+from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight, for_places, product
+
+PARTS, CODE_SIZE = 32, 8
+"""Codes or groups of classes of a frame, and numbers of a code, unless the settings say otherwise."""
 
 
 class VqConfig(BuiltInVaeConfig):
     """V, a VQ-VAE: z consists of vectors from a codebook, each the nearest to a part of the encoder's output."""
 
-    latent: Size = Field(default=256, description="size of z, which its vectors share evenly")
-    codes_per_frame: Size = Field(default=32, description="vectors that z consists of")
+    latent: Size = Field(default=PARTS * CODE_SIZE, description="size of z, which its vectors share evenly")
+    codes_per_frame: Size = Field(
+        default=PARTS, description="vectors that z consists of (and with the networks local one for each of 36 places)"
+    )
     codes: Size = Field(default=512, description="vectors in the codebook")
     codebook: Literal["learned", "averages"] = Field(
         default="learned",
@@ -32,6 +37,15 @@ class VqConfig(BuiltInVaeConfig):
         description="replace codes that are almost never chosen by random encoder outputs of the batch",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_networks(cls, settings: Any) -> Any:
+        """Where the size of z and the number of codes are not given, the places of the networks decide."""
+        if {"latent", "codes_per_frame"} & settings.keys():
+            return settings
+        codes = for_places(PARTS, settings)
+        return {**settings, "codes_per_frame": codes, "latent": codes * CODE_SIZE}
+
 
 class FsqConfig(BuiltInVaeConfig):
     """V, with finite scalar quantisation: each number of z is rounded to one of a few levels."""
@@ -44,7 +58,9 @@ class FsqConfig(BuiltInVaeConfig):
 class CategoricalConfig(KlConfig):
     """V, a categorical VAE: z consists of groups of classes, relaxed by Gumbel-softmax in training."""
 
-    latent: Size = Field(default=512, description="size of z: groups * classes")
+    latent: Size = Field(
+        default=512, description="size of z: groups * classes (default: 32 groups; with the networks local 36)"
+    )
     free_nats: Weight = Field(default=0.0, description="no KL penalty below this many nats per group")
     classes: Size = Field(default=16, description="classes of each group")
     temperature: Positive = Field(default=1.0, description="temperature of the relaxed classes in the first update")
@@ -54,10 +70,23 @@ class CategoricalConfig(KlConfig):
         default=False, description="decode one-hot classes in training too, with the gradient of the relaxed ones"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_networks(cls, settings: Any) -> Any:
+        """Where the size of z is not given, it follows from the classes and the places of the networks."""
+        if "latent" in settings:
+            return settings
+        return {**settings, "latent": for_places(PARTS, settings) * product(cls, settings, "classes")}
+
 
 class JointConfig(KlConfig):
     """V, a JointVAE: z has a Gaussian part and a few groups of classes, each part with a target KL of its own."""
 
+    latent: Size = Field(
+        default=42,
+        description="size of z: of its Gaussian part and groups * classes (default: 32 numbers and the classes; with "
+        "the networks local 36 and these)",
+    )
     beta: Weight = Field(
         default=100.0,
         description="weight of each KL's distance from its capacity (gamma); with --vae.capacity none it weighs the "
@@ -77,13 +106,32 @@ class JointConfig(KlConfig):
     classes: Size = Field(default=10, description="classes of each group")
     temperature: Positive = Field(default=0.67, description="temperature of the relaxed classes in training")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_networks(cls, settings: Any) -> Any:
+        """Where the size of z is not given, it follows from the classes and the places of the networks."""
+        if "latent" in settings:
+            return settings
+        return {**settings, "latent": for_places(PARTS, settings) + product(cls, settings, "groups", "classes")}
+
 
 class DreamerConfig(KlConfig):
     """V, with DreamerV3's latents: groups of classes, with straight-through gradients and 1 % uniform mixing."""
 
-    latent: Size = Field(default=1024, description="size of z: groups * classes")
+    latent: Size = Field(default=1024, description="size of z: groups * classes (default: just these)")
     beta: Weight = Field(default=0.1, description="weight of the KL (summed) beside the summed error")
     free_nats: Weight = Field(default=1.0, description="no KL penalty below this many nats per frame")
-    groups: Size = Field(default=32, description="groups of classes that z consists of")
+    groups: Size = Field(
+        default=PARTS, description="groups of classes that z consists of (and with the networks local 36)"
+    )
     classes: Size = Field(default=32, description="classes of each group")
     unimix: Fraction = Field(default=0.01, description="share of the uniform distribution mixed into the posterior")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_networks(cls, settings: Any) -> Any:
+        """Where the size of z is not given, it follows from the groups; and these from the places of the networks."""
+        if "latent" in settings:
+            return settings
+        with_groups = {"groups": for_places(PARTS, settings), **settings}
+        return {**with_groups, "latent": product(cls, with_groups, "groups", "classes")}

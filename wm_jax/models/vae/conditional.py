@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import ConditionalConfig
 from wm_jax.models.vae.contract import Batch, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
-from wm_jax.models.vae.networks import refuse_decoder_by_place
 from wm_jax.utils.errors import UserError
 
 
@@ -28,13 +27,7 @@ class Conditional(PenalisedGaussianVae):
     extra_randomness = True
 
     def __init__(self, config: ConditionalConfig, rngs: nnx.Rngs):
-        """The networks, and the null condition.
-
-        Raises:
-          UserError: the decoder takes its inputs place by place.
-        """
-        refuse_decoder_by_place(config, "the action belongs to no place and is appended to z")
-        super().__init__(config, rngs, extra_inputs=config.condition)
+        super().__init__(config, rngs, context=config.condition)
         self.null = nnx.Param(jnp.zeros(config.condition, jnp.float32))
 
     def decode(
@@ -63,7 +56,7 @@ class Conditional(PenalisedGaussianVae):
         return self._decode(z, condition)
 
     def _decode(self, z: Float[Array, "B Z"], condition: Float[Array, "B K"]) -> Float[Array, "B side side 3"]:
-        return self.decoder(jnp.concatenate([z, condition], axis=1))
+        return self.decoder(z, condition)
 
     def _nulls(self, count: int) -> Float[Array, "count K"]:
         return jnp.broadcast_to(self.null[...][None, :], (count, self.config.condition))

@@ -32,17 +32,17 @@ class GaussianVae(Vae):
 
     config: BuiltInVaeConfig
 
-    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs, extra_inputs: int = 0):
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs, context: int = 0):
         """The networks.
 
         Args:
-          extra_inputs: numbers that the decoder is given beside z.
+          context: numbers that the decoder is given beside z.
         """
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.mean = self.encoder.head(config.latent, rngs)
         self.log_var = self.encoder.head(config.latent, rngs)
-        self.decoder = make_decoder(config.latent + extra_inputs, config, rngs)
+        self.decoder = make_decoder(config.latent, config, rngs, context)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """The posterior q(z | x) of frames x in [0, 1]."""

@@ -14,6 +14,7 @@ from wm_jax.config.vaes import HierarchicalConfig
 from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
+from wm_jax.models.vae.layers import multiple_near
 from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
@@ -83,7 +84,15 @@ class Hierarchical(Vae):
 
 def _top(config: HierarchicalConfig) -> int:
     """How many numbers of z are its top level."""
-    top = max(config.latent // 4, 1) if config.top is None else config.top
-    if top >= config.latent:
-        raise UserError(f"vae.top {top}: nothing is left of vae.latent {config.latent} for the bottom level; give less")
-    return top
+    latent, places = config.latent, config.places
+    if config.top is not None:
+        if config.top >= latent:
+            raise UserError(f"vae.top {config.top}: nothing is left of vae.latent {latent} for the bottom level")
+        return config.top
+    bottom = multiple_near(latent - max(latent // 4, 1), latent - 1, config.places)
+    if not bottom:
+        raise UserError(
+            f"vae.latent {latent}: it is not enough for two levels, of which the bottom one takes a multiple of "
+            f"{config.places}; give more than that"
+        )
+    return latent - bottom

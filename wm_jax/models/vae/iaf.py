@@ -12,29 +12,25 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import IafConfig
 from wm_jax.models.latents import Gaussian
-from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
+from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
+from wm_jax.models.vae.gaussian import GaussianVae
 from wm_jax.models.vae.layers import Dense, normal
 from wm_jax.models.vae.losses import kl_term, log_normal, reconstruction
-from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 OPEN = 2.0
 """What is added to a gate before its sigmoid, so that a step changes little at first (section 4 asks for 1 to 2)."""
 
 
-class Iaf(Vae):
+class Iaf(GaussianVae):
     """Prior N(0, 1); posterior: z = f(z0) with z0 from the base N(mean, exp(log_var)), and f all steps of the flow."""
 
     config: IafConfig
 
     def __init__(self, config: IafConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.encoder = make_encoder(config, rngs)
-        self.mean = self.encoder.head(config.latent, rngs)
-        self.log_var = self.encoder.head(config.latent, rngs)
+        super().__init__(config, rngs)
         # A layer over all features, not a head: the context belongs to the whole frame, not to places of a grid.
         self.context = Dense(self.encoder.features, config.context, rngs)
         self.steps = nnx.List(Step(config, rngs, backwards=bool(i % 2)) for i in range(config.flows))
-        self.decoder = make_decoder(config.latent, config, rngs)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """A Gaussian approximation of the posterior of frames in [0, 1], which can be stored without the flow.
@@ -45,10 +41,6 @@ class Iaf(Vae):
         base, context = self.base(frames)
         z, log_slope = self.flow(base.mode(), context)
         return Gaussian(z, base.log_var + 2 * log_slope)
-
-    def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
-        """Frames in [0, 1]."""
-        return self.decoder(z)
 
     def base(self, frames: Float[Array, "B side side 3"]) -> tuple[Gaussian, Float[Array, "B context"]]:
         """The Gaussian that the flow starts from, and the context: what else its steps are told about each frame."""

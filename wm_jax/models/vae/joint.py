@@ -16,7 +16,7 @@ from wm_jax.models.vae.categorical import relaxed
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.layers import Dense
 from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction, warm_up_factor
-from wm_jax.models.vae.networks import make_decoder, make_encoder, refuse_decoder_by_place
+from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
 
@@ -29,10 +29,8 @@ class JointVae(Vae):
         """The networks.
 
         Raises:
-          UserError: the classes leave nothing of `latent` for the Gaussian part, or the decoder takes its inputs place
-            by place.
+          UserError: the classes leave nothing of `latent` for the Gaussian part.
         """
-        refuse_decoder_by_place(config, "the classes belong to no place and lie at the end of z")
         self.config = config
         one_hot = config.groups * config.classes
         self.numbers = config.latent - one_hot
@@ -45,7 +43,7 @@ class JointVae(Vae):
         self.mean = self.encoder.head(self.numbers, rngs)
         self.log_var = self.encoder.head(self.numbers, rngs)
         self.logits = Dense(self.encoder.features, one_hot, rngs)  # not a head: they belong to no place of a grid
-        self.decoder = make_decoder(config.latent, config, rngs)
+        self.decoder = make_decoder(self.numbers, config, rngs, context=one_hot)
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Joint:
         """The posterior q(z | x) of frames x in [0, 1]."""
@@ -55,7 +53,7 @@ class JointVae(Vae):
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        return self.decoder(z)
+        return self.decoder(z[:, : self.numbers], z[:, self.numbers :])
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
         """Numbers from N(0, 1), and classes drawn uniformly."""

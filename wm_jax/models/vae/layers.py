@@ -97,6 +97,14 @@ class EachPlace(nnx.Module):
         return each.reshape(len(x), self.places * self.outputs)
 
 
+def beside_each_place(z: Float[Array, "B Z"], context: Float[Array, "B K"] | None, places: int) -> Float[Array, "B I"]:
+    """Z with the context after each place's part of it; where there is one place, after z."""
+    if context is None:
+        return z
+    everywhere = jnp.broadcast_to(context[:, None, :], (len(z), places, context.shape[1]))
+    return jnp.concatenate([z.reshape(len(z), places, -1), everywhere], axis=2).reshape(len(z), -1)
+
+
 class Perceptron(nnx.Module):
     """Dense layers with an activation between them.
 
@@ -182,6 +190,13 @@ class ConvStack(nnx.Module):
 def layers_of(kernels: Iterable[nnx.Variable], biases: Iterable[nnx.Variable]) -> list[Layer]:
     """Kernels and biases as `kernels.conv` takes them."""
     return [Layer(kernel[...], bias[...]) for kernel, bias in zip(kernels, biases, strict=True)]
+
+
+def multiple_near(wanted: int, at_most: int, places: int) -> int:
+    """The least multiple of the places that is not below `wanted`, unless that is above `at_most`: then the largest
+    that is not; 0 where there is none.
+    """
+    return min(-(-wanted // places), at_most // places) * places
 
 
 def shared_out(numbers: int, places: int, network: str) -> int:

@@ -8,11 +8,11 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import BuiltInVaeConfig
-from wm_jax.models.vae.layers import ENCODER_CHANNELS, Dense, EachPlace, shared_out
+from wm_jax.config.vaes import GRID_SIDES, BuiltInVaeConfig
+from wm_jax.models.vae.layers import ENCODER_CHANNELS, Dense, EachPlace, beside_each_place, shared_out
 from wm_jax.models.vae.paper import Encoder, TransposedStack, decoder_channels
 
-GRID_SIDE = 6
+GRID_SIDE = GRID_SIDES["local"]
 """What three of the paper's convolutions make of 64 pixels."""
 PLACES = GRID_SIDE * GRID_SIDE
 KERNELS = (3, 6, 6)
@@ -33,11 +33,14 @@ class LocalEncoder(Encoder):
 class LocalDecoder(TransposedStack):
     """Inputs, such as z, to frames: one layer for each place, three transposed convolutions, sigmoid."""
 
-    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs, context: int = 0):
         channels = decoder_channels(config)
-        self.start = EachPlace(PLACES, shared_out(inputs, PLACES, "decoder local"), channels[0], rngs)
+        self.start = EachPlace(PLACES, shared_out(inputs, PLACES, "decoder local") + context, channels[0], rngs)
         super().__init__(GRID_SIDE, KERNELS, channels, config, rngs)
 
-    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
+    def __call__(
+        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+    ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        return self.frames(jax.nn.relu(self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)))
+        image = self.start(beside_each_place(z, context, PLACES)).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
+        return self.frames(jax.nn.relu(image))

@@ -19,6 +19,7 @@ from wm_jax.models.vae.layers import (
     ENCODER_CHANNELS,
     ConvStack,
     Dense,
+    beside_each_place,
     compute_type,
     layers_of,
     normal,
@@ -84,20 +85,22 @@ class Decoder(TransposedStack):
     The first transposed convolution sees a single pixel, so it is one more dense layer, whose bias is per channel.
     """
 
-    def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs, context: int = 0):
         hidden, channels = 4 * scaled_channels(256, config), decoder_channels(config)
         side = DECODER_KERNELS[0]
-        self.dense = Dense(inputs, hidden, rngs)
+        self.dense = Dense(inputs + context, hidden, rngs)
         self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
         self.first_bias = nnx.Param(jnp.zeros(channels[0], jnp.float32))
         super().__init__(side, DECODER_KERNELS[1:], channels, config, rngs)
 
-    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
+    def __call__(
+        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+    ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]
         narrow = self.fast and self.dtype == jnp.bfloat16
         multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
-        x = multiply(self.dense(z), self.first_kernel[...])
+        x = multiply(self.dense(beside_each_place(z, context, 1)), self.first_kernel[...])
         return self.frames(
             jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
         )

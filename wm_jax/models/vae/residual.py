@@ -8,19 +8,19 @@ The networks have the interface of `networks.py`.
 
 from itertools import pairwise
 from math import gcd
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wm_jax.config.vaes import BuiltInVaeConfig
-from wm_jax.models.vae.layers import Dense, EachPlace, compute_type, scaled_channels, shared_out
+from wm_jax.config.vaes import GRID_SIDES, BuiltInVaeConfig
+from wm_jax.models.vae.layers import Dense, EachPlace, beside_each_place, compute_type, scaled_channels, shared_out
 
 CHANNELS = (32, 64, 128, 256)
 """At sides of 32, 16, 8 and 4 pixels."""
-GRID_SIDE = 4
+GRID_SIDE = GRID_SIDES["grid"]
 """The side of the smallest image, which is the grid."""
 PLACES = GRID_SIDE * GRID_SIDE
 GROUP = 16
@@ -55,23 +55,28 @@ class ResidualEncoder(nnx.Module):
 class ResidualDecoder(nnx.Module):
     """Inputs, such as z, to frames: a 4x4 image, four times a residual block and upsampling by 2, sigmoid."""
 
-    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+    parts_of_z: ClassVar[int] = 1
+    """The inputs are so many parts, to each of which the context is appended."""
+
+    def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs, context: int = 0):
         dtype = convolution_type(config)
         channels = tuple(scaled_channels(count, config) for count in reversed(CHANNELS))
-        self.start = self._start(inputs, channels[0], rngs)
+        self.start = self._start(inputs, context, channels[0], rngs)
         self.blocks, self.doublings = nnx.List(), nnx.List()
         for inner, outer in pairwise((*channels, 3)):
             self.blocks.append(Block(inner, dtype, rngs))
             self.doublings.append(nnx.ConvTranspose(inner, outer, (2, 2), strides=(2, 2), dtype=dtype, rngs=rngs))
         self.norm = group_norm(channels[-1], rngs)
 
-    def _start(self, inputs: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        """The layer from the inputs to the 4x4 image."""
-        return Dense(inputs, PLACES * channels, rngs)
+    def _start(self, inputs: int, context: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
+        """The layer from the inputs and the context to the 4x4 image."""
+        return Dense(inputs + context, PLACES * channels, rngs)
 
-    def __call__(self, z: Float[Array, "B I"]) -> Float[Array, "B side side 3"]:
+    def __call__(
+        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+    ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        x = self.start(z).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
+        x = self.start(beside_each_place(z, context, self.parts_of_z)).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
         *inner, (last_block, last_doubling) = zip(self.blocks, self.doublings, strict=True)
         for block, doubling in inner:
             x = doubling(block(x)).astype(jnp.float32)
@@ -90,8 +95,10 @@ class GridEncoder(ResidualEncoder):
 class GridDecoder(ResidualDecoder):
     """The residual decoder, but each place of the first, 4x4 image is made of that place's part of z."""
 
-    def _start(self, inputs: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        return EachPlace(PLACES, shared_out(inputs, PLACES, "decoder grid"), channels, rngs)
+    parts_of_z = PLACES
+
+    def _start(self, inputs: int, context: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
+        return EachPlace(PLACES, shared_out(inputs, PLACES, "decoder grid") + context, channels, rngs)
 
 
 class Block(nnx.Module):
