@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,8 @@ from wm_jax.envs.games import find
 from wm_jax.models.heads import Categorical, Mixture
 from wm_jax.models.vae import make_vae
 from wm_jax.render.comparison import Column, Entry, write_comparison
-from wm_jax.tools.compare import ranking, vision
+from wm_jax.tools.benchmark.timing import Timing
+from wm_jax.tools.compare import pace, ranking, vision
 from wm_jax.tools.compare.contenders import parse
 from wm_jax.tools.compare.held_out import unseen
 from wm_jax.tools.compare.prediction import AHEAD, STARTS, WARM_UP, _starts
@@ -120,6 +121,32 @@ def test_a_figure_that_orders_as_scores_do_is_found() -> None:
     found = {each["figure"]: each["correlation"] for each in ranking.predictors(ranking.table(trials))}
     assert found["moving_error"] == pytest.approx(1.0) and found["ssim"] == pytest.approx(-1.0)
     assert abs(found["error"]) < 0.6
+
+
+def test_a_machine_that_slows_down_takes_updates_away_from_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All are timed beside the same reference; its own time is measured with the first, and kept."""
+    slowness = [1.0]
+
+    def alternate(works: dict[str, float], rounds: int) -> dict[str, Timing]:
+        return {name: Timing(9.0, (work * slowness[0],) * rounds) for name, work in works.items()}
+
+    monkeypatch.setattr(pace, "alternate", alternate)
+    monkeypatch.setattr(pace, "work_of", lambda config, frames, each: 0.01 * config.batch * each)
+    monkeypatch.setattr(pace.Pace, "_frames", None)
+
+    def settings(batch: int, each: int) -> VanillaConfig:
+        return VanillaConfig(batch=batch, steps_per_dispatch=each)
+
+    def seconds(config: VanillaConfig) -> float:
+        found = pace.Pace(settings(2, 10), cast("Any", None), tmp_path / "reference.json")
+        return found.seconds_per_update(config)
+
+    assert seconds(settings(2, 10)) == pytest.approx(0.02)
+    slowness[0] = 3.0
+    assert seconds(settings(2, 10)) == pytest.approx(0.02)
+    assert seconds(settings(5, 40)) == pytest.approx(0.05)
 
 
 def test_best_guesses() -> None:

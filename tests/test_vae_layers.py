@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from wm_jax.config import vaes as settings
 from wm_jax.config.layers import load
-from wm_jax.config.vaes import VaeConfig
+from wm_jax.config.vaes import LadderConfig, VaeConfig
 from wm_jax.data.conditions import last_actions
 from wm_jax.data.episodes import Episode, Split, Whole
 from wm_jax.data.frames import ResidentFrames, StreamedFrames
@@ -175,9 +175,14 @@ def test_ladder_multiplies_what_the_frame_and_the_level_above_say() -> None:
 
 
 def test_ladder_sizes_sum_to_z_and_grow_downwards() -> None:
-    assert level_sizes(32, 3) == (4, 9, 19) and level_sizes(124, 5) == (4, 8, 16, 32, 64) and level_sizes(8, 1) == (8,)
-    assert level_sizes(144, 3, 36) == (12, 24, 108) and level_sizes(72, 2, 36) == (36, 36)
-    assert level_sizes(6, 4) == (1, 1, 1, 3)
+    def sizes(latent: int, depth: int, **given: Any) -> tuple[int, ...]:
+        return level_sizes(LadderConfig.model_validate({"latent": latent, "depth": depth, **given}))
+
+    assert sizes(32, 3) == (4, 9, 19) and sizes(124, 5) == (4, 8, 16, 32, 64) and sizes(8, 1) == (8,)
+    assert sizes(6, 4) == (1, 1, 1, 3)
+    local = {"encoder": "local", "decoder": "local"}
+    assert sizes(144, 3, **local) == (12, 24, 108) and sizes(72, 2, **local) == (36, 36)
+    assert sizes(176, 3, **local, global_latent=32) == (12, 24, 140)
     with pytest.raises(UserError, match=r"vae.depth 7: vae.latent 6 is not enough"):
         make("ladder", depth=7)
 

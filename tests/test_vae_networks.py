@@ -17,7 +17,7 @@ from wm_jax.models.vae.residual import group_norm
 from wm_jax.utils.errors import UserError
 
 NOISE = jnp.asarray(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
-LARGE_Z = {"latent": 144}
+LARGE_Z = {"latent": 176}
 CODES = jnp.asarray(np.random.default_rng(1).normal(size=(4, 16)), jnp.float32)
 
 
@@ -112,9 +112,23 @@ def test_a_place_of_the_local_networks_sees_and_draws_what_lies_there(place: int
     assert np.flatnonzero(changed.any(0)).tolist() == list(range(column, column + 24))
 
 
+@pytest.mark.parametrize("network", ["grid", "local"])
+def test_the_last_numbers_of_z_belong_to_the_whole_frame(network: str) -> None:
+    given = {"encoder": network, "decoder": network, "latent": 148, "global_latent": 4}
+    vae = make_vae(settings(**given), nnx.Rngs(0))
+    said = vae.encode(NOISE).mode() - vae.encode(NOISE.at[:, :22, :22].set(0.5)).mode()
+    changed = np.abs(said).max(0) > 1e-2
+    assert changed[-4:].all() and (network == "grid" or changed[:-4].mean() < 0.3)
+    z = jnp.zeros((2, 148))
+    drawn = vae.decode(z.at[:, -1].add(1.0)) - vae.decode(z)
+    assert (np.abs(drawn).max((0, 3)) > 0.1 * np.abs(drawn).max()).mean() > 0.75
+    with pytest.raises(UserError, match=r"147 numbers .* beside 4 of the whole frame .* makes the rest a multiple of"):
+        make_vae(settings(**given | {"latent": 147}), nnx.Rngs(0))
+
+
 def test_all_places_share_one_layer() -> None:
-    assert model("grid", "grid").mean.dense.kernel.shape == (32, 1)
-    assert model("grid", "grid").decoder.start.dense.kernel.shape == (1, 32)
+    assert model("grid", "grid").mean.each.dense.kernel.shape == (32, 1)
+    assert model("grid", "grid").decoder.start.each.dense.kernel.shape == (1, 32)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,14 @@ def test_every_auto_encoder_fits_networks_by_place(variant: str, network: str) -
     """With a z that a game's settings name, or one that follows from its own classes or codes."""
     kind = VARIANTS[variant]
     own = "latent" in vars(kind).get("__annotations__", {})
-    given = {"variant": variant, "width": 0.125, "encoder": network, "decoder": network, **({} if own else LARGE_Z)}
+    given = {
+        "variant": variant,
+        "width": 0.125,
+        "encoder": network,
+        "decoder": network,
+        "global_latent": 32,
+        **({} if own else LARGE_Z),
+    }
     config = kind.model_validate(given)
 
     def shapes() -> Any:
@@ -183,6 +204,8 @@ def test_every_auto_encoder_fits_networks_by_place(variant: str, network: str) -
         ("categorical", {"decoder": "local", "classes": "8"}, (288, 8)),
         ("dreamer", {}, (1024, 32)),
         ("dreamer", {"encoder": "local"}, (1152, 36)),
+        ("dreamer", {"encoder": "local", "global_latent": 32}, (1184, 37)),
+        ("vq", {"encoder": "local", "global_latent": 16}, (304, 38)),
         ("dreamer", {"encoder": "local", "groups": 72, "classes": 8}, (576, 72)),
         ("joint", {}, (42, 10)),
         ("joint", {"encoder": "local", "groups": 2}, (56, 10)),

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Key
 
+from wm_jax.kernels import native
+from wm_jax.kernels.mixture import mixture_nll
+
 LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 MIN_LOG_STD = -7.0
 """Floor of log_std (a standard deviation of 0.0009). Without it the density of a latent that never changes, as of an
@@ -52,6 +55,12 @@ class Head(Protocol):
 
     def read(self, raw: Float[Array, "*lead outputs"]) -> Distribution:
         """What they say."""
+        ...
+
+    def nll(
+        self, h: Float[Array, "N H"], kernel: Float[Array, "H outputs"], bias: Float[Array, "outputs"], target: Array
+    ) -> Float[Array, "N"]:
+        """Negative log probability of targets [N, ...] by what the last layer makes of h, in nats."""
         ...
 
 
@@ -116,10 +125,12 @@ class MixtureHead:
 
     latent: Z.
     mixtures: K.
+    fast: compute `nll` by our kernel in C where there is one.
     """
 
     latent: int
     mixtures: int
+    fast: bool = False
 
     @property
     def outputs(self) -> int:
@@ -137,6 +148,14 @@ class MixtureHead:
         logits, mean, log_std = (parts[..., i, :, :] for i in range(3))
         # Bishop 1994: weights by eq. 25, deviations exp(log_std) by eq. 26, means by eq. 27.
         return Mixture(jax.nn.log_softmax(logits, axis=-2), mean, _floored(log_std))
+
+    def nll(
+        self, h: Float[Array, "N H"], kernel: Float[Array, "H outputs"], bias: Float[Array, "outputs"], target: Array
+    ) -> Float[Array, "N"]:
+        """See `Head`; the target has no gradient."""
+        if self.fast and native.available():
+            return mixture_nll(h, kernel, bias, target, MIN_LOG_STD)
+        return -self.read(h @ kernel + bias[None, :]).log_prob(jax.lax.stop_gradient(target))
 
 
 class Categorical(NamedTuple):
@@ -184,6 +203,12 @@ class CategoricalHead:
     def read(self, raw: Float[Array, "*lead outputs"]) -> Categorical:
         """See `Head`."""
         return Categorical(jax.nn.log_softmax(raw.reshape(*raw.shape[:-1], self.groups, self.classes), axis=-1))
+
+    def nll(
+        self, h: Float[Array, "N H"], kernel: Float[Array, "H outputs"], bias: Float[Array, "outputs"], target: Array
+    ) -> Float[Array, "N"]:
+        """See `Head`."""
+        return -self.read(h @ kernel + bias[None, :]).log_prob(target)
 
 
 @jax.custom_jvp

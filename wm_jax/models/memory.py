@@ -213,7 +213,7 @@ class MDNRNN(nnx.Module):
         self.latent = latent
         self.action = action
         self.cell = make_cell(config, latent.size + action, rngs)
-        mixture = MixtureHead(latent.size, config.mixtures)
+        mixture = MixtureHead(latent.size, config.mixtures, config.fast_kernels)
         self.head: Head = CategoricalHead(*latent.classes) if latent.classes else mixture
         outputs = self.head.outputs + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, self.cell.hidden, outputs))
@@ -247,18 +247,15 @@ class MDNRNN(nnx.Module):
 
     def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
         """What follows h."""
-        return self._read((self.kernel[...], self.bias[...]), h)
+        raw, size = _dense(h, self.kernel[...], self.bias[...]), self.head.outputs
+        return Prediction(self.head.read(raw[..., :size]), *self._scalars(raw[..., size:]))
 
-    def _read(self, head: tuple[Array, Array], h: Array) -> Prediction:
-        """What the dense layer (kernel, bias) makes of h."""
-        kernel, bias = head
-        raw = h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
-        size = self.head.outputs
-        heads = iter(range(size, raw.shape[-1]))
-        return Prediction(
-            latent=self.head.read(raw[..., :size]),
-            reward=raw[..., next(heads)] if self.config.reward_head else None,
-            done_logit=raw[..., next(heads)] if self.config.done_head else None,
+    def _scalars(self, raw: Float[Array, "*lead _"]) -> tuple[Array | None, Array | None]:
+        """The reward and the log odds of an end, of the layer's outputs behind those for the latent; None: no head."""
+        heads = iter(range(raw.shape[-1]))
+        return (
+            raw[..., next(heads)] if self.config.reward_head else None,
+            raw[..., next(heads)] if self.config.done_head else None,
         )
 
     def loss(
@@ -298,13 +295,16 @@ class MDNRNN(nnx.Module):
         """The loss and its terms, means by the given weights of the steps, a few time steps at once."""
 
         def chunk(head: tuple[Array, Array], h: Array, constants: Any) -> tuple[Array, dict[str, Array]]:
-            target, reward, done, weight = constants
-            prediction = self._read(head, h)
-            terms = {"nll": -(prediction.latent.log_prob(target) * weight).sum()}
-            if prediction.reward is not None:
-                terms["reward"] = (jnp.square(prediction.reward - reward) * weight).sum()
-            if prediction.done_logit is not None:
-                entropy = optax.sigmoid_binary_cross_entropy(prediction.done_logit, done)
+            (target, reward, done, weight), (kernel, bias) = constants, head
+            size, rows = self.head.outputs, weight.size
+            flat_h, flat_target = h.reshape(rows, -1), target.reshape(rows, -1)
+            nll = self.head.nll(flat_h, kernel[:, :size], bias[:size], flat_target)
+            terms = {"nll": (nll * weight.reshape(rows)).sum()}
+            expected_reward, done_logit = self._scalars(_dense(h, kernel[:, size:], bias[size:]))
+            if expected_reward is not None:
+                terms["reward"] = (jnp.square(expected_reward - reward) * weight).sum()
+            if done_logit is not None:
+                entropy = optax.sigmoid_binary_cross_entropy(done_logit, done)
                 terms["done"] = (entropy * (1.0 + done * (self.config.done_weight - 1.0)) * weight).sum()
             loss = terms["nll"] / self.head.predicted + terms.get("reward", 0.0) + terms.get("done", 0.0)
             return loss, terms
@@ -355,6 +355,10 @@ def gradient_of(graphdef: nnx.GraphDef, carried: bool) -> Callable[..., Any]:
         return metrics, after if carried else carry, gradients, others
 
     return gradient
+
+
+def _dense(h: Float[Array, "*lead H"], kernel: Array, bias: Array) -> Float[Array, "*lead _"]:
+    return h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
 
 
 def _fastest() -> Formulation:

@@ -4,7 +4,7 @@ The first line of a type's docstring is what `--help` says of it.
 """
 
 from collections.abc import Mapping
-from math import lcm, prod
+from math import lcm
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -89,6 +89,11 @@ class BuiltInVaeConfig(VaeConfig):
         "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
     )
     decoder: Network = Field(default="paper", description="the same networks in reverse")
+    global_latent: NonNegative = Field(
+        default=0,
+        description="numbers at the end of z that belong to the whole frame, such as a background's colour, where the "
+        "others belong to places (networks local and grid)",
+    )
     likelihood: Likelihood = Field(
         default="gaussian",
         description="reconstruction error: gaussian: squared; laplace: absolute; logcosh: smooth mix of both; "
@@ -135,24 +140,26 @@ class SampledKlConfig(KlConfig):
     )
 
 
-def for_places(least: int, settings: Mapping[str, Any]) -> int:
-    """The least number of parts of z, at least `least`, that the places of the networks can share evenly.
+def for_places(least: int, size: int, settings: Mapping[str, Any]) -> int:
+    """The least number of parts of z that the networks can share out: at least `least` by place, and the frame's own.
 
     Args:
+      size: numbers of each part.
       settings: of an auto-encoder, as they are given: of any types, and without defaults.
     """
     places = _places(settings)
-    return -(-least // places) * places
+    whole = number(BuiltInVaeConfig, settings, "global_latent") if places > 1 else 0
+    return -(-least // places) * places + -(-whole // max(size, 1))
 
 
 def _places(settings: Mapping[str, Any]) -> int:
     return lcm(*(GRID_SIDES.get(str(settings.get(network)), 1) ** 2 for network in ("encoder", "decoder")))
 
 
-def product(section: type[BuiltInVaeConfig], settings: Mapping[str, Any], *names: str) -> int:
-    """The product of so many settings, as they are given or by default.
+def number(section: type[BuiltInVaeConfig], settings: Mapping[str, Any], name: str) -> int:
+    """A setting that is a whole number, as it is given or by default.
 
-    A value that is no number is left to the check of that setting, which says what is wrong with it.
+    Anything else counts as 1: the check of that setting says what is wrong with it.
     """
-    values = [settings.get(name, section.model_fields[name].default) for name in names]
-    return prod(int(value) if str(value).isdecimal() else 1 for value in values)
+    value = str(settings.get(name, section.model_fields[name].default))
+    return int(value) if value.isdecimal() else 1

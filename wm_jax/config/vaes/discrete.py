@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wm_jax.config.base import Fraction, Positive, Size
-from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight, for_places, product
+from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight, for_places, number
 
 PARTS, CODE_SIZE = 32, 8
 """Codes or groups of classes of a frame, and numbers of a code, unless the settings say otherwise."""
@@ -43,7 +43,7 @@ class VqConfig(BuiltInVaeConfig):
         """Where the size of z and the number of codes are not given, the places of the networks decide."""
         if {"latent", "codes_per_frame"} & settings.keys():
             return settings
-        codes = for_places(PARTS, settings)
+        codes = for_places(PARTS, CODE_SIZE, settings)
         return {**settings, "codes_per_frame": codes, "latent": codes * CODE_SIZE}
 
 
@@ -76,7 +76,8 @@ class CategoricalConfig(KlConfig):
         """Where the size of z is not given, it follows from the classes and the places of the networks."""
         if "latent" in settings:
             return settings
-        return {**settings, "latent": for_places(PARTS, settings) * product(cls, settings, "classes")}
+        classes = number(cls, settings, "classes")
+        return {**settings, "latent": for_places(PARTS, classes, settings) * classes}
 
 
 class JointConfig(KlConfig):
@@ -112,7 +113,8 @@ class JointConfig(KlConfig):
         """Where the size of z is not given, it follows from the classes and the places of the networks."""
         if "latent" in settings:
             return settings
-        return {**settings, "latent": for_places(PARTS, settings) + product(cls, settings, "groups", "classes")}
+        one_hot = number(cls, settings, "groups") * number(cls, settings, "classes")
+        return {**settings, "latent": for_places(PARTS, 1, settings) + one_hot}
 
 
 class DreamerConfig(KlConfig):
@@ -133,5 +135,6 @@ class DreamerConfig(KlConfig):
         """Where the size of z is not given, it follows from the groups; and these from the places of the networks."""
         if "latent" in settings:
             return settings
-        with_groups = {"groups": for_places(PARTS, settings), **settings}
-        return {**with_groups, "latent": product(cls, with_groups, "groups", "classes")}
+        classes = number(cls, settings, "classes")
+        with_groups = {"groups": for_places(PARTS, classes, settings), **settings}
+        return {**with_groups, "latent": number(cls, with_groups, "groups") * classes}

@@ -24,7 +24,7 @@ import numpy as np
 
 from wm_jax.utils.process import cache_folder, processor
 
-FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "scene", "nearest")
+FUNCTIONS = ("down", "up", "outer", "lstm_forward", "lstm_backward", "mixture", "scene", "nearest")
 NARROW_FUNCTIONS = ("narrow_down", "narrow_up", "narrow_outer")
 """There only where the processor multiplies bfloat16."""
 FLAGS = (

@@ -14,9 +14,9 @@ from wm_jax.config.vaes import HierarchicalConfig
 from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
-from wm_jax.models.vae.layers import multiple_near
 from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.places import shares_near
 from wm_jax.utils.errors import UserError
 
 
@@ -84,15 +84,15 @@ class Hierarchical(Vae):
 
 def _top(config: HierarchicalConfig) -> int:
     """How many numbers of z are its top level."""
-    latent, places = config.latent, config.places
+    latent = config.latent
     if config.top is not None:
         if config.top >= latent:
             raise UserError(f"vae.top {config.top}: nothing is left of vae.latent {latent} for the bottom level")
         return config.top
-    bottom = multiple_near(latent - max(latent // 4, 1), latent - 1, config.places)
+    bottom = shares_near(latent - max(latent // 4, 1), latent - 1, config)
     if not bottom:
         raise UserError(
             f"vae.latent {latent}: it is not enough for two levels, of which the bottom one takes a multiple of "
-            f"{config.places}; give more than that"
+            f"{config.places} and vae.global_latent {config.global_latent}; give more than that"
         )
     return latent - bottom

@@ -13,9 +13,10 @@ from wm_jax.config.vaes import LadderConfig
 from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
-from wm_jax.models.vae.layers import Dense, multiple_near
+from wm_jax.models.vae.layers import Dense
 from wm_jax.models.vae.losses import kl_between, kl_term, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.places import shares_near
 from wm_jax.utils.errors import UserError
 
 
@@ -31,7 +32,7 @@ class Ladder(Vae):
           UserError: `latent` is too small for so many levels.
         """
         self.config = config
-        self.sizes = sizes = level_sizes(config.latent, config.depth, config.places)
+        self.sizes = sizes = level_sizes(config)
         self.encoder = make_encoder(config, rngs)
         above, bottom, hidden = sizes[:-1], sizes[-1], config.hidden
         # From the bottom up: d_{i+1} of d_i, and the Gaussian that each d_i gives for its level.
@@ -116,20 +117,21 @@ def merged(evidence: Gaussian, prior: Gaussian) -> Gaussian:
     return Gaussian(mean, -jnp.logaddexp(-jnp.asarray(evidence.log_var), -jnp.asarray(prior.log_var)))
 
 
-def level_sizes(latent: int, depth: int, places: int = 1) -> tuple[int, ...]:
+def level_sizes(config: LadderConfig) -> tuple[int, ...]:
     """How many numbers each level has, the top one first: about half as many as the one below.
 
-    Args:
-      places: the bottom level, which is decoded, has a multiple of this.
+    The bottom level, which is decoded, has as many as the networks can share out among their places.
 
     Raises:
       UserError: a level would have none.
     """
-    sizes, left, multiple = [], latent, places
+    latent, depth = config.latent, config.depth
+    sizes, left = [], latent
     for levels in range(depth, 1, -1):
         above = left * (2 ** (levels - 1) - 1) // (2**levels - 1)
-        sizes.insert(0, multiple_near(left - above, left - (levels - 1), multiple))
-        left, multiple = left - sizes[0], 1
+        wanted, at_most = left - above, left - (levels - 1)
+        sizes.insert(0, min(wanted, at_most) if sizes else shares_near(wanted, at_most, config))
+        left -= sizes[0]
         if sizes[0] < 1:
             raise UserError(f"vae.depth {depth}: vae.latent {latent} is not enough for it; give less, or a larger z")
     return (left, *sizes)

@@ -79,32 +79,6 @@ class Dense(nnx.Module):
         return x @ self.kernel[...] + self.bias[...][None, :]
 
 
-class EachPlace(nnx.Module):
-    """One linear layer that is applied to each place of a grid, like a 1x1 convolution."""
-
-    def __init__(self, places: int, inputs: int, outputs: int, rngs: nnx.Rngs):
-        """The layer.
-
-        Args:
-          inputs, outputs: numbers of each place.
-        """
-        self.places, self.inputs, self.outputs = places, inputs, outputs
-        self.dense = Dense(inputs, outputs, rngs)
-
-    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
-        """From the numbers of all places, place by place, to the outputs of all places in the same order."""
-        each = self.dense(x.reshape(len(x) * self.places, self.inputs))
-        return each.reshape(len(x), self.places * self.outputs)
-
-
-def beside_each_place(z: Float[Array, "B Z"], context: Float[Array, "B K"] | None, places: int) -> Float[Array, "B I"]:
-    """Z with the context after each place's part of it; where there is one place, after z."""
-    if context is None:
-        return z
-    everywhere = jnp.broadcast_to(context[:, None, :], (len(z), places, context.shape[1]))
-    return jnp.concatenate([z.reshape(len(z), places, -1), everywhere], axis=2).reshape(len(z), -1)
-
-
 class Perceptron(nnx.Module):
     """Dense layers with an activation between them.
 
@@ -190,27 +164,3 @@ class ConvStack(nnx.Module):
 def layers_of(kernels: Iterable[nnx.Variable], biases: Iterable[nnx.Variable]) -> list[Layer]:
     """Kernels and biases as `kernels.conv` takes them."""
     return [Layer(kernel[...], bias[...]) for kernel, bias in zip(kernels, biases, strict=True)]
-
-
-def multiple_near(wanted: int, at_most: int, places: int) -> int:
-    """The least multiple of the places that is not below `wanted`, unless that is above `at_most`: then the largest
-    that is not; 0 where there is none.
-    """
-    return min(-(-wanted // places), at_most // places) * places
-
-
-def shared_out(numbers: int, places: int, network: str) -> int:
-    """How many of the numbers each place gets.
-
-    Args:
-      network: as the settings name it, such as `encoder grid`.
-
-    Raises:
-      UserError: the numbers are not a multiple of the places.
-    """
-    if numbers % places:
-        raise UserError(
-            f"vae.{network}: {numbers} numbers cannot be shared out among {places} places; give a vae.latent that "
-            f"makes them a multiple of {places}, or another network"
-        )
-    return numbers // places

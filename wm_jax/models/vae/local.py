@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import GRID_SIDES, BuiltInVaeConfig
-from wm_jax.models.vae.layers import ENCODER_CHANNELS, Dense, EachPlace, beside_each_place, shared_out
+from wm_jax.models.vae.layers import ENCODER_CHANNELS, Dense
 from wm_jax.models.vae.paper import Encoder, TransposedStack, decoder_channels
+from wm_jax.models.vae.places import PlacedHead, PlacedStart
 
 GRID_SIDE = GRID_SIDES["local"]
 """What three of the paper's convolutions make of 64 pixels."""
@@ -24,10 +25,13 @@ class LocalEncoder(Encoder):
 
     channels = ENCODER_CHANNELS[:3]
 
-    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        """A layer from each place's features to outputs / 36 numbers: those of the first place come first."""
-        each = shared_out(outputs, PLACES, "encoder local")
-        return EachPlace(PLACES, self.features // PLACES, each, rngs)
+    def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        self.config = config
+
+    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | PlacedHead":
+        """A layer from the features to numbers of each place, those of the first place first, and of the frame."""
+        return PlacedHead(PLACES, self.features, outputs, self.config, rngs)
 
 
 class LocalDecoder(TransposedStack):
@@ -35,12 +39,11 @@ class LocalDecoder(TransposedStack):
 
     def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs, context: int = 0):
         channels = decoder_channels(config)
-        self.start = EachPlace(PLACES, shared_out(inputs, PLACES, "decoder local") + context, channels[0], rngs)
+        self.start = PlacedStart(PLACES, inputs, context, channels[0], config, rngs)
         super().__init__(GRID_SIDE, KERNELS, channels, config, rngs)
 
     def __call__(
         self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        image = self.start(beside_each_place(z, context, PLACES)).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
-        return self.frames(jax.nn.relu(image))
+        return self.frames(jax.nn.relu(self.start(z, context).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)))

@@ -19,12 +19,12 @@ from wm_jax.models.vae.layers import (
     ENCODER_CHANNELS,
     ConvStack,
     Dense,
-    beside_each_place,
     compute_type,
     layers_of,
     normal,
     scaled_channels,
 )
+from wm_jax.models.vae.places import beside
 from wm_jax.utils.sizes import SIDE
 
 DECODER_KERNELS = (5, 5, 6, 6)
@@ -100,7 +100,7 @@ class Decoder(TransposedStack):
         side = DECODER_KERNELS[0]
         narrow = self.fast and self.dtype == jnp.bfloat16
         multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
-        x = multiply(self.dense(beside_each_place(z, context, 1)), self.first_kernel[...])
+        x = multiply(self.dense(beside(z, context)), self.first_kernel[...])
         return self.frames(
             jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
         )

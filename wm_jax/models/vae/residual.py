@@ -8,7 +8,7 @@ The networks have the interface of `networks.py`.
 
 from itertools import pairwise
 from math import gcd
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import GRID_SIDES, BuiltInVaeConfig
-from wm_jax.models.vae.layers import Dense, EachPlace, beside_each_place, compute_type, scaled_channels, shared_out
+from wm_jax.models.vae.layers import Dense, compute_type, scaled_channels
+from wm_jax.models.vae.places import PlacedHead, PlacedStart, beside
 
 CHANNELS = (32, 64, 128, 256)
 """At sides of 32, 16, 8 and 4 pixels."""
@@ -31,6 +32,7 @@ class ResidualEncoder(nnx.Module):
     """Frames to F = 16 * 256 * width features: four times downsampling by 2 and a residual block."""
 
     def __init__(self, config: BuiltInVaeConfig, rngs: nnx.Rngs):
+        self.config = config
         dtype = convolution_type(config)
         self.halvings, self.blocks = nnx.List(), nnx.List()
         for inputs, outputs in pairwise((3, *(scaled_channels(count, config) for count in CHANNELS))):
@@ -40,7 +42,7 @@ class ResidualEncoder(nnx.Module):
         self.norm = group_norm(self.channels, rngs)
         self.features = PLACES * self.channels
 
-    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
+    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | PlacedHead":
         """A layer from the features to so many numbers, such as the means of z."""
         return Dense(self.features, outputs, rngs)
 
@@ -55,28 +57,27 @@ class ResidualEncoder(nnx.Module):
 class ResidualDecoder(nnx.Module):
     """Inputs, such as z, to frames: a 4x4 image, four times a residual block and upsampling by 2, sigmoid."""
 
-    parts_of_z: ClassVar[int] = 1
-    """The inputs are so many parts, to each of which the context is appended."""
-
     def __init__(self, inputs: int, config: BuiltInVaeConfig, rngs: nnx.Rngs, context: int = 0):
         dtype = convolution_type(config)
         channels = tuple(scaled_channels(count, config) for count in reversed(CHANNELS))
-        self.start = self._start(inputs, context, channels[0], rngs)
+        self.start = self._start(inputs, context, channels[0], config, rngs)
         self.blocks, self.doublings = nnx.List(), nnx.List()
         for inner, outer in pairwise((*channels, 3)):
             self.blocks.append(Block(inner, dtype, rngs))
             self.doublings.append(nnx.ConvTranspose(inner, outer, (2, 2), strides=(2, 2), dtype=dtype, rngs=rngs))
         self.norm = group_norm(channels[-1], rngs)
 
-    def _start(self, inputs: int, context: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
+    def _start(
+        self, inputs: int, context: int, channels: int, config: BuiltInVaeConfig, rngs: nnx.Rngs
+    ) -> "WholeStart | PlacedStart":
         """The layer from the inputs and the context to the 4x4 image."""
-        return Dense(inputs + context, PLACES * channels, rngs)
+        return WholeStart(inputs + context, PLACES * channels, rngs)
 
     def __call__(
         self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
-        x = self.start(beside_each_place(z, context, self.parts_of_z)).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
+        x = self.start(z, context).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)
         *inner, (last_block, last_doubling) = zip(self.blocks, self.doublings, strict=True)
         for block, doubling in inner:
             x = doubling(block(x)).astype(jnp.float32)
@@ -87,18 +88,26 @@ class ResidualDecoder(nnx.Module):
 class GridEncoder(ResidualEncoder):
     """The residual encoder, but each place of the 4x4 grid has a part of z, which one layer makes of its features."""
 
-    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        """A layer from each place's features to outputs / 16 numbers: those of the first place come first."""
-        return EachPlace(PLACES, self.channels, shared_out(outputs, PLACES, "encoder grid"), rngs)
+    def head(self, outputs: int, rngs: nnx.Rngs) -> "Dense | PlacedHead":
+        """A layer from the features to numbers of each place, those of the first place first, and of the frame."""
+        return PlacedHead(PLACES, self.features, outputs, self.config, rngs)
 
 
 class GridDecoder(ResidualDecoder):
     """The residual decoder, but each place of the first, 4x4 image is made of that place's part of z."""
 
-    parts_of_z = PLACES
+    def _start(
+        self, inputs: int, context: int, channels: int, config: BuiltInVaeConfig, rngs: nnx.Rngs
+    ) -> "WholeStart | PlacedStart":
+        return PlacedStart(PLACES, inputs, context, channels, config, rngs)
 
-    def _start(self, inputs: int, context: int, channels: int, rngs: nnx.Rngs) -> "Dense | EachPlace":
-        return EachPlace(PLACES, shared_out(inputs, PLACES, "decoder grid") + context, channels, rngs)
+
+class WholeStart(Dense):
+    """A layer from all of z and the context to the whole image."""
+
+    def __call__(self, x: Float[Array, "B I"], context: Float[Array, "B K"] | None = None) -> Float[Array, "B O"]:
+        """The image's channels, place by place."""
+        return super().__call__(beside(x, context))
 
 
 class Block(nnx.Module):

@@ -15,6 +15,7 @@ import jax
 from flax import nnx
 
 from wm_jax.config.schema import Config
+from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
 from wm_jax.models.vae import make_vae
@@ -27,6 +28,7 @@ from wm_jax.tools.compare import ranking
 from wm_jax.tools.compare.columns import COLUMNS
 from wm_jax.tools.compare.contenders import Contender, parse
 from wm_jax.tools.compare.held_out import held_out
+from wm_jax.tools.compare.pace import Pace
 from wm_jax.tools.compare.probing import exposed_state
 from wm_jax.tools.compare.trial import Trial
 from wm_jax.utils.errors import UsageError, UserError
@@ -49,11 +51,12 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     unseen = held_out(config, folder / "held-out", stop)
     exposed = exposed_state(config, folder / "exposed.npz")
     log(f"compare_vaes: {len(unseen.frames):,} held-out frames of {unseen.episodes:,} episodes")
+    pace = Pace(config.vae, ReplayStore.open(run.stage("replays").path), folder / "reference.json")
     found: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
 
     def trial(contender: Contender, seed: int) -> Trial:
-        return Trial(contender, seed, config, run, folder, options.budget)
+        return Trial(contender, seed, config, run, folder, options.budget, pace)
 
     def measured(contender: Contender, seed: int) -> None:
         try:

@@ -19,19 +19,16 @@ from wm_jax.run.artifacts import Trained, load_memory, load_vae
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import encode, evaluate, train_controller, train_memory, train_vae
-from wm_jax.tools.benchmark.timing import alternate
-from wm_jax.tools.benchmark.vaes import work_of
 from wm_jax.tools.compare import vision
 from wm_jax.tools.compare.contenders import Contender
 from wm_jax.tools.compare.held_out import HeldOut
+from wm_jax.tools.compare.pace import Pace
 from wm_jax.tools.compare.prediction import of_predictions
 from wm_jax.tools.compare.probing import of_state
 from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain, read_manifest, write_manifest
 
-SPEED_FRAMES, SPEED_CALLS = 2000, 3
-"""An update's time is that of so many dispatches on so many of the training frames."""
 TRAIN_FRAMES = 500
 """Of those that V was trained on, its error is measured on so many."""
 SHEET_FRAMES = 16
@@ -50,6 +47,7 @@ class Trial:
       base: the run whose replays all are trained on.
       folder: where the comparison keeps what it finds.
       minutes: of V's training.
+      pace: how long updates take.
     """
 
     contender: Contender
@@ -58,6 +56,7 @@ class Trial:
     base: Run
     folder: Path
     minutes: float
+    pace: Pace
 
     @property
     def name(self) -> str:
@@ -147,7 +146,7 @@ class Trial:
         asked = plain({"minutes": self.minutes, "vae": config.vae.model_dump(exclude=set(PLANNED))})
         if not path.exists():
             stop.check()
-            seconds = seconds_per_update(config, ReplayStore.open(self.base.stage("replays").path))
+            seconds = self.pace.seconds_per_update(config.vae)
             steps = max(int(60 * self.minutes / seconds), LEAST_STEPS)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_manifest(path, {"steps": steps, "seconds_per_update": seconds, **asked})
@@ -184,10 +183,3 @@ class Trial:
         picture_grid(rows, f"{path}-traversals.png")
         drawn = prior[: min(SHEET_FRAMES, len(prior) // 2 * 2)]
         picture_grid(drawn.reshape(2, -1, *prior.shape[1:]), f"{path}-samples.png")
-
-
-def seconds_per_update(config: Config, store: ReplayStore) -> float:
-    """The time of one update on this machine, without compiling: the median of some dispatches."""
-    frames = store.read("train", np.arange(min(SPEED_FRAMES, store.count("train").frames)))
-    each = config.vae.steps_per_dispatch
-    return alternate({"": work_of(config.vae, frames, each)}, SPEED_CALLS)[""].median / each
