@@ -126,7 +126,7 @@ def test_a_figure_that_orders_as_scores_do_is_found() -> None:
 def test_a_machine_that_slows_down_takes_updates_away_from_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """All are timed beside the same reference; its own time is measured with the first, and kept."""
+    """All are timed beside the same reference, whose own time is measured with the first, and kept."""
     slowness = [1.0]
 
     def alternate(works: dict[str, float], rounds: int) -> dict[str, Timing]:
@@ -140,7 +140,7 @@ def test_a_machine_that_slows_down_takes_updates_away_from_nobody(
         return VanillaConfig(batch=batch, steps_per_dispatch=each)
 
     def seconds(config: VanillaConfig) -> float:
-        found = pace.Pace(settings(2, 10), cast("Any", None), tmp_path / "reference.json")
+        found = pace.Pace(cast("Any", None), tmp_path / "reference.json")
         return found.seconds_per_update(config)
 
     assert seconds(settings(2, 10)) == pytest.approx(0.02)

@@ -19,19 +19,23 @@ def test_the_kernel_is_there() -> None:
     assert native.available()
 
 
-def problem(rows: int, latents: int, mixtures: int, seed: int = 0) -> dict[str, jax.Array]:
-    """A layer of which some deviations lie at the floor and below, some of these around the target."""
+def problem(rows: int, latents: int, mixtures: int, narrow: bool = False, seed: int = 0) -> dict[str, jax.Array]:
+    """A layer and targets.
+
+    Args:
+      narrow: all deviations lie near the floor, above and below, and half of the targets nearly at a component's mean.
+    """
     rng = np.random.default_rng(seed)
-    width = 3 * mixtures * latents
-    bias = rng.normal(size=width)
-    deviations = bias[2 * mixtures * latents :]
-    deviations[::3] = MIN_LOG_STD + rng.normal(size=len(deviations[::3]))
-    given = {
-        "h": rng.normal(size=(rows, H)),
-        "kernel": 0.5 * rng.normal(size=(H, width)),
-        "bias": bias,
-        "target": rng.normal(size=(rows, latents)),
-    }
+    shape = (3, mixtures, latents)
+    kernel, bias = 0.5 * rng.normal(size=(H, *shape)), rng.normal(size=shape)
+    h, target = rng.normal(size=(rows, H)), rng.normal(size=(rows, latents))
+    if narrow:
+        kernel[:, 2] *= 0.1
+        bias[2] += MIN_LOG_STD
+        means = np.einsum("nh,hkz->nkz", h, kernel[:, 1]) + bias[1]
+        near = means[:, -1] + 0.0005 * rng.normal(size=target.shape)
+        target = np.where(rng.random(target.shape) < 0.5, near, means[:, 0] + 0.01 * target)
+    given = {"h": h, "kernel": kernel.reshape(H, -1), "bias": bias.reshape(-1), "target": target}
     return {name: jnp.asarray(value, jnp.float32) for name, value in given.items()}
 
 
@@ -60,9 +64,32 @@ def assert_close(one: Any, other: Any) -> None:
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-6 * float(jnp.abs(a).max()))
 
 
-@pytest.mark.parametrize("rows, latents, mixtures", [(1, 1, 1), (3, 5, 2), (33, 16, 5), (20, 37, 3), (17, 144, 1)])
+SIZES = [(1, 1, 1), (3, 5, 2), (33, 16, 5), (20, 37, 3), (17, 144, 1)]
+
+
+@pytest.mark.parametrize("rows, latents, mixtures", SIZES)
 def test_values_and_gradients_are_those_of_jax(rows: int, latents: int, mixtures: int) -> None:
     assert_close(*both(problem(rows, latents, mixtures), mixtures))
+
+
+@pytest.mark.parametrize("rows, latents, mixtures", SIZES)
+def test_at_the_floor_every_number_s_gradient_is_that_of_jax(rows: int, latents: int, mixtures: int) -> None:
+    """Each beside its own size: these gradients differ by orders of magnitude."""
+    given = problem(rows, latents, mixtures, narrow=True)
+    raw = given["h"] @ given["kernel"]
+    nll, gradient = jax.jit(lambda: native.call("mixture", *arguments(raw, given)))()
+    head = MixtureHead(latents, mixtures)
+
+    def by_jax(raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        each = -head.read(raw + given["bias"][None, :]).log_prob(given["target"])
+        return each.sum(), each
+
+    (_, expected), expected_gradient = jax.jit(jax.value_and_grad(by_jax, has_aux=True))(raw)
+    np.testing.assert_allclose(nll, expected, rtol=2e-5, atol=1e-4)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-4)
+    deviations = np.asarray(expected_gradient)[:, 2 * mixtures * latents :]
+    if rows > 1:
+        assert (deviations == 0).any() and (deviations < -1).any(), "some are held, and some widen"
 
 
 def test_far_targets_and_wide_mixtures_are_finite() -> None:
@@ -87,17 +114,19 @@ def test_a_deviation_below_the_floor_widens_where_that_helps_and_never_narrows(
     }
     expected, found = both(given, 1)
     assert_close(expected, found)
-    assert bool(found[1][2][2] != 0) == moves
+    widening = float(found[1][2][2]) / -1.0  # the row's weight
+    assert widening < 0 if moves else widening == 0, "minus the gradient of the nll: the deviation grows"
 
 
 @pytest.mark.parametrize("name", ["h", "kernel", "bias", "target"])
 def test_what_is_not_a_number_stays_so(name: str) -> None:
     """So training stops, instead of going on with a loss that looks like one."""
-    given = problem(3, 18, 2)
-    flat = given[name].reshape(-1).at[-1].set(jnp.nan)
-    given[name] = flat.reshape(given[name].shape)
-    for nll, _ in both(given, 2):
-        assert np.isnan(nll[-1])
+    for place in (-1, 0, 40, 80):  # of the bias: a deviation, a logit, a mean and a deviation
+        given = problem(3, 18, 2)
+        flat = given[name].reshape(-1)
+        given[name] = flat.at[place % flat.size].set(jnp.nan).reshape(given[name].shape)
+        for nll, gradients in both(given, 2):
+            assert np.isnan(nll).any() and np.isnan(gradients[2]).any()
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:

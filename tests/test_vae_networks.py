@@ -119,6 +119,7 @@ def test_the_last_numbers_of_z_belong_to_the_whole_frame(network: str) -> None:
     said = vae.encode(NOISE).mode() - vae.encode(NOISE.at[:, :22, :22].set(0.5)).mode()
     changed = np.abs(said).max(0) > 1e-2
     assert changed[-4:].all() and (network == "grid" or changed[:-4].mean() < 0.3)
+    assert vae.mean.whole.kernel.shape[1] == 4 and vae.decoder.start.placed == 144  # pyright: ignore
     z = jnp.zeros((2, 148))
     drawn = vae.decode(z.at[:, -1].add(1.0)) - vae.decode(z)
     assert (np.abs(drawn).max((0, 3)) > 0.1 * np.abs(drawn).max()).mean() > 0.75
@@ -199,7 +200,10 @@ def test_every_auto_encoder_fits_networks_by_place(variant: str, network: str) -
         ("vq", {}, (256, 32)),
         ("vq", {"encoder": "local"}, (288, 36)),
         ("vq", {"encoder": "local", "decoder": "grid"}, (1152, 144)),
-        ("vq", {"encoder": "local", "codes_per_frame": 64}, (256, 64)),
+        ("vq", {"encoder": "local", "codes_per_frame": 72}, (576, 72)),
+        ("vq", {"encoder": "local", "latent": 144}, (144, 36)),
+        ("vq", {"latent": 64}, (64, 32)),
+        ("vq", {"latent": 64, "codes_per_frame": 16}, (64, 16)),
         ("categorical", {}, (512, 16)),
         ("categorical", {"decoder": "local", "classes": "8"}, (288, 8)),
         ("dreamer", {}, (1024, 32)),
@@ -217,12 +221,43 @@ def test_the_size_of_z_follows_from_classes_and_places(
     config = VARIANTS[variant].model_validate({"variant": variant, **given})
     second = {"vq": "codes_per_frame", "dreamer": "groups"}.get(variant, "classes")
     assert (config.latent, getattr(config, second)) == expected
+    jax.eval_shape(lambda: nnx.state(make_vae(config, nnx.Rngs(0))))
 
 
-def test_a_wrong_number_of_classes_is_what_is_complained_about() -> None:
+@pytest.mark.parametrize("classes", ["many", 0, -3, 70_000, None, 1.5])
+@pytest.mark.parametrize("variant", ["dreamer", "categorical", "joint"])
+def test_a_wrong_number_of_classes_is_what_is_complained_about(variant: str, classes: Any) -> None:
     with pytest.raises(ValidationError) as caught:
-        VARIANTS["dreamer"].model_validate({"variant": "dreamer", "classes": "many"})
+        VARIANTS[variant].model_validate({"variant": variant, "classes": classes})
     assert [error["loc"] for error in caught.value.errors()] == [("classes",)]
+
+
+@pytest.mark.parametrize("variant", ["vq", "fsq", "categorical", "dreamer"])
+def test_a_part_of_z_belongs_to_a_place_or_to_the_frame(variant: str) -> None:
+    latent = {"latent": 148} if variant == "fsq" else {}
+    with pytest.raises(UserError, match=r"vae.global_latent 2: a (code|group) .*is [0-9]+ numbers; give a multiple"):
+        of_variant(variant, encoder="local", decoder="local", global_latent=2, **latent)
+
+
+@pytest.mark.parametrize("encoder, decoder", [("local", "paper"), ("paper", "grid"), ("local", "grid")])
+@pytest.mark.parametrize("variant", ["vanilla", "ladder", "dreamer"])
+def test_networks_by_place_go_with_any_other(variant: str, encoder: str, decoder: str) -> None:
+    given = {} if variant == "dreamer" else {"latent": 432 + 32}
+    config = VARIANTS[variant].model_validate(
+        {"variant": variant, "width": 0.125, "encoder": encoder, "decoder": decoder, "global_latent": 32, **given}
+    )
+    frames = jnp.zeros((2, 64, 64, 3), jnp.uint8)
+    loss = lambda: make_vae(config, nnx.Rngs(0)).loss(Batch(frames), Update(jax.random.key(0)))  # noqa: E731
+    assert jax.eval_shape(loss)[0].shape == ()
+
+
+@pytest.mark.parametrize("variant, least", [("ladder", 38), ("hierarchical", 37)])
+def test_a_z_too_small_for_levels_is_refused_with_the_reason(variant: str, least: int) -> None:
+    kind = VARIANTS[variant]
+    given = {"variant": variant, "width": 0.125, "encoder": "local", "decoder": "local", "hidden": 8}
+    with pytest.raises(UserError, match=f"vae.latent {least - 1}: .* its bottom level takes a multiple of 36"):
+        make_vae(kind.model_validate({**given, "latent": least - 1}), nnx.Rngs(0))
+    jax.eval_shape(lambda: nnx.state(make_vae(kind.model_validate({**given, "latent": least}), nnx.Rngs(0))))
 
 
 @pytest.mark.parametrize("variant, network", [("joint", "grid"), ("conditional", "local")])

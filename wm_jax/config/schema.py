@@ -166,7 +166,8 @@ class MemoryConfig(TrainingConfig):
     report_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between held-out evaluations")
     fast_kernels: Annotated[bool, MUTABLE] = Field(
         default=True,
-        description="our LSTM instead of a plain scan: on CPU in C, elsewhere with a hand-derived gradient",
+        description="our LSTM instead of a plain scan (on CPU in C, elsewhere with a hand-derived gradient), and on "
+        "CPU our mixture densities in C",
     )
 
 

@@ -1,7 +1,7 @@
 """A dense layer to mixtures of Gaussians and their negative log likelihood, with its gradient, for CPU.
 
 Of the millions of numbers between the layer and the likelihood, XLA makes a dozen arrays, and as many going back. In C
-(`native/mixture.c`) each is read once, and the gradient is there when the value is.
+(`native/mixture.c`) each comes from memory once, and the gradient is there when the value is.
 """
 
 from functools import partial

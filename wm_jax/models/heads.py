@@ -153,7 +153,7 @@ class MixtureHead:
         self, h: Float[Array, "N H"], kernel: Float[Array, "H outputs"], bias: Float[Array, "outputs"], target: Array
     ) -> Float[Array, "N"]:
         """See `Head`; the target has no gradient."""
-        if self.fast and native.available():
+        if self.fast and native.available() and h.dtype == target.dtype == jnp.float32:
             return mixture_nll(h, kernel, bias, target, MIN_LOG_STD)
         return -self.read(h @ kernel + bias[None, :]).log_prob(jax.lax.stop_gradient(target))
 

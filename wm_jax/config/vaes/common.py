@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import lcm
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from wm_jax.config.base import (
     MUTABLE,
@@ -22,6 +22,8 @@ from wm_jax.config.base import (
 
 Weight = Annotated[float, Field(ge=0)]
 Network = Literal["paper", "local", "residual", "grid"]
+LARGEST = 65_536
+"""What a `Size` is at most."""
 GRID_SIDES = {"local": 6, "grid": 4}
 """The networks in which each place of a square grid has a part of z, and the sides of these grids."""
 Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
@@ -89,10 +91,10 @@ class BuiltInVaeConfig(VaeConfig):
         "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
     )
     decoder: Network = Field(default="paper", description="the same networks in reverse")
-    global_latent: NonNegative = Field(
+    global_latent: Annotated[int, Field(ge=0, le=65_536)] = Field(
         default=0,
-        description="numbers at the end of z that belong to the whole frame, such as a background's colour, where the "
-        "others belong to places (networks local and grid)",
+        description="numbers behind the others of z that belong to the whole frame, such as a background's colour, "
+        "where the others belong to places; without effect unless a network is local or grid",
     )
     likelihood: Likelihood = Field(
         default="gaussian",
@@ -105,7 +107,7 @@ class BuiltInVaeConfig(VaeConfig):
 
     @property
     def places(self) -> int:
-        """Z, or the part of it that the networks take, must be a multiple of this."""
+        """What the networks take of z, but for `global_latent`, must be a multiple of this."""
         return _places({"encoder": self.encoder, "decoder": self.decoder})
 
 
@@ -148,7 +150,7 @@ def for_places(least: int, size: int, settings: Mapping[str, Any]) -> int:
       settings: of an auto-encoder, as they are given: of any types, and without defaults.
     """
     places = _places(settings)
-    whole = number(BuiltInVaeConfig, settings, "global_latent") if places > 1 else 0
+    whole = number_given(BuiltInVaeConfig, settings, "global_latent") if places > 1 else 0
     return -(-least // places) * places + -(-whole // max(size, 1))
 
 
@@ -156,10 +158,19 @@ def _places(settings: Mapping[str, Any]) -> int:
     return lcm(*(GRID_SIDES.get(str(settings.get(network)), 1) ** 2 for network in ("encoder", "decoder")))
 
 
-def number(section: type[BuiltInVaeConfig], settings: Mapping[str, Any], name: str) -> int:
+def number_given(section: type[BuiltInVaeConfig], settings: Mapping[str, Any], name: str) -> int:
     """A setting that is a whole number, as it is given or by default.
 
-    Anything else counts as 1: the check of that setting says what is wrong with it.
+    The default stands for a value that is none, or out of all bounds: the check of that setting refuses it.
     """
-    value = str(settings.get(name, section.model_fields[name].default))
-    return int(value) if value.isdecimal() else 1
+    default = section.model_fields[name].default
+    try:
+        value = TypeAdapter(int).validate_python(settings.get(name, default))
+    except ValidationError:
+        return default
+    return value if 0 < value <= LARGEST else default
+
+
+def with_sizes(settings: Mapping[str, Any], **sizes: int) -> Mapping[str, Any]:
+    """The settings with sizes that follow from others, unless these make them too large: then as they are given."""
+    return {**settings, **sizes} if max(sizes.values()) <= LARGEST else settings

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wm_jax.config.base import Fraction, Positive, Size
-from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight, for_places, number
+from wm_jax.config.vaes.common import BuiltInVaeConfig, KlConfig, Weight, for_places, number_given, with_sizes
 
 PARTS, CODE_SIZE = 32, 8
 """Codes or groups of classes of a frame, and numbers of a code, unless the settings say otherwise."""
@@ -40,11 +40,15 @@ class VqConfig(BuiltInVaeConfig):
     @model_validator(mode="before")
     @classmethod
     def _fit_networks(cls, settings: Any) -> Any:
-        """Where the size of z and the number of codes are not given, the places of the networks decide."""
-        if {"latent", "codes_per_frame"} & settings.keys():
-            return settings
+        """Where the size of z or the number of codes is not given, it follows from the other and the places."""
+        if "codes_per_frame" in settings:
+            codes = number_given(cls, settings, "codes_per_frame")
+            return settings if "latent" in settings else with_sizes(settings, latent=codes * CODE_SIZE)
         codes = for_places(PARTS, CODE_SIZE, settings)
-        return {**settings, "codes_per_frame": codes, "latent": codes * CODE_SIZE}
+        if "latent" not in settings:
+            return with_sizes(settings, codes_per_frame=codes, latent=codes * CODE_SIZE)
+        fits = number_given(cls, settings, "latent") % codes == 0
+        return with_sizes(settings, codes_per_frame=codes) if fits else settings
 
 
 class FsqConfig(BuiltInVaeConfig):
@@ -76,8 +80,8 @@ class CategoricalConfig(KlConfig):
         """Where the size of z is not given, it follows from the classes and the places of the networks."""
         if "latent" in settings:
             return settings
-        classes = number(cls, settings, "classes")
-        return {**settings, "latent": for_places(PARTS, classes, settings) * classes}
+        classes = number_given(cls, settings, "classes")
+        return with_sizes(settings, latent=for_places(PARTS, classes, settings) * classes)
 
 
 class JointConfig(KlConfig):
@@ -113,8 +117,8 @@ class JointConfig(KlConfig):
         """Where the size of z is not given, it follows from the classes and the places of the networks."""
         if "latent" in settings:
             return settings
-        one_hot = number(cls, settings, "groups") * number(cls, settings, "classes")
-        return {**settings, "latent": for_places(PARTS, 1, settings) + one_hot}
+        one_hot = number_given(cls, settings, "groups") * number_given(cls, settings, "classes")
+        return with_sizes(settings, latent=for_places(PARTS, 1, settings) + one_hot)
 
 
 class DreamerConfig(KlConfig):
@@ -135,6 +139,9 @@ class DreamerConfig(KlConfig):
         """Where the size of z is not given, it follows from the groups; and these from the places of the networks."""
         if "latent" in settings:
             return settings
-        classes = number(cls, settings, "classes")
-        with_groups = {"groups": for_places(PARTS, classes, settings), **settings}
-        return {**with_groups, "latent": number(cls, with_groups, "groups") * classes}
+        classes = number_given(cls, settings, "classes")
+        groups = for_places(PARTS, classes, settings)
+        if "groups" in settings:
+            groups = number_given(cls, settings, "groups")
+            return with_sizes(settings, latent=groups * classes)
+        return with_sizes(settings, groups=groups, latent=groups * classes)

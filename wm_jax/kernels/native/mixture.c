@@ -36,10 +36,10 @@ INLINE vec logarithm(vec x) {
   return __builtin_convertvector(n, vec) * 0.693147181f + 2.0f * t * series + (x - x);
 }
 
-/* So many numbers of a row from `z` on; returns their negative log likelihoods, 0 in lanes beyond. With l the logits, m and
+/* `count` numbers of a row, from number `z` on; returns their negative log likelihoods, 0 in lanes beyond. With l the logits, m and
  * s the means and log deviations, d = target - m and score = l - (d / e^s)^2 / 2 - s:
  * -log p = log sum e^l - log sum e^score + log sqrt(2 pi). */
-INLINE vec some(const Mixtures *p, int64_t row, int64_t z, int count) {
+INLINE vec numbers_of_row(const Mixtures *p, int64_t row, int64_t z, int count) {
   const int64_t part = p->mixtures * p->latents, first = row * 3 * part + z;
   const float *raw = p->raw + first, *bias = p->bias + z;
   float *d_raw = p->d_raw + first;
@@ -79,17 +79,17 @@ INLINE vec some(const Mixtures *p, int64_t row, int64_t z, int count) {
   }
   const vec nll = most - best + logarithm(logits * of_scores) + 0.918938533f;
   vec kept = nll;
-  for (int lane = count < 0 ? 0 : count; lane < LANES; lane++) kept[lane] = 0.0f;
+  for (int lane = count; lane < LANES; lane++) kept[lane] = 0.0f;
   return kept;
 }
 
-static void some_rows(void *data, int64_t task) {
+static void rows_of_task(void *data, int64_t task) {
   const Mixtures *p = data;
   for (int64_t row = task * TASK_ROWS; row < least((task + 1) * TASK_ROWS, p->rows); row++) {
     vec sums = {0};
     int64_t z = 0;
-    for (; z + LANES <= p->latents; z += LANES) sums += some(p, row, z, LANES);
-    if (z < p->latents) sums += some(p, row, z, (int)(p->latents - z));
+    for (; z + LANES <= p->latents; z += LANES) sums += numbers_of_row(p, row, z, LANES);
+    if (z < p->latents) sums += numbers_of_row(p, row, z, (int)(p->latents - z));
     float sum = 0.0f;
     for (int lane = 0; lane < LANES; lane++) sum += sums[lane];
     p->nll[row] = sum;
@@ -106,6 +106,6 @@ XLA_FFI_Error *wm_jax_mixture(Frame *frame) {
       .floor = floor, .reach = expf(floor), .raw = raw->data, .bias = argument(frame, 1)->data,
       .target = target->data, .nll = result(frame, 0)->data, .d_raw = result(frame, 1)->data,
   };
-  parallel(frame, tiles_of(p.rows, TASK_ROWS), some_rows, &p);
+  parallel(frame, tiles_of(p.rows, TASK_ROWS), rows_of_task, &p);
   return NULL;
 }

@@ -13,6 +13,7 @@ from wm_jax.models.latents import Classes, LatentKind
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.losses import kl_term, kl_to_uniform, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.places import require_whole_parts
 
 
 class ClassesVae(Vae):
@@ -21,6 +22,12 @@ class ClassesVae(Vae):
     config: KlConfig
 
     def __init__(self, config: KlConfig, groups: int, classes: int, rngs: nnx.Rngs):
+        """The networks.
+
+        Raises:
+          UserError: a group belongs to a place and to the whole frame.
+        """
+        require_whole_parts(config, classes, "a group (vae.classes)")
         self.config, self.groups, self.classes = config, groups, classes
         self.encoder = make_encoder(config, rngs)
         self.logits = self.encoder.head(config.latent, rngs)

@@ -41,7 +41,7 @@ class Conditional(PenalisedGaussianVae):
         Raises:
           UserError: the condition has more numbers than the setting `condition`.
         """
-        return self._decode(z, self._nulls(len(z)) if condition is None else self._padded(condition))
+        return self.decoder(z, self._nulls(len(z)) if condition is None else self._padded(condition))
 
     def reconstruct(self, z: Float[Array, "B Z"], batch: Batch, update: Update) -> Float[Array, "B side side 3"]:
         """See `PenalisedGaussianVae`: with the batch's condition, a part of which training replaces by the null one.
@@ -53,9 +53,6 @@ class Conditional(PenalisedGaussianVae):
         if update.training:
             dropped = jax.random.bernoulli(update.key, self.config.unconditioned, (len(z), 1))
             condition = jnp.where(dropped, self._nulls(len(z)), condition)
-        return self._decode(z, condition)
-
-    def _decode(self, z: Float[Array, "B Z"], condition: Float[Array, "B K"]) -> Float[Array, "B side side 3"]:
         return self.decoder(z, condition)
 
     def _nulls(self, count: int) -> Float[Array, "count K"]:

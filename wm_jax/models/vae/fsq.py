@@ -17,6 +17,7 @@ from wm_jax.models.latents import Codes, LatentKind
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.losses import reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.places import require_whole_parts
 from wm_jax.utils.errors import UserError
 
 LevelCounts = tuple[int, ...]
@@ -34,13 +35,14 @@ class Fsq(Vae):
         """The networks.
 
         Raises:
-          UserError: `latent` is not a multiple of the number of `levels`.
+          UserError: `latent` is not a multiple of the number of `levels`, or a code belongs to a place and the frame.
         """
         if config.latent % len(config.levels):
             raise UserError(
                 f"vae.latent {config.latent}: it cannot be divided into codes of {len(config.levels)} numbers, as "
                 "vae.levels says; give a multiple of that"
             )
+        require_whole_parts(config, len(config.levels), "a code (vae.levels)")
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.output = self.encoder.head(config.latent, rngs)

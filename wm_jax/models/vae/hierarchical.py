@@ -16,7 +16,7 @@ from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
 from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_normal, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
-from wm_jax.models.vae.places import shares_near
+from wm_jax.models.vae.places import shares_near, too_small
 from wm_jax.utils.errors import UserError
 
 
@@ -91,8 +91,5 @@ def _top(config: HierarchicalConfig) -> int:
         return config.top
     bottom = shares_near(latent - max(latent // 4, 1), latent - 1, config)
     if not bottom:
-        raise UserError(
-            f"vae.latent {latent}: it is not enough for two levels, of which the bottom one takes a multiple of "
-            f"{config.places} and vae.global_latent {config.global_latent}; give more than that"
-        )
+        raise too_small(config, 2)
     return latent - bottom

@@ -16,8 +16,7 @@ from wm_jax.models.vae.gaussian import GaussianLayer
 from wm_jax.models.vae.layers import Dense
 from wm_jax.models.vae.losses import kl_between, kl_term, reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
-from wm_jax.models.vae.places import shares_near
-from wm_jax.utils.errors import UserError
+from wm_jax.models.vae.places import shares_near, too_small
 
 
 class Ladder(Vae):
@@ -125,15 +124,15 @@ def level_sizes(config: LadderConfig) -> tuple[int, ...]:
     Raises:
       UserError: a level would have none.
     """
-    latent, depth = config.latent, config.depth
-    sizes, left = [], latent
+    depth = config.depth
+    sizes, left = [], config.latent
     for levels in range(depth, 1, -1):
         above = left * (2 ** (levels - 1) - 1) // (2**levels - 1)
         wanted, at_most = left - above, left - (levels - 1)
         sizes.insert(0, min(wanted, at_most) if sizes else shares_near(wanted, at_most, config))
         left -= sizes[0]
         if sizes[0] < 1:
-            raise UserError(f"vae.depth {depth}: vae.latent {latent} is not enough for it; give less, or a larger z")
+            raise too_small(config, depth)
     return (left, *sizes)
 
 

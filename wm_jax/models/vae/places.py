@@ -92,15 +92,31 @@ def shared_out(numbers: int, places: int, config: BuiltInVaeConfig, network: str
     Raises:
       UserError: what remains is not a multiple of the places.
     """
-    each, rest = divmod(numbers - config.global_latent, places)
+    whole = config.global_latent
+    each, rest = divmod(numbers - whole, places)
     if rest or each < 1:
-        whole = config.global_latent
-        beside = f" beside {whole} of the whole frame (vae.global_latent)" if whole else ""
+        besides = f" beside {whole} of the whole frame (vae.global_latent)" if whole else ""
         raise UserError(
-            f"vae.{network}: {numbers} numbers cannot be shared out among {places} places{beside}; give a vae.latent "
-            f"that makes {'the rest' if whole else 'them'} a multiple of {places}, or another network"
+            f"vae.{network}: {numbers} numbers cannot be shared out among {places} places{besides}; give a vae.latent "
+            f"that makes {'the rest' if whole else 'them'} a multiple of {config.places}, or another network"
         )
     return each
+
+
+def require_whole_parts(config: BuiltInVaeConfig, size: int, part: str) -> None:
+    """Refuse a share of the whole frame that ends within a part of z.
+
+    Args:
+      size: numbers of each part.
+      part: what it is, for the user.
+
+    Raises:
+      UserError: it does.
+    """
+    if config.places > 1 and config.global_latent % size:
+        raise UserError(
+            f"vae.global_latent {config.global_latent}: {part} is {size} numbers; give a multiple of that, or 0"
+        )
 
 
 def shares_near(wanted: int, at_most: int, config: BuiltInVaeConfig) -> int:
@@ -111,5 +127,13 @@ def shares_near(wanted: int, at_most: int, config: BuiltInVaeConfig) -> int:
       where there is none.
     """
     places, whole = config.places, config.global_latent if config.places > 1 else 0
-    shares = min(-(-(wanted - whole) // places), (at_most - whole) // places)
+    shares = min(max(-(-(wanted - whole) // places), 1), (at_most - whole) // places)
     return shares * places + whole if shares > 0 else 0
+
+
+def too_small(config: BuiltInVaeConfig, levels: int) -> UserError:
+    """The error for a z that is too small for so many levels."""
+    needed = f"its bottom level takes a multiple of {config.places}" if config.places > 1 else ""
+    whole = f" and vae.global_latent {config.global_latent}" if needed and config.global_latent else ""
+    because = f" ({needed}{whole})" if needed else ""
+    return UserError(f"vae.latent {config.latent}: it is not enough for {levels} levels{because}; give more")

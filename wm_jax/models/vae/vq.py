@@ -17,6 +17,7 @@ from wm_jax.models.vae.codebook import Codebook
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.losses import reconstruction
 from wm_jax.models.vae.networks import make_decoder, make_encoder
+from wm_jax.models.vae.places import require_whole_parts
 from wm_jax.utils.errors import UserError
 
 
@@ -29,7 +30,7 @@ class Vq(Vae):
         """The networks and the codebook.
 
         Raises:
-          UserError: `latent` is not a multiple of `codes_per_frame`.
+          UserError: `latent` is not a multiple of `codes_per_frame`, or a code belongs to a place and to the frame.
         """
         size, rest = divmod(config.latent, config.codes_per_frame)
         if rest:
@@ -37,6 +38,7 @@ class Vq(Vae):
                 f"vae.latent {config.latent}: it cannot be divided into {config.codes_per_frame} codes; give a "
                 "multiple of vae.codes_per_frame"
             )
+        require_whole_parts(config, size, "a code")
         self.config = config
         self.encoder = make_encoder(config, rngs)
         self.output = self.encoder.head(config.latent, rngs)

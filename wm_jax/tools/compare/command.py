@@ -51,7 +51,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     unseen = held_out(config, folder / "held-out", stop)
     exposed = exposed_state(config, folder / "exposed.npz")
     log(f"compare_vaes: {len(unseen.frames):,} held-out frames of {unseen.episodes:,} episodes")
-    pace = Pace(config.vae, ReplayStore.open(run.stage("replays").path), folder / "reference.json")
+    pace = Pace(ReplayStore.open(run.stage("replays").path), folder / "reference.json")
     found: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
 
