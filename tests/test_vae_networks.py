@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from pydantic import ValidationError
 
-from wm_jax.config.vaes import VARIANTS, VanillaConfig
+from wm_jax.config.layers import load
+from wm_jax.config.vaes import VARIANTS, BuiltInVaeConfig, VanillaConfig
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
 from wm_jax.models.vae.networks import ENCODERS, make_decoder, make_encoder
 from wm_jax.models.vae.residual import group_norm
@@ -192,6 +193,13 @@ def test_every_auto_encoder_fits_networks_by_place(variant: str, network: str) -
 
     z, decoded, drawn = jax.eval_shape(shapes)
     assert z.shape == (4, config.latent) and decoded.shape == drawn.shape == NOISE.shape
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_auto_encoder_can_be_chosen_where_a_game_s_own_networks_are_by_place(variant: str) -> None:
+    config = load("chaser", "procgen", "quick", {"vae": {"variant": variant}}).vae
+    assert isinstance(config, BuiltInVaeConfig) and config.places > 1
+    jax.eval_shape(lambda: nnx.state(make_vae(config, nnx.Rngs(0))))
 
 
 @pytest.mark.parametrize(
