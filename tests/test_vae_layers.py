@@ -182,7 +182,7 @@ def test_ladder_sizes_sum_to_z_and_grow_downwards() -> None:
     assert sizes(6, 4) == (1, 1, 1, 3)
     local = {"encoder": "local", "decoder": "local"}
     assert sizes(144, 3, **local) == (12, 24, 108) and sizes(72, 2, **local) == (36, 36)
-    assert sizes(176, 3, **local, global_latent=32) == (12, 24, 140)
+    assert sizes(176, 3, **local, global_latent=32) == (24, 48, 104)
     assert sizes(64, 3, encoder="grid", decoder="grid", global_latent=40) == (2, 6, 56)
     with pytest.raises(UserError, match=r"vae.latent 6: it is not enough for 7 levels; give more"):
         make("ladder", depth=7)

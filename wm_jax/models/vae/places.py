@@ -133,7 +133,8 @@ def shares_near(wanted: int, at_most: int, config: BuiltInVaeConfig) -> int:
 
 def too_small(config: BuiltInVaeConfig, levels: int) -> UserError:
     """The error for a z that is too small for so many levels."""
-    needed = f"its bottom level takes a multiple of {config.places}" if config.places > 1 else ""
-    whole = f" and vae.global_latent {config.global_latent}" if needed and config.global_latent else ""
-    because = f" ({needed}{whole})" if needed else ""
+    because = ""
+    if config.places > 1:
+        whole = f" and vae.global_latent {config.global_latent}" if config.global_latent else ""
+        because = f", since its bottom level takes a multiple of {config.places}{whole}"
     return UserError(f"vae.latent {config.latent}: it is not enough for {levels} levels{because}; give more")
