@@ -28,7 +28,10 @@ from pydantic.fields import FieldInfo
 
 # Upper bounds are far above what anyone trains; beyond them is a slip of the finger that would fill the memory.
 Count = Annotated[int, Field(gt=0, le=10**9)]
-Size = Annotated[int, Field(gt=0, le=65_536)]
+LARGEST = 65_536
+"""What a size is at most."""
+Size = Annotated[int, Field(gt=0, le=LARGEST)]
+SizeOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 EpisodeCount = Annotated[int, Field(gt=0, le=10**6)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 NonNegative = Annotated[int, Field(ge=0, le=2**63 - 1)]

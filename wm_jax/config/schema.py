@@ -17,6 +17,7 @@ from wm_jax.config.base import (
     Positive,
     Section,
     Size,
+    SizeOrZero,
     Threads,
     TrainingConfig,
     Word,
@@ -187,9 +188,7 @@ class ControllerConfig(Section):
     inputs: Literal["z", "zh", "zhc"] = Field(
         default="zh", description="z alone, z and M's output h, or also M's cell c"
     )
-    hidden: Annotated[int, Field(ge=0, le=65_536)] = Field(
-        default=0, description="size of one hidden tanh layer (0: linear)"
-    )
+    hidden: SizeOrZero = Field(default=0, description="size of one hidden tanh layer (0: linear)")
     world: Literal["trained", "random"] = Field(
         default="trained", description="random: untrained V and M, for the ablation"
     )

@@ -119,6 +119,11 @@ def log_density(mixture: Mixture, target: Float[Array, "*lead Z"]) -> Float[Arra
     return jax.nn.logsumexp(components, axis=-2).sum(axis=-1)  # log p: eq. 22; its negative is the error of eq. 29
 
 
+def dense(h: Float[Array, "*lead H"], kernel: Float[Array, "H O"], bias: Float[Array, "O"]) -> Float[Array, "*lead O"]:
+    """The last layer's outputs, or some of them."""
+    return h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
+
+
 @dataclass(frozen=True)
 class MixtureHead:
     """For latents that are numbers.
@@ -155,7 +160,7 @@ class MixtureHead:
         """See `Head`; the target has no gradient."""
         if self.fast and native.available() and h.dtype == target.dtype == jnp.float32:
             return mixture_nll(h, kernel, bias, target, MIN_LOG_STD)
-        return -self.read(h @ kernel + bias[None, :]).log_prob(jax.lax.stop_gradient(target))
+        return -self.read(dense(h, kernel, bias)).log_prob(jax.lax.stop_gradient(target))
 
 
 class Categorical(NamedTuple):
@@ -208,7 +213,7 @@ class CategoricalHead:
         self, h: Float[Array, "N H"], kernel: Float[Array, "H outputs"], bias: Float[Array, "outputs"], target: Array
     ) -> Float[Array, "N"]:
         """See `Head`."""
-        return -self.read(h @ kernel + bias[None, :]).log_prob(target)
+        return -self.read(dense(h, kernel, bias)).log_prob(target)
 
 
 @jax.custom_jvp

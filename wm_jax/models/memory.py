@@ -18,7 +18,7 @@ from wm_jax.config.schema import CustomMemoryConfig, MemoryConfig
 from wm_jax.kernels import native
 from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
-from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead
+from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead, dense
 from wm_jax.models.latents import LatentKind
 from wm_jax.models.variables import value_and_grad
 from wm_jax.utils.arrays import choose_rows
@@ -247,7 +247,7 @@ class MDNRNN(nnx.Module):
 
     def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
         """What follows h."""
-        raw, size = _dense(h, self.kernel[...], self.bias[...]), self.head.outputs
+        raw, size = dense(h, self.kernel[...], self.bias[...]), self.head.outputs
         return Prediction(self.head.read(raw[..., :size]), *self._scalars(raw[..., size:]))
 
     def _scalars(self, raw: Float[Array, "*lead _"]) -> tuple[Array | None, Array | None]:
@@ -300,7 +300,7 @@ class MDNRNN(nnx.Module):
             flat_h, flat_target = h.reshape(rows, -1), target.reshape(rows, -1)
             nll = self.head.nll(flat_h, kernel[:, :size], bias[:size], flat_target)
             terms = {"nll": (nll * weight.reshape(rows)).sum()}
-            expected_reward, done_logit = self._scalars(_dense(h, kernel[:, size:], bias[size:]))
+            expected_reward, done_logit = self._scalars(dense(h, kernel[:, size:], bias[size:]))
             if expected_reward is not None:
                 terms["reward"] = (jnp.square(expected_reward - reward) * weight).sum()
             if done_logit is not None:
@@ -355,10 +355,6 @@ def gradient_of(graphdef: nnx.GraphDef, carried: bool) -> Callable[..., Any]:
         return metrics, after if carried else carry, gradients, others
 
     return gradient
-
-
-def _dense(h: Float[Array, "*lead H"], kernel: Array, bias: Array) -> Float[Array, "*lead _"]:
-    return h @ kernel + bias.reshape((1,) * (h.ndim - 1) + (-1,))
 
 
 def _fastest() -> Formulation:

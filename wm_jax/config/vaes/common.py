@@ -10,20 +10,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from wm_jax.config.base import (
+    LARGEST,
     MUTABLE,
     Arguments,
     Count,
     NonNegative,
     Positive,
     Size,
+    SizeOrZero,
     TrainingConfig,
     built_in_or_custom,
 )
 
 Weight = Annotated[float, Field(ge=0)]
 Network = Literal["paper", "local", "residual", "grid"]
-LARGEST = 65_536
-"""What a `Size` is at most."""
 GRID_SIDES = {"local": 6, "grid": 4}
 """The networks in which each place of a square grid has a part of z, and the sides of these grids."""
 Likelihood = Literal["gaussian", "laplace", "logcosh", "cross_entropy", "calibrated"]
@@ -91,7 +91,7 @@ class BuiltInVaeConfig(VaeConfig):
         "deeper, with normalisation; grid: residual, with a part of z for each place of a 4x4 grid",
     )
     decoder: Network = Field(default="paper", description="the same networks in reverse")
-    global_latent: Annotated[int, Field(ge=0, le=65_536)] = Field(
+    global_latent: SizeOrZero = Field(
         default=0,
         description="numbers behind the others of z that belong to the whole frame, such as a background's colour, "
         "where the others belong to places; without effect unless a network is local or grid",
@@ -151,7 +151,7 @@ def for_places(least: int, size: int, settings: Mapping[str, Any]) -> int:
     """
     places = _places(settings)
     whole = number_given(BuiltInVaeConfig, settings, "global_latent") if places > 1 else 0
-    return -(-least // places) * places + -(-whole // max(size, 1))
+    return -(-least // places) * places + -(-whole // size)
 
 
 def _places(settings: Mapping[str, Any]) -> int:

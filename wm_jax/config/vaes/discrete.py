@@ -1,5 +1,6 @@
 """The settings of auto-encoders whose z consists of codes or of classes."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -59,7 +60,24 @@ class FsqConfig(BuiltInVaeConfig):
     )
 
 
-class CategoricalConfig(KlConfig):
+class ClassesConfig(KlConfig):
+    """The settings of auto-encoders whose z has groups of classes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_networks(cls, settings: Any) -> Any:
+        """Where the size of z is not given, it follows from the classes and the places of the networks."""
+        if "latent" in settings:
+            return settings
+        return with_sizes(settings, **cls._sizes(settings, number_given(cls, settings, "classes")))
+
+    @classmethod
+    def _sizes(cls, settings: Mapping[str, Any], classes: int) -> dict[str, int]:
+        """The size of z, and whatever else it is made of that is not given either."""
+        raise NotImplementedError
+
+
+class CategoricalConfig(ClassesConfig):
     """V, a categorical VAE: z consists of groups of classes, relaxed by Gumbel-softmax in training."""
 
     latent: Size = Field(
@@ -74,17 +92,12 @@ class CategoricalConfig(KlConfig):
         default=False, description="decode one-hot classes in training too, with the gradient of the relaxed ones"
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _fit_networks(cls, settings: Any) -> Any:
-        """Where the size of z is not given, it follows from the classes and the places of the networks."""
-        if "latent" in settings:
-            return settings
-        classes = number_given(cls, settings, "classes")
-        return with_sizes(settings, latent=for_places(PARTS, classes, settings) * classes)
+    def _sizes(cls, settings: Mapping[str, Any], classes: int) -> dict[str, int]:
+        return {"latent": for_places(PARTS, classes, settings) * classes}
 
 
-class JointConfig(KlConfig):
+class JointConfig(ClassesConfig):
     """V, a JointVAE: z has a Gaussian part and a few groups of classes, each part with a target KL of its own."""
 
     latent: Size = Field(
@@ -111,17 +124,12 @@ class JointConfig(KlConfig):
     classes: Size = Field(default=10, description="classes of each group")
     temperature: Positive = Field(default=0.67, description="temperature of the relaxed classes in training")
 
-    @model_validator(mode="before")
     @classmethod
-    def _fit_networks(cls, settings: Any) -> Any:
-        """Where the size of z is not given, it follows from the classes and the places of the networks."""
-        if "latent" in settings:
-            return settings
-        one_hot = number_given(cls, settings, "groups") * number_given(cls, settings, "classes")
-        return with_sizes(settings, latent=for_places(PARTS, 1, settings) + one_hot)
+    def _sizes(cls, settings: Mapping[str, Any], classes: int) -> dict[str, int]:
+        return {"latent": for_places(PARTS, 1, settings) + number_given(cls, settings, "groups") * classes}
 
 
-class DreamerConfig(KlConfig):
+class DreamerConfig(ClassesConfig):
     """V, with DreamerV3's latents: groups of classes, with straight-through gradients and 1 % uniform mixing."""
 
     latent: Size = Field(default=1024, description="size of z: groups * classes (default: just these)")
@@ -133,15 +141,9 @@ class DreamerConfig(KlConfig):
     classes: Size = Field(default=32, description="classes of each group")
     unimix: Fraction = Field(default=0.01, description="share of the uniform distribution mixed into the posterior")
 
-    @model_validator(mode="before")
     @classmethod
-    def _fit_networks(cls, settings: Any) -> Any:
-        """Where the size of z is not given, it follows from the groups; and these from the places of the networks."""
-        if "latent" in settings:
-            return settings
-        classes = number_given(cls, settings, "classes")
-        groups = for_places(PARTS, classes, settings)
+    def _sizes(cls, settings: Mapping[str, Any], classes: int) -> dict[str, int]:
         if "groups" in settings:
-            groups = number_given(cls, settings, "groups")
-            return with_sizes(settings, latent=groups * classes)
-        return with_sizes(settings, groups=groups, latent=groups * classes)
+            return {"latent": number_given(cls, settings, "groups") * classes}
+        groups = for_places(PARTS, classes, settings)
+        return {"groups": groups, "latent": groups * classes}

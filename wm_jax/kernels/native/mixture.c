@@ -66,13 +66,15 @@ INLINE vec numbers_of_row(const Mixtures *p, int64_t row, int64_t z, int count) 
   for (int64_t k = 0; k < p->mixtures; k++) {
     const int64_t at = k * p->latents;
     logits += exponential(load_part(raw + at, count) + load_part(bias + at, count) - most);
-    scores += exponential(load_part(d_raw + at, count) - best);
+    const vec likelihood = exponential(load_part(d_raw + at, count) - best);
+    scores += likelihood;
+    store_part(d_raw + at, likelihood, count);
   }
   const vec of_logits = 1.0f / logits, of_scores = 1.0f / scores;
   for (int64_t k = 0; k < p->mixtures; k++) {
     const int64_t at = k * p->latents;
     const vec weight = of_logits * exponential(load_part(raw + at, count) + load_part(bias + at, count) - most);
-    const vec share = of_scores * exponential(load_part(d_raw + at, count) - best);
+    const vec share = of_scores * load_part(d_raw + at, count);
     store_part(d_raw + at, weight - share, count);
     store_part(d_raw + part + at, share * load_part(d_raw + part + at, count), count);
     store_part(d_raw + 2 * part + at, share * load_part(d_raw + 2 * part + at, count), count);

@@ -24,7 +24,7 @@ from wm_jax.models.vae.layers import (
     normal,
     scaled_channels,
 )
-from wm_jax.models.vae.places import beside
+from wm_jax.models.vae.places import WholeStart
 from wm_jax.utils.sizes import SIDE
 
 DECODER_KERNELS = (5, 5, 6, 6)
@@ -88,7 +88,7 @@ class Decoder(TransposedStack):
     def __init__(self, inputs: int, config: VaeConfig, rngs: nnx.Rngs, context: int = 0):
         hidden, channels = 4 * scaled_channels(256, config), decoder_channels(config)
         side = DECODER_KERNELS[0]
-        self.dense = Dense(inputs + context, hidden, rngs)
+        self.dense = WholeStart(inputs + context, hidden, rngs)
         self.first_kernel = normal(rngs, (hidden, side * side * channels[0]), hidden, gain=2.0)
         self.first_bias = nnx.Param(jnp.zeros(channels[0], jnp.float32))
         super().__init__(side, DECODER_KERNELS[1:], channels, config, rngs)
@@ -100,7 +100,7 @@ class Decoder(TransposedStack):
         side = DECODER_KERNELS[0]
         narrow = self.fast and self.dtype == jnp.bfloat16
         multiply = fast_matmul if narrow else partial(matmul, dtype=self.dtype)
-        x = multiply(self.dense(beside(z, context)), self.first_kernel[...])
+        x = multiply(self.dense(z, context), self.first_kernel[...])
         return self.frames(
             jax.nn.relu(x.reshape(z.shape[0], side, side, -1) + self.first_bias[...][None, None, None, :])
         )

@@ -1,4 +1,4 @@
-"""What networks by place are made of: layers for which z has a part for each place of a grid.
+"""How z meets the networks: by layers for which it has a part for each place of a grid, or by one for all of it.
 
 The parts of the places come first, place by place, and after them what belongs to the whole frame, such as the colour
 of a background that is the same everywhere (the setting `global_latent`).
@@ -51,6 +51,14 @@ class PlacedHead(nnx.Module):
         """Of the features, which lie place by place."""
         each = self.each(x)
         return each if self.whole is None else jnp.concatenate([each, self.whole(x)], axis=1)
+
+
+class WholeStart(Dense):
+    """The first layer of a decoder without places, from all of z and the context."""
+
+    def __call__(self, x: Float[Array, "B I"], context: Float[Array, "B K"] | None = None) -> Float[Array, "B O"]:
+        """The weighted sums of both."""
+        return super().__call__(beside(x, context))
 
 
 class PlacedStart(nnx.Module):

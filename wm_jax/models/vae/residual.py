@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import GRID_SIDES, BuiltInVaeConfig
 from wm_jax.models.vae.layers import Dense, compute_type, scaled_channels
-from wm_jax.models.vae.places import PlacedHead, PlacedStart, beside
+from wm_jax.models.vae.places import PlacedHead, PlacedStart, WholeStart
 
 CHANNELS = (32, 64, 128, 256)
 """At sides of 32, 16, 8 and 4 pixels."""
@@ -100,14 +100,6 @@ class GridDecoder(ResidualDecoder):
         self, inputs: int, context: int, channels: int, config: BuiltInVaeConfig, rngs: nnx.Rngs
     ) -> "WholeStart | PlacedStart":
         return PlacedStart(PLACES, inputs, context, channels, config, rngs)
-
-
-class WholeStart(Dense):
-    """A layer from all of z and the context to the whole image."""
-
-    def __call__(self, x: Float[Array, "B I"], context: Float[Array, "B K"] | None = None) -> Float[Array, "B O"]:
-        """The image's channels, place by place."""
-        return super().__call__(beside(x, context))
 
 
 class Block(nnx.Module):
