@@ -259,6 +259,27 @@ class EvaluateConfig(Section):
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 
+class DreamConfig(Section):
+    """The dream: the game as M knows it."""
+
+    temperature: Positive = Field(
+        default=1.0,
+        description="how uncertain the dream is: divides the log odds of what may follow, and multiplies deviations by "
+        "its square root (1: as M learned; higher is harder, and harder to cheat)",
+    )
+    ends: Literal["threshold", "sampled", "never"] = Field(
+        default="threshold",
+        description="a dream ends where M thinks an end likelier than not (the paper's way), or as often as M says, or "
+        "after its steps alone",
+    )
+    episode_steps: Count | None = Field(default=None, description="longest dream (default: the game's episode)")
+    warm_up: NonNegative = Field(default=0, description="real frames that M sees before a dream begins")
+    random_start: bool = Field(
+        default=False,
+        description="dreams begin at any frame of the replays instead of at the first ones of episodes",
+    )
+
+
 class HostsConfig(Section):
     """Several processes, one per host, that work on one run together (docs/scaling.md)."""
 
@@ -305,6 +326,7 @@ class Config(Section):
     encode: EncodeConfig = EncodeConfig()
     memory: AnyMemory = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
+    dream: DreamConfig = DreamConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

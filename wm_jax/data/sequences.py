@@ -16,6 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from wm_jax.data.ahead import ReadAhead
+from wm_jax.data.episodes import Split
+from wm_jax.data.latents import LatentStore
+from wm_jax.data.replay import ReplayStore
+from wm_jax.envs.spaces import ActionSpace
+from wm_jax.models.latents import from_named
 from wm_jax.models.memory import Sequences
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
@@ -41,6 +46,21 @@ class FlatLatents(NamedTuple):
     reward: Float32[Either, "F"]
     done: Float32[Either, "F"]
     offsets: Int[Either, "offsets"]
+
+
+def flat_latents(
+    latents: LatentStore, like: Any, store: ReplayStore, actions: ActionSpace, split: Split
+) -> FlatLatents:
+    """The latents of a split as arrays for training, actions as M sees them.
+
+    Args:
+      like: a latent of the same kind.
+    """
+    parts = latents.flat(store, split)
+    action = actions.encode(jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
+    done = parts.done.astype(np.float32)
+    latent = from_named(like, parts.arrays)
+    return FlatLatents(latent, jax.device_get(action), parts.reward, done, parts.offsets)
 
 
 class Places(NamedTuple):

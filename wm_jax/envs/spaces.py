@@ -53,6 +53,10 @@ class ActionSpace(ABC):
         """Actions as a game in JAX takes them."""
 
     @abstractmethod
+    def from_game(self, actions: "jax.Array") -> "jax.Array":
+        """The actions that `in_game` made these of."""
+
+    @abstractmethod
     def checked(self, actions: ArrayLike, count: int) -> NDArray[Any]:
         """As many actions as a game on the host takes them: int32[count], or float32[count, A].
 
@@ -93,6 +97,14 @@ class Discrete(ActionSpace):
         import jax.numpy as jnp
 
         return actions if self.indices == tuple(range(self.size)) else jnp.asarray(self.indices, jnp.int32)[actions]
+
+    def from_game(self, actions: "jax.Array") -> "jax.Array":
+        """See `ActionSpace`."""
+        import jax.numpy as jnp
+
+        positions = np.zeros(max(self.indices) + 1, np.int32)
+        positions[list(self.indices)] = np.arange(self.size)
+        return jnp.asarray(positions)[actions]
 
     def checked(self, actions: ArrayLike, count: int) -> NDArray[Any]:
         """See `ActionSpace`."""
@@ -168,6 +180,10 @@ class Continuous(ActionSpace):
         return actions.astype(np.float32)
 
     def in_game(self, actions: "jax.Array") -> "jax.Array":
+        """See `ActionSpace`."""
+        return actions
+
+    def from_game(self, actions: "jax.Array") -> "jax.Array":
         """See `ActionSpace`."""
         return actions
 

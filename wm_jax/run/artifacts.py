@@ -11,6 +11,7 @@ from flax import nnx
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config, ControllerConfig, MemoryConfig
 from wm_jax.config.vaes import VaeConfig
+from wm_jax.data.latents import LatentStore
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
@@ -63,6 +64,23 @@ def open_replays(run: Run, config: Config, begun: Stage | None = None) -> Replay
     store = ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"] if manifest else None)
     _require_game(store.path, store.about, config)
     return store
+
+
+def open_latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:
+    """The run's latents of these replays.
+
+    Args:
+      vae: identity of the V that they are to be made with.
+
+    Raises:
+      UserError: there are none, or they were made with another V, or of other replays.
+    """
+    found = run.stage("latents").manifest()
+    if found is None:
+        raise missing(run, "latents")
+    for parent, identity in (("vae", vae), ("replays", store.id)):
+        require_parent(run, "latents", parent, found["parents"][parent], identity)
+    return LatentStore.open(run.stage("latents").path)
 
 
 def open_for_maintenance(run: Run, config: Config) -> ReplayStore:

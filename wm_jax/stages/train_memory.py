@@ -3,23 +3,17 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from wm_jax.config.schema import Config, CustomMemoryConfig
-from wm_jax.data.episodes import SPLITS, Split
+from wm_jax.data.episodes import SPLITS
 from wm_jax.data.frames import Batches
-from wm_jax.data.latents import LatentStore
-from wm_jax.data.replay import ReplayStore
-from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences
+from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences, flat_latents
 from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
-from wm_jax.envs.types import Game
-from wm_jax.models.latents import from_named
 from wm_jax.models.memory import gradient_of, make_cell
-from wm_jax.run.artifacts import init_memory, latent_like, load_vae, missing, open_replays, require_parent
+from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
@@ -44,7 +38,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("memory"), config.memory
     game = find(config.game, config.env)
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
-    latents = _latents(run, store, vae.digest)
+    latents = open_latents(run, store, vae.digest)
     mesh = open_mesh(config.devices, settings.batch, "memory.batch")
     kind, like = vae.model().latent_kind, latent_like(vae)
     graphdef, params = init_memory(without_kernels(settings, mesh), kind, game.actions.size, config.seed)
@@ -53,7 +47,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 
     def prepare(seed: int) -> tuple[Task, Report]:
         optimizer = adam(settings.learning_rate, settings.final_learning_rate, settings.steps, settings.clip)
-        seen, unseen = (flat(latents, like, store, game, split) for split in SPLITS)
+        seen, unseen = (flat_latents(latents, like, store, game.actions, split) for split in SPLITS)
         train, test = _batches(config, seen, unseen, seed)
         return Task.single(gradient_of(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
@@ -83,28 +77,6 @@ def _batches(config: Config, seen: FlatLatents, unseen: FlatLatents, seed: int) 
         StreamedSequences(seen, *windows, settings.carry_state, Schedule.of(settings).next_stop),
         StreamedSequences(unseen, *windows, carried=False, following=lambda step: step),
     )
-
-
-def flat(latents: LatentStore, like: Any, store: ReplayStore, game: Game, split: Split) -> FlatLatents:
-    """The latents of a split as arrays for training, actions as M sees them.
-
-    Args:
-      like: a latent of the same kind.
-    """
-    parts = latents.flat(store, split)
-    action = game.actions.encode(jnp.asarray(parts.action)) * jnp.asarray(parts.acted, jnp.float32)[:, None]
-    done = parts.done.astype(np.float32)
-    latent = from_named(like, parts.arrays)
-    return FlatLatents(latent, jax.device_get(action), parts.reward, done, parts.offsets)
-
-
-def _latents(run: Run, store: ReplayStore, vae: str) -> LatentStore:
-    found = run.stage("latents").manifest()
-    if found is None:
-        raise missing(run, "latents")
-    for parent, identity in (("vae", vae), ("replays", store.id)):
-        require_parent(run, "latents", parent, found["parents"][parent], identity)
-    return LatentStore.open(run.stage("latents").path)
 
 
 def _reporter(graphdef: Any, batches: Batches, batch: int) -> Report:

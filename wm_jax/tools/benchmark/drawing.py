@@ -20,7 +20,7 @@ CALLS = 20
 """Batches drawn in one call."""
 LATE = 500
 """Steps after which the camera has long been near."""
-MIXES: Mapping[str, Callable[[int], np.ndarray]] = {
+AGES: Mapping[str, Callable[[int], np.ndarray]] = {
     OURS: lambda rows: np.full(rows, LATE),
     "one of 16 begins": lambda rows: np.where(np.arange(rows) % 16, LATE, 1),
     "one of 8 begins": lambda rows: np.where(np.arange(rows) % 8, LATE, 1),
@@ -55,9 +55,9 @@ def pictures(options: Options) -> Case:
 
         return work
 
-    makers = {name: partial(drawn, mix(rows)) for name, mix in MIXES.items()}
+    makers = {name: partial(drawn, ages(rows)) for name, ages in AGES.items()}
     name = f"CarRacing's pictures, {rows} at once, formulation for accelerators"
-    parts = tuple(mix for mix in MIXES if mix != OURS)
+    parts = tuple(name for name in AGES if name != OURS)
     return Case(name, "frames", rows * calls, 0.0, makers, lambda: 0.0, 1.0, parts=parts, remark=_shares)
 
 

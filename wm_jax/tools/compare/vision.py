@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     latent: its arrays, [F, ...].
     z: float32[F, Z], the mode.
     decoded: uint8[F, 64, 64, 3], from the mode.
-    kl: float, of the loss, on average.
+    kl: float, of the loss, on average over whole batches (the last one may be filled up with copies).
     """
 
     latent: Any
@@ -51,9 +51,9 @@ def see(graphdef: Any, params: Any, frames: np.ndarray, step: int, data_size: in
     for piece, count in _batches(frames):
         *made, kl = _see(graphdef, params, piece, jnp.int32(step), data_size)
         parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], made))
-        kls.append(float(kl) * count)
+        kls.append(float(kl))
     latent, z, decoded = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    return Seen(latent, z, decoded, sum(kls) / len(frames))
+    return Seen(latent, z, decoded, float(np.mean(kls[: max(len(frames) // BATCH, 1)])))
 
 
 @partial(jax.jit, static_argnums=(0, 4))

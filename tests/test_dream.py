@@ -1,0 +1,227 @@
+"""A world with known rules is collected, encoded and learned by M; its dream must then behave as the world does.
+
+The same check finds each of the mistakes that no loss shows: actions, rewards or ends that are shifted by a step, and
+training windows that run from one episode into the next.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from sledge_game import FASTEST, FIRST, LAST, PIXELS, Ruler, Sled, moved
+
+from wm_jax import cli
+from wm_jax.config.schema import Config, DreamConfig, EnvConfig, MemoryConfig
+from wm_jax.config.vaes import VanillaConfig
+from wm_jax.data import sequences
+from wm_jax.data.beginnings import beginnings
+from wm_jax.data.sequences import Either, FlatLatents
+from wm_jax.envs.device import start_all, step_all
+from wm_jax.envs.games import find
+from wm_jax.models.dream import Beginnings, Dream, Ends
+from wm_jax.models.latents import Gaussian, LatentKind
+from wm_jax.models.memory import MDNRNN
+from wm_jax.models.vae import make_vae
+from wm_jax.run.dreams import load_dream
+from wm_jax.run.folder import Run
+from wm_jax.stages import train_memory
+from wm_jax.utils.errors import UserError
+
+GAME = "jax:sledge_game:Sledge"
+WORDS = ["--game", GAME, "--env.backend", "device", "--preset", "smoke"]
+MEMORY = (
+    "--memory.hidden 48 --memory.mixtures 2 --memory.sequence 12 --memory.batch 64 --memory.steps 1500 "
+    "--memory.learning_rate 1e-2 --memory.final_learning_rate 1e-3 --memory.steps_per_dispatch 100 "
+    "--memory.save_every 1500 --memory.report_every 1500 --memory.reward_head true --memory.done_head true "
+    "--memory.done_weight 1"
+)
+DREAMS, STEPS = 300, 8
+CONFIG = Config(game=GAME, env=EnvConfig(backend="device"))
+
+
+class Agreement(NamedTuple):
+    """How a dream and the world itself, both with the same actions, part within `STEPS`.
+
+    place: mean distance of the sledges while both go on, in pixels.
+    reward: mean difference of the rewards.
+    ends: of the worlds that end, the share whose dream ends in the same step.
+    """
+
+    place: float
+    reward: float
+    ends: float
+
+
+def held_against_the_world(dream: Dream) -> Agreement:
+    """Dreams from real beginnings, with random actions."""
+    params = dream.params_for(range(DREAMS))
+    z, states = start_all(dream, params, jnp.arange(DREAMS))
+    sled = Sled(jnp.round(place(z)).astype(jnp.int32), jnp.zeros(DREAMS, jnp.int32))
+    apart, wrong, ends = [], [], np.full((2, DREAMS), STEPS)  # of the dream, and of the world
+    for step, action in enumerate(np.random.default_rng(0).integers(0, 3, (STEPS, DREAMS), np.int32)):
+        z, states, reward, dream_ends = step_all(dream, params, states, jnp.asarray(action))
+        sled, true_reward, world_ends = jax.vmap(moved)(sled, jnp.asarray(action))
+        going = (ends == STEPS).all(axis=0)
+        apart.append(np.abs(place(z) - np.asarray(sled.place))[going])
+        wrong.append(np.abs(np.asarray(reward) - np.asarray(true_reward))[going])
+        ends = np.where((ends == STEPS) & np.stack([dream_ends, world_ends]), step, ends)
+    ended = ends[1] < STEPS
+    assert ended.sum() > DREAMS / 10, "games end"
+    apart, wrong = (float(np.concatenate(each).mean()) for each in (apart, wrong))
+    return Agreement(apart, wrong, float((ends[0] == ends[1])[ended].mean()))
+
+
+def place(z: Either) -> np.ndarray:
+    """In pixels."""
+    return (np.asarray(z)[:, 0] + 1) * Ruler.SCALE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with replays and latents."""
+    folder = tmp_path_factory.mktemp("dream") / "run"
+    words = [*WORDS, "--run", str(folder)]
+    collect = "--collect.episodes 600 --collect.hold 2 --collect.slots 200"
+    assert cli.main(["collect", *words, *collect.split()]) == 0
+    ruler = "--vae.variant sledge_game:Ruler --vae.latent 2 --vae.steps 5"
+    assert cli.main(["train_vae", *words, *ruler.split()]) == 0
+    assert cli.main(["encode", *words]) == 0
+    return folder
+
+
+def learned(run: Path, name: str) -> Run:
+    """The run of this name, in which M has been trained."""
+    words = [*WORDS, "--run", str(run), "--name", name, *MEMORY.split()]
+    assert cli.main(["train_memory", *words]) == 0
+    return Run.open(run / "named" / name)
+
+
+def dreamed(run: Run, **settings: object) -> Dream:
+    config = CONFIG.model_copy(update={"dream": DreamConfig.model_validate(settings)})
+    return load_dream(run, config, find(GAME, config.env))
+
+
+@pytest.fixture(scope="module")
+def truthful(run: Path) -> Run:
+    return learned(run, "truthful")
+
+
+def test_the_dream_behaves_as_the_world_does(truthful: Run) -> None:
+    found = held_against_the_world(dreamed(truthful, temperature=0.1))
+    assert found.place < 1.5 and found.reward < 0.1 and found.ends > 0.6, found
+
+
+def late(values: Either) -> np.ndarray:
+    """A step late."""
+    return np.roll(values, 1, axis=0)
+
+
+MISTAKES: dict[str, tuple[Callable[[FlatLatents], FlatLatents], Callable[[Agreement], bool]]] = {
+    "actions a step late": (lambda it: it._replace(action=late(it.action)), lambda found: found.place > 2.5),
+    "rewards a step late": (lambda it: it._replace(reward=late(it.reward)), lambda found: found.reward > 0.4),
+    "ends a step early": (lambda it: it._replace(done=np.roll(it.done, -1)), lambda found: found.ends < 0.3),
+    "ends a step late": (lambda it: it._replace(done=late(it.done)), lambda found: found.ends < 0.3),
+    "windows across episodes": (lambda it: it._replace(offsets=it.offsets[[0, -1]]), lambda found: found.place > 2.5),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_check_finds_a_mistake(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake, finds = MISTAKES[name]
+    true = sequences.flat_latents
+    monkeypatch.setattr(train_memory, "flat_latents", lambda *given: mistake(true(*given)))
+    found = held_against_the_world(dreamed(learned(run, name.replace(" ", "-")), temperature=0.1))
+    assert finds(found), found
+
+
+def stepped(dream: Dream, seeds: Sequence[int], action: int) -> tuple[np.ndarray, ...]:
+    """The first z, the second one, the reward and the end, of dreams that take one step."""
+    params = dream.params_for(seeds)
+    first, states = start_all(dream, params, jnp.arange(len(seeds)))
+    second, _, reward, end = step_all(dream, params, states, jnp.full(len(seeds), action, jnp.int32))
+    return tuple(np.asarray(each) for each in (first, second, reward, end))
+
+
+def test_a_seed_decides_its_dream(truthful: Run) -> None:
+    """Whichever others are dreamt beside it."""
+    dream = dreamed(truthful)
+    some, others = stepped(dream, (3, 5, 7), 2), stepped(dream, (5, 3, 11), 2)
+    for one, other in zip(some[:3], others[:3], strict=True):
+        np.testing.assert_allclose(one[:2], other[1::-1], atol=1e-5)
+    assert np.abs(some[0][2] - others[0][2]).max() > 0.01
+
+
+def test_frames_before_the_beginning_are_seen(truthful: Run) -> None:
+    """They show the speed, which a single frame does not: without them, where the sledge slides to is a guess."""
+    dream = dreamed(truthful, warm_up=4, random_start=True, temperature=0.01)
+    rows = dream.beginnings
+    assert rows.action.shape[1:] == (4, 3) and rows.latent.mean.shape[1:] == (5, 2)
+    before, last = (place(rows.latent.mean[:, i]) for i in (-2, -1))
+    fast = (np.abs(last - before) == FASTEST * PIXELS) & (last >= FIRST + 6) & (last <= LAST - 6)
+    seen = jax.tree.map(lambda leaf: leaf[fast], rows)
+
+    def off(beginnings: Beginnings) -> float:
+        dream.beginnings = beginnings
+        first, second, *_ = stepped(dream, range(DREAMS), 1)
+        return float(np.abs(np.abs(place(second) - place(first)) - FASTEST * PIXELS).mean())
+
+    alone = Beginnings(jax.tree.map(lambda leaf: leaf[:, -1:], seen.latent), seen.action[:, :0])
+    assert off(seen) < 1.5 < 3 < off(alone)
+
+
+def test_ends_come_as_they_are_asked_for(truthful: Run) -> None:
+    """Beside an edge, pushed outwards for three steps: M is sure. Never is never."""
+    for ends, most in (("threshold", 1.0), ("sampled", 1.0), ("never", 0.0)):
+        dream = dreamed(truthful, ends=ends)
+        near = place(dream.beginnings.latent.mean[:, -1]) <= FIRST + 10
+        dream.beginnings = jax.tree.map(lambda leaf, near=near: leaf[near], dream.beginnings)
+        params = dream.params_for(range(50))
+        _, states = start_all(dream, params, jnp.arange(50))
+        ended = np.zeros(50, bool)
+        for _ in range(4):
+            _, states, _, end = step_all(dream, params, states, jnp.zeros(50, jnp.int32))
+            ended |= np.asarray(end)
+        assert abs(ended.mean() - most) < 0.1, ends
+
+
+def flat(lengths: Sequence[int]) -> FlatLatents:
+    """Episodes of so many frames; every mean is the frame's place among all of them."""
+    count = sum(lengths)
+    mean = np.arange(count, dtype=np.float32)[:, None]
+    zero = np.zeros(count, np.float32)
+    return FlatLatents(Gaussian(mean, mean), mean, zero, zero, np.cumsum([0, *lengths]))
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "anywhere", "expected"),
+    [
+        (0, False, [0]),  # the second stretch begins amid an episode, the third has no step
+        (0, True, [0, 1, 2, 4, 5, 6]),
+        (2, False, [2]),
+        (2, True, [2, 6]),
+    ],
+)
+def test_where_dreams_begin(warm_up: int, anywhere: bool, expected: list[int]) -> None:
+    found = beginnings(flat([4, 4, 1]), [0, 7, 0], warm_up, anywhere=anywhere)
+    assert found.latent.mean[:, -1, 0].tolist() == expected
+    assert found.action[:, :, 0].tolist() == [[at - warm_up + i for i in range(warm_up)] for at in expected]
+
+
+def test_no_beginning_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"--dream.warm_up 3: no episode .* give fewer, or --dream.random_start"):
+        beginnings(flat([4, 4, 1]), [0, 0, 0], 3, anywhere=False)
+
+
+@pytest.mark.parametrize(("ends", "lacking"), [("threshold", "reward"), ("never", "reward"), ("sampled", "done")])
+def test_a_head_that_lacks_is_named(ends: Ends, lacking: str) -> None:
+    settings = MemoryConfig(hidden=4, reward_head=lacking != "reward", done_head=False)
+    memory = MDNRNN(settings, LatentKind(2), 3, nnx.Rngs(0))
+    vae = make_vae(VanillaConfig(latent=2, width=0.125), nnx.Rngs(0))
+    rows = Beginnings(Gaussian(np.zeros((1, 1, 2)), np.zeros((1, 1, 2))), np.zeros((1, 0, 3), np.float32))
+    with pytest.raises(UserError, match=f"M predicts no {lacking}, .* --memory.{lacking}_head true"):
+        Dream(find(GAME, CONFIG.env), vae, memory, rows, ends=ends)
