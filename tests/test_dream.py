@@ -4,9 +4,10 @@ The same check finds each of the mistakes that no loss shows: actions, rewards o
 training windows that run from one episode into the next.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
+from wm_jax.run.metrics import read_metrics
 from wm_jax.stages import train_memory
 from wm_jax.utils.errors import UserError
 
@@ -225,3 +227,42 @@ def test_a_head_that_lacks_is_named(ends: Ends, lacking: str) -> None:
     rows = Beginnings(Gaussian(np.zeros((1, 1, 2)), np.zeros((1, 1, 2))), np.zeros((1, 0, 3), np.float32))
     with pytest.raises(UserError, match=f"M predicts no {lacking}, .* --memory.{lacking}_head true"):
         Dream(find(GAME, CONFIG.env), vae, memory, rows, ends=ends)
+
+
+CONTROLLER = (
+    "--in dream --controller.inputs z --controller.population 16 --controller.episodes 8 --controller.sigma 0.5 "
+    "--controller.generations 10 --controller.evaluate_every 3 --controller.evaluate_episodes 16 --controller.slots 32"
+)
+
+
+def evolved(run: Path, name: str, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """The summary of a controller that was evolved in the dream of the run's M."""
+    command = ["train_controller", *WORDS, "--run", str(run), "--name", name, *CONTROLLER.split(), "--json", *words]
+    assert cli.main(command) == 0
+    return json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+
+
+def test_a_controller_learns_in_the_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A score in the real game that random play, 0 on average, does not reach; chosen there, and by the dream alone."""
+    summary = evolved(truthful.path, "learner", capsys)
+    assert summary["confirmed_score"] > 2 and summary["dream_confirmed_score"] > 1
+    assert 0 < summary["real_steps"] <= 4 * 16 * 12
+    rows = read_metrics(Run(truthful.path / "named" / "learner").stage("controller").path / "metrics.jsonl")
+    evaluated = [row["step"] for row in rows if "dream_mean" in row]
+    assert evaluated == [row["step"] for row in rows if "evaluation_mean" in row] == [3, 6, 9, 10]
+    assert summary["best_score"] == pytest.approx(max(row.get("evaluation_mean", -9) for row in rows), abs=0.01)
+    assert summary["dream_best_score"] == pytest.approx(max(row.get("dream_mean", -9) for row in rows), abs=0.01)
+
+
+def test_a_search_in_the_dream_goes_on_where_it_was(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    straight = evolved(truthful.path, "straight", capsys)
+    evolved(truthful.path, "halted", capsys, "--controller.generations", "4")
+    resumed = evolved(truthful.path, "halted", capsys)
+    same = [name for name in straight if "score" in name or name in ("weights", "mean", "dream_mean")]
+    assert len(same) > 6 and {name: resumed[name] for name in same} == {name: straight[name] for name in same}
+
+
+def test_an_untrained_m_has_no_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS, "--run", str(truthful.path / "none"), "--in", "dream", "--controller.world", "random"]
+    assert cli.main(["train_controller", *words]) == 2
+    assert "--controller.world random: an untrained M dreams of nothing" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from wm_jax.config.schema import ControllerConfig
 from wm_jax.run.stage_graph import CHAIN, PARENTS, upstream
 
 
@@ -26,6 +27,8 @@ def test_the_chain_is_in_the_order_of_the_data() -> None:
         ("controller", {}, ["vae"], ["replays", "latents", "memory"]),
         ("controller", {"inputs": "z"}, [], ["replays", "vae"]),
         ("controller", {"world": "random"}, [], []),
+        ("controller", {"arena": "dream"}, ["vae", "memory"], ["replays", "latents"]),
+        ("controller", {"arena": "dream", "inputs": "z"}, ["replays", "vae", "latents"], ["memory"]),
         ("evaluation", {}, [], ["replays", "vae", "latents", "memory", "controller"]),
         ("evaluation", {}, ["controller"], []),
         ("evaluation", {"world": "random"}, [], ["controller"]),
@@ -34,5 +37,5 @@ def test_the_chain_is_in_the_order_of_the_data() -> None:
 def test_only_what_is_missing_and_needed_comes_before(
     artifact: str, settings: dict[str, Any], done: list[str], needed: list[str]
 ) -> None:
-    found = upstream(artifact, **{"inputs": "zh", "world": "trained", **settings}, done=lambda name: name in done)
+    found = upstream(artifact, ControllerConfig(**settings), done=lambda name: name in done)
     assert found == needed

@@ -16,13 +16,13 @@ from wm_jax.cli.options import parse
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
 from wm_jax.envs.games import family_of
+from wm_jax.evaluation.fitness import ControllerState, FitnessEvaluator
 from wm_jax.rollout.types import EpisodeStats
 from wm_jax.run.artifacts import load_agent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.pretrained import AGENTS
 from wm_jax.stages import report, train_controller
-from wm_jax.stages.train_controller import ControllerState, FitnessEvaluator
 from wm_jax.training.evolution import Evolution, EvolutionState
 from wm_jax.utils import streams
 

@@ -195,8 +195,7 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
         return [] if run.stage("replays").summary() is not None else ["collect"]
     if command == "pipeline":
         return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]
-    inputs, world = config.controller.inputs, config.controller.world
-    needed = upstream(ARTIFACT_OF[command], inputs, world, lambda name: run.stage(name).summary() is not None)
+    needed = upstream(ARTIFACT_OF[command], config.controller, lambda name: run.stage(name).summary() is not None)
     return [CHAIN[artifact] for artifact in needed]
 
 

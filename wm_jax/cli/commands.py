@@ -42,7 +42,7 @@ SECTIONS = {
     "compare_vaes": ("env", "collect", "vae", "memory", "controller"),
     "encode": ("encode", "hosts"),
     "train_memory": ("memory", "hosts"),
-    "train_controller": ("env", "controller", "hosts"),
+    "train_controller": ("env", "controller", "dream", "hosts"),
     "evaluate": ("env", "evaluate"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
@@ -56,4 +56,4 @@ PREVALIDATED = ("train_vae", "train_memory", "train_controller")
 
 def pipeline_artifacts(config: Config) -> list[str]:
     """Every artifact that the pipeline makes under these settings."""
-    return [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]
+    return [*upstream("evaluation", config.controller), "evaluation"]

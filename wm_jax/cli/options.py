@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -19,6 +20,8 @@ from wm_jax.utils.errors import UsageError
 MANY_TYPES = 2
 """From so many types of a group on, each has a line."""
 TRAINING = tuple(TrainingConfig.model_fields)
+_IN, _ARENA = "--in", "--controller.arena"
+"""The short form of an option, and the setting."""
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
@@ -28,6 +31,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
       UsageError: anything that does not fit, in one sentence.
     """
     arguments = [_with_underscores(argument) for argument in arguments]
+    arguments = [_ARENA + word.removeprefix(_IN) if re.match(f"{_IN}(=|$)", word) else word for word in arguments]
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--game")
     first.add_argument("--preset", default="quick")
@@ -57,6 +61,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
         if "." in name and value is not None:
             section, key = name.split(".")
             overrides.setdefault(section, {})[key] = _value(f"--{name}", value)
+    if overrides.get("controller", {}).get("arena") == "dream":
+        overrides["memory"] = {"reward_head": True, "done_head": True} | overrides.get("memory", {})
     overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
     return options, load(game, family_of(game), known.preset, overrides)
 

@@ -192,6 +192,9 @@ class ControllerConfig(Section):
     world: Literal["trained", "random"] = Field(
         default="trained", description="random: untrained V and M, for the ablation"
     )
+    arena: Literal["game", "dream"] = Field(
+        default="game", description="where candidates play: the game, or the game as M dreams it (--in)"
+    )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
     gas: Literal["sigmoid", "tanh"] = Field(

@@ -10,6 +10,7 @@ import numpy as np
 
 from wm_jax.distributed.progress import Progress
 from wm_jax.envs.types import Pool, Step
+from wm_jax.models.dream import Dream
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.host import play_on_host
 from wm_jax.rollout.types import EpisodeLimits, EpisodeStats, Policy, Watch
@@ -44,6 +45,26 @@ def play(
         rules = EpisodeLimits(min(steps or pool.episode_steps, pool.episode_steps), patience)
         return policy.play_on_device(pool.device_game, seeds, rules, pool.slots, stop, progress)
     return play_on_host(pool, seeds, policy, EpisodeLimits(steps, patience), _follow(stop, progress, watch))
+
+
+def play_in_dream(
+    dream: Dream,
+    seeds: Sequence[int],
+    policy: AgentPolicy,
+    slots: int,
+    *,
+    steps: int = 0,
+    patience: int = 0,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> EpisodeStats:
+    """Play one episode per seed, on the device; see `play`.
+
+    Args:
+      slots: most episodes at once.
+    """
+    limits = EpisodeLimits(min(steps or dream.episode_steps, dream.episode_steps), patience)
+    return policy.play_on_device(dream, seeds, limits, slots, stop, progress)
 
 
 def _follow(stop: Stop | None, progress: Progress | None, then: Watch | None) -> Watch:

@@ -30,7 +30,7 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
     Raises:
       UserError: one of these contradicts what a finished ancestor was made with.
     """
-    for parent in parents(artifact, config.controller.inputs, config.controller.world):
+    for parent in parents(artifact, config.controller):
         for name, was in _made_with(run.stage(parent)).items():
             recorded = of_record(name, was)
             then, asked = recorded.model_dump(mode="json"), getattr(config, name).model_dump(mode="json")

@@ -160,10 +160,12 @@ class WorldModel:
         """With controllers [P, n_params], or one [n_params]."""
         return self.base_params._replace(controller=jnp.atleast_2d(controller))
 
-    def controllers(self) -> dict[str, jax.Array]:
-        """The shape of what a controller's weights are: those with the best evaluation, and the latest."""
+    def controllers(self, settings: ControllerConfig) -> dict[str, jax.Array]:
+        """The shape of what a controller's weights are: those with the best evaluation, the latest, and of one that was
+        evolved in the dream those that the dream alone would have kept.
+        """
         zeros = jnp.zeros(self.agent.controller.n_params, jnp.float32)
-        return {"best": zeros, "latest": zeros}
+        return dict.fromkeys(("best", "latest", *(("dream",) if settings.arena == "dream" else ())), zeros)
 
 
 def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> WorldModel:
@@ -205,10 +207,11 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
     _require_game(run.stage("controller").path, about["config"], config)
     game = find(config.game, config.env)
     _require_actions(run, "controller", about["actions"], game)
-    world = load_world(run, config, game, of_record("controller", about["settings"]))
+    settings = of_record("controller", about["settings"])
+    world = load_world(run, config, game, settings)
     for part, identity in about["parents"].items():
         require_parent(run, "controller", part, identity, world.parents[part])
-    loaded = _load(run, "controller", about, (None, world.controllers()))
+    loaded = _load(run, "controller", about, (None, world.controllers(settings)))
     return world, jnp.asarray(loaded.params["best"]), {**about, "digest": loaded.digest}
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from wm_jax.config.schema import ControllerConfig
+
 CHAIN = {
     "replays": "collect",
     "vae": "train_vae",
@@ -20,26 +22,35 @@ PARENTS = {
     "controller": ("vae", "memory"),
     "evaluation": ("controller",),
 }
-"""What each command reads. The controller may do without M, or without both: see `parents`."""
+"""What each command reads. The controller may do without M, or without both, or read more: see `parents`."""
 
 
-def parents(artifact: str, inputs: str, world: str) -> tuple[str, ...]:
-    """What the artifact is made from under the settings `controller.inputs` and `controller.world`."""
-    if artifact == "controller" and (world == "random" or inputs == "z"):
-        return () if world == "random" else ("vae",)
-    return PARENTS[artifact]
+def parents(artifact: str, controller: ControllerConfig) -> tuple[str, ...]:
+    """What the artifact is made from.
+
+    Args:
+      controller: the settings of C. On z alone it needs no M, in an untrained world nothing; in the dream, M and what
+        dreams begin at.
+    """
+    if artifact != "controller":
+        return PARENTS[artifact]
+    if controller.world == "random":
+        return ()
+    if controller.arena == "dream":
+        return ("replays", "vae", "latents", "memory")
+    return ("vae",) if controller.inputs == "z" else PARENTS[artifact]
 
 
-def upstream(artifact: str, inputs: str, world: str, done: Callable[[str], bool] = lambda _: False) -> list[str]:
+def upstream(artifact: str, controller: ControllerConfig, done: Callable[[str], bool] = lambda _: False) -> list[str]:
     """What has to be made before the artifact, in order; ancestors of finished artifacts are left out.
 
     Args:
       artifact: a name in `CHAIN`.
-      inputs, world: as in `parents`.
+      controller: as in `parents`.
       done: whether an artifact is finished.
     """
     found: list[str] = []
-    for parent in parents(artifact, inputs, world):
+    for parent in parents(artifact, controller):
         if not done(parent):
-            found += [*upstream(parent, inputs, world, done), parent]
+            found += [*upstream(parent, controller, done), parent]
     return list(dict.fromkeys(found))

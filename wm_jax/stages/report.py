@@ -47,7 +47,7 @@ FACTS = {
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Write `report.html` into the run's folder; returns the scores and where it is."""
     game = find(config.game, config.env)
-    chain = [*upstream("evaluation", config.controller.inputs, config.controller.world), "evaluation"]
+    chain = [*upstream("evaluation", config.controller), "evaluation"]
     weights = {name: (run.stage(name).summary() or {}).get("weights") for name in chain}
     evaluations = {on: _evaluation(run, on, weights["controller"]) for on in ("official", "training")}
     headline = evaluations["official"] or evaluations["training"] or {}
