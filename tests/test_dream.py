@@ -118,6 +118,14 @@ def test_the_dream_behaves_as_the_world_does(truthful: Run) -> None:
     assert found.place < 1.5 and found.reward < 0.1 and found.ends > 0.6, found
 
 
+def test_m_says_how_well_it_predicts(truthful: Run) -> None:
+    summary = truthful.stage("memory").summary()
+    assert summary is not None
+    assert summary["reward_correlation"] > 0.97 and summary["end_recall"] > 0.6 < summary["end_precision"]
+    assert summary["error_1"] < 0.05 < summary["copied_error_1"] < summary["copied_error_5"]
+    assert summary["error_5"] < summary["sampled_error_5"] < summary["copied_error_5"] / 2
+
+
 def late(values: Either) -> np.ndarray:
     """A step late."""
     return np.roll(values, 1, axis=0)

@@ -231,6 +231,9 @@ def test_score_history_draws_what_there_is(tmp_path: Path):
     np.testing.assert_array_equal(drawn, [[3.0, np.nan]], "what has no error gets no bar, not one of length 0")
     assert has_colour(full, plots.RANDOM)
     assert has_colour(full, plots.AGENT)
+    assert not has_colour(full, plots.DREAM)
+    rows[9] |= {"dream": 30.0, "dream_error": 1.0}
+    assert has_colour(plots.score_history(tmp_path / "dream.png", rows), plots.DREAM)
     plots.score_history(tmp_path / "one.png", [{"generation": 1, "mean": 1.0, "best": None}])
     with pytest.raises(ValueError, match="no generation"):
         plots.score_history(tmp_path / "none.png", [])

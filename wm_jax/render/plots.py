@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AGENT = "#1f5fa8"
 RANDOM = "#80868f"
 POPULATION = "#3d9b8f"
+DREAM = "#c0653a"
 TRAINING = "#1f5fa8"
 HELD_OUT = "#d2691e"
 
@@ -115,7 +116,8 @@ def score_history(
     Args:
       path: PNG, written whole or not at all.
       history: one record a generation: "generation"; "best", "mean" and "min" of the population; and, in some records,
-        "evaluation", the score of the distribution's mean, with "evaluation_error", the half-width of its bar.
+        "evaluation", the score of the distribution's mean, with "evaluation_error", the half-width of its bar. Of a
+        search in the dream that is the score in the real game, and "dream" and "dream_error" are those in the dream.
         A missing or null number is left out.
       random_score: the random policy's mean, drawn as a line.
       title: above the plot.
@@ -130,7 +132,10 @@ def score_history(
         raise ValueError("the history holds no generation")
     with _figure(path, height=3.9) as figure:
         axis = figure.subplots()
-        _evaluations(axis, history)
+        in_dream = any(_is_finite(row.get("dream")) for row in history)
+        what = "mean, in the real game" if in_dream else "distribution's mean"
+        _evaluations(axis, history, "evaluation", AGENT, what)
+        _evaluations(axis, history, "dream", DREAM, "mean, in the dream")
         _population(axis, history)
         if random_score is not None:
             axis.axhline(random_score, color=RANDOM, linestyle=(0, (4, 3)), label="random policy")
@@ -326,24 +331,24 @@ def _population(axis: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     axis.plot(low_at, low, color=POPULATION, linewidth=1, alpha=0.9, linestyle=":", label="worst candidate")
 
 
-def _evaluations(axis: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    generations, values = _column(history, "evaluation")
+def _evaluations(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str, label: str) -> None:
+    generations, values = _column(history, key)
     if not len(generations):
         return
-    errors = dict(zip(*_column(history, "evaluation_error"), strict=True))
+    errors = dict(zip(*_column(history, f"{key}_error"), strict=True))
     bars = np.array([errors.get(generation, math.nan) for generation in generations])  # NaN draws none
     many = len(generations) > 40
     axis.errorbar(
         generations,
         values,
         yerr=bars,
-        color=AGENT,
+        color=color,
         marker="o",
         markersize=2.5 if many else 4.5,
         capsize=0 if many else 2.5,
         linewidth=1.4,
         elinewidth=0.8 if many else 1.2,
-        label="distribution's mean",
+        label=label,
         zorder=3,
     )
 

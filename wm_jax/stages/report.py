@@ -172,14 +172,21 @@ def _history(run: Run, headline: dict[str, Any], unit: str) -> list[Media]:
             "min": row["worst"],
             "evaluation": row.get("evaluation_mean"),
             "evaluation_error": row.get("evaluation_error"),
+            "dream": row.get("dream_mean"),
+            "dream_error": row.get("dream_error"),
         }
         for row in rows
     ]
     random = headline.get("random", {}).get("mean")
-    path = score_history(
-        run.stage("controller").path / "history.png", history, random, "Scores over the generations", unit
+    in_dream = any("dream_mean" in row for row in rows)
+    title = "Scores in the dream and in the real game" if in_dream else "Scores over the generations"
+    path = score_history(run.stage("controller").path / "history.png", history, random, title, unit)
+    caption = (
+        "The population plays in the dream. Where the mean's score there rises and that in the real game does not, it "
+        "has learned to cheat the dream."
     )
-    return [Media(path, "Scores of the population and of the distribution's mean over the generations")]
+    alt = "Scores of the population and of the distribution's mean over the generations"
+    return [Media(path, alt, caption if in_dream else "")]
 
 
 def _histograms(run: Run, evaluations: dict[str, Any]) -> list[Media]:

@@ -12,6 +12,7 @@ from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequence
 from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
+from wm_jax.evaluation import prediction
 from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
 from wm_jax.run.folder import Run
@@ -51,6 +52,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         train, test = _batches(config, seen, unseen, seed)
         return Task.single(gradient_of(graphdef, carried), optimizer, train), _reporter(graphdef, test, settings.batch)
 
+    def examine(params: Any) -> dict[str, Any]:
+        unseen = flat_latents(latents, like, store, game.actions, "test")
+        return prediction.figures((vae.graphdef, vae.params), (graphdef, params), unseen)
+
     job = TrainingJob(
         settings=settings,
         store=store,
@@ -61,6 +66,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         prepare=prepare,
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},
+        examine=examine,
     )
     return train(stage, job, config, stop)
 

@@ -134,6 +134,7 @@ class TrainingJob:
       prepare: opens the data, for a given seed of the training: the task, and the report of `fit`.
       record: kept with the weights.
       extras: further entries of the summary.
+      examine: the trained parameters to such entries.
       warn: the last report's figures to what must be known of them, one sentence each.
       also_fixed: settings of other sections that must stay the same while this is gone on with.
     """
@@ -147,6 +148,7 @@ class TrainingJob:
     prepare: Callable[[int], tuple[Task, Report]]
     record: dict[str, Any]
     extras: dict[str, Any]
+    examine: Callable[[Any], dict[str, Any]] = lambda _: {}
     warn: Callable[[dict[str, float]], list[str]] = lambda _: []
     also_fixed: dict[str, Any] = field(default_factory=dict)
 
@@ -214,7 +216,8 @@ def train(stage: Stage, job: TrainingJob, config: Config, stop: Stop) -> dict[st
         warnings = job.warn(figures)
         for warning in warnings:
             log(f"warning: {warning}")
-        summary = {"steps": settings.steps, **figures, **job.extras, "warnings": warnings, "weights": digest}
+        found = {**figures, **job.extras, **job.examine(params)}
+        summary = {"steps": settings.steps, **found, "warnings": warnings, "weights": digest}
         stage.write_summary(summary)
         return summary
 
