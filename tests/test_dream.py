@@ -14,20 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 from sledge_game import FASTEST, FIRST, LAST, PIXELS, Ruler, Sled, moved
 
 from wm_jax import cli
 from wm_jax.config.schema import Config, DreamConfig, EnvConfig, MemoryConfig
-from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data import sequences
 from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import Either, FlatLatents
 from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
-from wm_jax.models.dream import Beginnings, Dream, Ends
+from wm_jax.evaluation.coherence import coherent_steps, faithful_steps
+from wm_jax.models.dream import Beginnings, Dream, Ends, require_heads
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN
-from wm_jax.models.vae import make_vae
+from wm_jax.render.video import extract_frames
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.metrics import read_metrics
@@ -231,10 +232,8 @@ def test_no_beginning_is_an_error() -> None:
 def test_a_head_that_lacks_is_named(ends: Ends, lacking: str) -> None:
     settings = MemoryConfig(hidden=4, reward_head=lacking != "reward", done_head=False)
     memory = MDNRNN(settings, LatentKind(2), 3, nnx.Rngs(0))
-    vae = make_vae(VanillaConfig(latent=2, width=0.125), nnx.Rngs(0))
-    rows = Beginnings(Gaussian(np.zeros((1, 1, 2)), np.zeros((1, 1, 2))), np.zeros((1, 0, 3), np.float32))
     with pytest.raises(UserError, match=f"M predicts no {lacking}, .* --memory.{lacking}_head true"):
-        Dream(find(GAME, CONFIG.env), vae, memory, rows, ends=ends)
+        require_heads(memory, ends)
 
 
 CONTROLLER = (
@@ -274,3 +273,45 @@ def test_an_untrained_m_has_no_dream(truthful: Run, capsys: pytest.CaptureFixtur
     words = [*WORDS, "--run", str(truthful.path / "none"), "--in", "dream", "--controller.world", "random"]
     assert cli.main(["train_controller", *words]) == 2
     assert "--controller.world random: an untrained M dreams of nothing" in capsys.readouterr().err
+
+
+# Films
+
+
+def test_a_dream_is_filmed(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """By random actions, and where there is one by the agent: it acts as it did in the real game."""
+    for name, actions in (("learner", "agent"), ("truthful", "random")):
+        run = Run.open(truthful.path.parent / name) if name == "truthful" else Run.open(truthful.path / "named" / name)
+        words = ["dream", *WORDS, "--run", str(run.path), "--film.actions", actions, "--film.warm_up", "3", "--json"]
+        words += ["--dream.temperature", "0.1"]
+        assert cli.main([*words, "--film.temperatures", "0.1", "2", "--film.steps", "20"]) == 0
+        said = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+        assert set(said["temperatures"]) == {"0.1", "2"} and 2 <= said["warm_up"] <= 3
+        # A game of this world has at most 12 steps, of which M predicts what its hand-made V sees.
+        assert 2 <= said["prediction_holds"] <= said["steps"] <= 12 - said["warm_up"]
+        folder = run.stage("dream").path
+        made = {each.name for each in folder.iterdir()}
+        assert made == {f"{kind}.{end}" for kind in ("dream", "temperatures") for end in ("mp4", "gif")} | {
+            "dream.png",
+            "summary.json",
+        }
+        film = extract_frames(folder / "dream.mp4", range(said["steps"] + said["warm_up"] + 1))
+        assert film.shape[1:3] == (26 * 2 + 64 * 4 + 12, 12 + 4 * (64 * 4 + 12))
+        with Image.open(folder / "temperatures.gif") as gif:
+            assert getattr(gif, "n_frames", 1) == 20 - said["warm_up"] + 1
+
+
+def test_how_long_a_dream_holds() -> None:
+    """As long as most of ten frames in a row are no stranger than 99 % of the game's."""
+    usual = np.arange(100.0)
+    strange = np.full(60, 50.0)
+    assert coherent_steps(strange, usual) == 60
+    strange[5] = 1000.0
+    assert coherent_steps(strange, usual) == 60, "a single strange frame is no end"
+    strange[30:] = 1000.0
+    assert coherent_steps(strange, usual) == 26
+    assert coherent_steps(np.full(3, 1000.0), usual) == 0
+    game = np.zeros((40, 64, 64, 3), np.uint8)
+    game[::2] = 255
+    assert faithful_steps(game[:20], game[:20], game) == 20
+    assert faithful_steps(255 - game[:20], game[:20], game) == 0

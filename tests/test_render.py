@@ -162,7 +162,7 @@ def test_video_refuses_wrong_frames(tmp_path: Path):
 
 def test_side_by_side_shows_both_frames_unchanged():
     real, decoded = pictures(2, 0, size=21)
-    composed = video.side_by_side(real, decoded, scale=3, line="score 12")
+    composed = video.side_by_side((real, decoded), scale=3, line="score 12")
     assert composed.shape[0] % 2 == composed.shape[1] % 2 == 0
     lefts = []
     for frame in (real, decoded):
@@ -177,14 +177,14 @@ def test_side_by_side_shows_both_frames_unchanged():
 
 def test_side_by_side_line_changes_the_text_alone():
     real, decoded = pictures(2, 0)
-    empty, one, other = (video.side_by_side(real, decoded, line=line) for line in ("", "score 1", "score 2"))
+    empty, one, other = (video.side_by_side((real, decoded), line=line) for line in ("", "score 1", "score 2"))
     assert empty.shape == one.shape == other.shape
     changed = np.argwhere((one != other).any(axis=-1))
     assert len(changed)
     assert changed[:, 0].max() < 26, "the line lies above the captions"
-    assert video.side_by_side(real, decoded).shape[0] == empty.shape[0] - 26
+    assert video.side_by_side((real, decoded)).shape[0] == empty.shape[0] - 26
     with pytest.raises(ValueError, match="one shape"):
-        video.side_by_side(real, decoded[:32])
+        video.side_by_side((real, decoded[:32]))
 
 
 # Plots

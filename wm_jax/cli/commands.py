@@ -12,7 +12,8 @@ COMMANDS = {
     "train_memory": "train M, the recurrent network, on the encoded episodes",
     "train_controller": "evolve C, the controller, on the game",
     "evaluate": "score the agent over many episodes, beside the random policy",
-    "pipeline": "all of the above, then a report in one HTML file",
+    "dream": "film the game beside what V and M make of it, and dreams in which anything may happen",
+    "pipeline": "collect to evaluate, then a report in one HTML file",
     "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
@@ -44,11 +45,12 @@ SECTIONS = {
     "train_memory": ("memory", "hosts"),
     "train_controller": ("env", "controller", "dream", "hosts"),
     "evaluate": ("env", "evaluate"),
+    "dream": ("env", "dream", "film"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
 COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
-AGENT_COMMANDS = ("evaluate",)
+AGENT_COMMANDS = ("evaluate", "dream")
 """Commands that the agent that comes with the package can be used with."""
 PREVALIDATED = ("train_vae", "train_memory", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""

@@ -283,6 +283,21 @@ class DreamConfig(Section):
     )
 
 
+class FilmConfig(Section):
+    """Films of the dream."""
+
+    steps: Annotated[int, Field(ge=2, le=100_000)] = Field(default=400, description="steps of the film")
+    warm_up: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=30, description="of them, those in which M sees the real game, before it dreams on"
+    )
+    temperatures: tuple[Positive, ...] = Field(
+        default=(0.1, 0.5, 1.0, 1.15, 1.3), description="of the dreams that are shown side by side"
+    )
+    actions: Literal["agent", "random"] = Field(
+        default="agent", description="who acts: the run's agent if it has one, or the exploring policy of collect"
+    )
+
+
 class HostsConfig(Section):
     """Several processes, one per host, that work on one run together (docs/scaling.md)."""
 
@@ -330,6 +345,7 @@ class Config(Section):
     memory: AnyMemory = MemoryConfig()
     controller: ControllerConfig = ControllerConfig()
     dream: DreamConfig = DreamConfig()
+    film: FilmConfig = FilmConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

@@ -85,17 +85,13 @@ class Dream(DeviceGame):
         Args:
           game: that it is the dream of.
           vae: V, for what z its codes stand for.
-          memory: M, with heads for reward and end.
+          memory: M. Without a head for rewards there are none; without one for ends only the last step is one.
           beginnings: where dreams may begin.
           temperature: tau, how uncertain the dream is (`Distribution.sample`).
           ends: where M's head for ends thinks one likelier than not, as in the paper's code; or as often as it says; or
             only after so many steps.
           episode_steps: of the longest dream, if that of the game is not shorter.
-
-        Raises:
-          UserError: M lacks a head.
         """
-        _require_heads(memory, ends)
         self.name, self.actions = f"the dream of {game.title}", game.actions
         self.episode_steps = game.up_to(episode_steps).episode_steps
         self.fps, self.unit, self.solved = game.fps, game.unit, game.solved
@@ -136,9 +132,8 @@ class Dream(DeviceGame):
         drawing, ending = jax.random.split(jax.random.fold_in(state.key, state.shown))
         target = expected.latent.sample(drawing, self.temperature)
         z = nnx.merge(self._vae, params.vae).embed(target)[0]
-        reward = expected.reward
-        assert reward is not None, "refused when it was made"
-        return z, DreamState(z, carry, state.key, state.shown + 1), reward[0], self._ended(memory, expected, ending)
+        reward = jnp.float32(0) if expected.reward is None else expected.reward[0]
+        return z, DreamState(z, carry, state.key, state.shown + 1), reward, self._ended(memory, expected, ending)
 
     def _ended(self, memory: MDNRNN, expected: Prediction, key: Key[Array, ""]) -> Bool[Array, ""]:
         if expected.done_logit is None or self.ends == "never":
@@ -150,8 +145,8 @@ class Dream(DeviceGame):
         return jax.random.bernoulli(key, jax.nn.sigmoid(logit - jnp.log(memory.config.done_weight)))
 
 
-def _require_heads(memory: MDNRNN, ends: Ends) -> None:
-    """See that M predicts what a game has to answer.
+def require_heads(memory: MDNRNN, ends: Ends) -> None:
+    """See that M predicts what there is to learn from in a dream.
 
     Raises:
       UserError: it does not.
@@ -160,8 +155,8 @@ def _require_heads(memory: MDNRNN, ends: Ends) -> None:
     for head, is_there in {"reward": config.reward_head, "done": config.done_head or ends == "never"}.items():
         if not is_there:
             raise UserError(
-                f"M predicts no {head}, which a dream needs: train it with --memory.{head}_head true "
-                "(bin/train_memory --fresh)"
+                f"M predicts no {head}, and there is nothing to learn in such a dream: train it with "
+                f"--memory.{head}_head true (bin/train_memory --fresh)"
             )
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from wm_jax.envs.types import Pool, Step
-from wm_jax.models.preprocess import to_float, to_uint8
+from wm_jax.evaluation.autoencoding import decode, encode
 from wm_jax.render.video import side_by_side, write_video
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.play import play
@@ -16,7 +15,6 @@ from wm_jax.run.artifacts import WorldModel
 from wm_jax.run.interrupt import Stop
 
 SCALE = 5
-DECODE_BATCH = 64
 
 
 def record_game(
@@ -39,27 +37,12 @@ def record_game(
 
     policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), [seed], pool.slots)
     play(pool, [seed], policy, stop=stop, watch=watch)
-    decoded = reconstruct(world, np.stack(frames))
+    vae = world.agent.vae, world.base_params.vae
+    decoded = decode(vae, encode(vae, np.stack(frames))[1])
 
     def pictures() -> Iterator[np.ndarray]:
-        for real, dream, score in zip(frames, decoded, scores, strict=True):
+        for real, drawn, score in zip(frames, decoded, scores, strict=True):
             stop.check()
-            yield side_by_side(real, dream, SCALE, f"score {score:,.2f}".removesuffix(".00"))
+            yield side_by_side((real, drawn), scale=SCALE, line=f"score {score:,.2f}".removesuffix(".00"))
 
     write_video(path, pictures(), fps)
-
-
-def reconstruct(world: WorldModel, frames: np.ndarray) -> np.ndarray:
-    """uint8 [N, 64, 64, 3] encoded to the latent's mode and decoded again."""
-
-    @jax.jit
-    def look(params: object, frames: jax.Array) -> jax.Array:
-        vae = nnx.merge(world.agent.vae, params)
-        return to_uint8(vae.decode(vae.encode(to_float(frames)).mode()))
-
-    padded = np.concatenate([frames, np.zeros((-len(frames) % DECODE_BATCH, *frames.shape[1:]), np.uint8)])
-    pieces = [
-        np.asarray(look(world.base_params.vae, padded[i : i + DECODE_BATCH]))
-        for i in range(0, len(padded), DECODE_BATCH)
-    ]
-    return np.concatenate(pieces)[: len(frames)]

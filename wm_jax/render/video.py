@@ -25,6 +25,7 @@ ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _BT709 = 1  # the number of ITU-T H.273 for BT.709 as primaries, transfer and matrix alike
 _MARGIN = 12
 _CAPTION = 26
+_COLOURS = 256
 _PAPER = (22, 24, 29)
 _INK = (240, 242, 246)
 _DIM = (168, 174, 185)
@@ -125,48 +126,68 @@ def _evened(frames: Iterable[np.ndarray], size: tuple[int, ...]) -> Iterator[np.
 
 
 def side_by_side(
-    real: np.ndarray,
-    decoded: np.ndarray,
+    pictures: Sequence[np.ndarray],
+    captions: Sequence[str] = ("game", "reconstruction"),
     scale: int = 4,
     line: str | None = None,
-    captions: tuple[str, str] = ("game", "reconstruction"),
 ) -> np.ndarray:
-    """One video frame: a game frame and, to its right, its reconstruction, each under its caption.
+    """One video frame: pictures from left to right, each under its caption.
 
     Args:
-      real: uint8[H, W, 3].
-      decoded: uint8[H, W, 3].
+      pictures: uint8[H, W, 3] each.
       scale: every pixel becomes a square of this size.
       line: written at the top (score, step), since players lay their controls over the bottom. An empty one keeps
         its room, None leaves it out: give all frames of a video one or the other.
-      captions: above the left and the right picture.
 
     Returns:
       uint8[H', W', 3] with H' and W' even.
     """
-    if real.shape != decoded.shape:
-        raise ValueError(f"real {real.shape} and decoded {decoded.shape} must have one shape")
-    height, width = real.shape[0] * scale, real.shape[1] * scale
-    canvas = _frame(height, width, captions, line is not None).copy()
-    top, left, right = _CAPTION * (1 + (line is not None)), _MARGIN, 2 * _MARGIN + width
-    canvas[top : top + height, left : left + width] = enlarged(real, scale)
-    canvas[top : top + height, right : right + width] = enlarged(decoded, scale)
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1 or len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures {sorted(shapes)} must have one shape, and a caption each")
+    height, width = pictures[0].shape[0] * scale, pictures[0].shape[1] * scale
+    canvas = _frame(height, width, tuple(captions), line is not None).copy()
+    top = _CAPTION * (1 + (line is not None))
+    for place, picture in enumerate(pictures):
+        left = _MARGIN + place * (_MARGIN + width)
+        canvas[top : top + height, left : left + width] = enlarged(picture, scale)
     if not line:
         return canvas
     image = Image.fromarray(canvas)
-    ImageDraw.Draw(image).text((left, 2 + _CAPTION // 2), line, fill=_INK, font=caption_font(16), anchor="lm")
+    ImageDraw.Draw(image).text((_MARGIN, 2 + _CAPTION // 2), line, fill=_INK, font=caption_font(16), anchor="lm")
     return np.asarray(image)
 
 
 @lru_cache(maxsize=8)
-def _frame(height: int, width: int, captions: tuple[str, str], lined: bool) -> np.ndarray:
+def _frame(height: int, width: int, captions: tuple[str, ...], lined: bool) -> np.ndarray:
     """The parts that all frames of a video share; drawing text for every frame again would cost most of the time."""
-    size = 2 * width + 3 * _MARGIN, height + _CAPTION * (1 + lined) + _MARGIN
-    image = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), _PAPER)
+    across, down = _MARGIN + len(captions) * (width + _MARGIN), height + _CAPTION * (1 + lined) + _MARGIN
+    image = Image.new("RGB", (across + across % 2, down + down % 2), _PAPER)
     draw = ImageDraw.Draw(image)
-    for x, caption in zip((_MARGIN, 2 * _MARGIN + width), captions, strict=True):
+    for place, caption in enumerate(captions):
+        x = _MARGIN + place * (width + _MARGIN)
         draw.text((x, _CAPTION // 2 + _CAPTION * lined), caption, fill=_DIM, font=caption_font(14), anchor="lm")
     return np.asarray(image)
+
+
+def write_gif(path: Path | str, frames: Iterable[np.ndarray], fps: float) -> Path:
+    """Write frames uint8[H, W, 3] to a GIF that repeats, whole or not at all.
+
+    Players show no more than 50 frames a second, and times are in hundredths of a second.
+    """
+    pictures = [Image.fromarray(frame) for frame in frames]
+    if not pictures:
+        raise ValueError("a film needs at least one frame")
+    # One palette for all of them: else colours flicker. It is made from frames all over the film.
+    some = np.concatenate([np.asarray(pictures[i]) for i in range(0, len(pictures), max(len(pictures) // 8, 1))])
+    palette = Image.fromarray(some).quantize(_COLOURS, dither=Image.Dither.NONE)
+    reduced = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    with whole_file(path) as temporary:
+        hundredths = max(round(100 / fps), 2)
+        reduced[0].save(
+            temporary, "GIF", save_all=True, append_images=reduced[1:], duration=10 * hundredths, loop=0, optimize=False
+        )
+    return Path(path)
 
 
 def extract_frames(path: Path | str, indices: Iterable[int]) -> np.ndarray:

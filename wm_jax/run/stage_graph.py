@@ -11,6 +11,7 @@ CHAIN = {
     "memory": "train_memory",
     "controller": "train_controller",
     "evaluation": "evaluate",
+    "dream": "dream",
 }
 """The command that makes each artifact, in the order of the data."""
 
@@ -21,6 +22,7 @@ PARENTS = {
     "memory": ("replays", "vae", "latents"),
     "controller": ("vae", "memory"),
     "evaluation": ("controller",),
+    "dream": ("vae", "memory"),
 }
 """What each command reads. The controller may do without M, or without both, or read more: see `parents`."""
 

@@ -1,0 +1,204 @@
+"""dream: films of the game, of what V and M make of it, and of dreams.
+
+dream.mp4, dream.gif    side by side: a real game; the same as V draws it; the same as M predicts it from the actions
+alone, after a warm-up; and a free dream that begins where the warm-up ends
+temperatures.mp4, .gif  free dreams from that beginning, one for each of `film.temperatures`
+dream.png               frames of all of these
+summary.json            for how many steps each can be taken for the game (`evaluation/coherence.py`)
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wm_jax.config.schema import Config
+from wm_jax.data.episodes import Episode
+from wm_jax.distributed.progress import Progress, log
+from wm_jax.envs.games import find
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Game
+from wm_jax.evaluation.autoencoding import Network, decode, encode
+from wm_jax.evaluation.coherence import coherent_steps, faithful_steps, strangeness
+from wm_jax.models.dream import Beginnings, Dream
+from wm_jax.render.dream import Row, film, sheet
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.dreaming import dream_along, dream_with
+from wm_jax.rollout.exploration import RandomPolicy, plan
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
+from wm_jax.rollout.types import Policy
+from wm_jax.run.artifacts import Trained, WorldModel, load_agent, load_memory, load_vae
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UserError
+
+GAMES = 8
+"""That are played; the longest is shown."""
+
+
+def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    """Make all films; returns for how many steps they can be taken for the game."""
+    stage, game = run.stage("dream"), find(config.game, config.env)
+    vae = load_vae(run, config)
+    memory = load_memory(run, vae, game)
+    agent = _agent(run, config)
+    with stage.lock():
+        stage.start_anew()
+        stage.path.mkdir(parents=True, exist_ok=True)
+        maker = FilmMaker(config, game, vae, memory, agent, stop)
+        real = maker.play()
+        main, summary = maker.side_by_side(real)
+        by_temperature, coherent = maker.temperatures(real)
+        summary["temperatures"] = coherent
+        with Progress("dream", 5, "file") as progress:
+            for name, rows in (("dream", main), ("temperatures", by_temperature)):
+                stop.check()
+                film(rows, stage.path / f"{name}.mp4", stage.path / f"{name}.gif", game.fps)
+                progress.advance(2)
+            sheet([*main, *by_temperature], stage.path / "dream.png", maker.warm_up(real))
+            progress.advance(1)
+        stage.write_summary(summary)
+    return summary
+
+
+def _agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array] | None:
+    """The run's agent, if it has one and it is to act."""
+    if config.film.actions == "random":
+        return None
+    if run.stage("controller").summary() is None:
+        log("dream: there is no trained agent; the exploring policy acts")
+        return None
+    return load_agent(run, config)[:2]
+
+
+@dataclass(frozen=True)
+class FilmMaker:
+    """What the films are made of.
+
+    agent: who acts, with its controller; None: the exploring policy.
+    """
+
+    config: Config
+    game: Game
+    vae: Trained
+    memory: Trained
+    agent: tuple[WorldModel, jax.Array] | None
+    stop: Stop
+
+    @property
+    def network(self) -> Network:
+        """V's graph definition and variables."""
+        return self.vae.graphdef, self.vae.params
+
+    def warm_up(self, real: Episode) -> int:
+        """The frames that M sees of this game before it dreams on."""
+        return min(self.config.film.warm_up, max(len(real.actions) // 3, 1))
+
+    def play(self) -> Episode:
+        """The longest of some real games, up to the film's steps.
+
+        Raises:
+          UserError: all of them end before there is anything to predict.
+        """
+        steps = self.config.film.steps
+        game = self.game.up_to(steps)
+        seeds = [streams.integer(self.config.seed, "film", i) for i in range(GAMES)]
+        recorder = Recorder(self._policy(seeds), GAMES, steps, steps)
+        with (
+            contextlib.closing(open_pool(game, GAMES)) as pool,
+            Progress("film: real games", GAMES, "episode") as progress,
+        ):
+            play(pool, seeds, recorder, stop=self.stop, progress=progress, watch=recorder.watch)
+        episodes = [next(iter(each.episodes(seed))) for each, seed in zip(recorder.recordings, seeds, strict=True)]
+        longest = max(episodes, key=lambda episode: len(episode.actions))
+        if len(longest.actions) < 2:
+            raise UserError(f"{self.game.title}: games end after {len(longest.actions)} step; there is nothing to film")
+        return longest
+
+    def side_by_side(self, real: Episode) -> tuple[list[Row], dict[str, Any]]:
+        """The real game, V's, M's and a free dream, and for how many steps the last two hold."""
+        warm_up, steps = self.warm_up(real), len(real.actions)
+        latent, z = encode(self.network, real.frames)
+        dream = self.dream(latent, real.actions, warm_up, self.config.dream.temperature)
+        followed = np.asarray(dream_along(dream, [0], real.actions[warm_up:, None]).z)[1:, 0]
+        seen, predicted = decode(self.network, z), decode(self.network, followed)
+        free = decode(self.network, self.free(dream, z, real, steps - warm_up)[1:])
+        start, who = seen[: warm_up + 1], "the agent acts" if self.agent is not None else "random actions"
+        rows = [
+            Row("the game", real.frames),
+            Row("as V draws it", seen),
+            Row("as M predicts it", np.concatenate([start, predicted]), warm_up),
+            Row(f"a dream, {who}", np.concatenate([start, free]), warm_up),
+        ]
+        summary = {
+            "steps": steps - warm_up,
+            "warm_up": warm_up,
+            "temperature": self.config.dream.temperature,
+            "prediction_holds": faithful_steps(predicted, seen[warm_up + 1 :], seen),
+            "dream_holds": coherent_steps(strangeness(self.network, free), self.usual(latent)),
+        }
+        return rows, summary
+
+    def temperatures(self, real: Episode) -> tuple[list[Row], dict[str, int]]:
+        """Free dreams from one beginning, and for how many steps each can be taken for the game."""
+        steps = self.config.film.steps - self.warm_up(real)
+        latent, z = encode(self.network, real.frames)
+        usual, rows, holds = self.usual(latent), [], {}
+        for temperature in self.config.film.temperatures:
+            self.stop.check()
+            dream = self.dream(latent, real.actions, self.warm_up(real), temperature)
+            frames = decode(self.network, self.free(dream, z, real, steps))
+            holds[f"{temperature:g}"] = coherent_steps(strangeness(self.network, frames[1:]), usual)
+            rows.append(Row(f"temperature {temperature:g}", frames))
+        return rows, holds
+
+    def usual(self, latent: Any) -> np.ndarray:
+        """How strange V finds its own frames of the real game, z drawn with its noise as in dreams."""
+        drawn = np.asarray(jax.jit(lambda latent: latent.sample(jax.random.key(0)))(latent))
+        return strangeness(self.network, decode(self.network, drawn))
+
+    def dream(self, latent: Any, actions: np.ndarray, warm_up: int, temperature: float) -> Dream:
+        """The dream that begins at frame `warm_up` of these."""
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None, : warm_up + 1], latent)
+        encoded = np.asarray(self.game.actions.encode(jnp.asarray(actions[:warm_up])))[None]
+        return Dream(
+            self.game,
+            self.vae.model(),
+            self.memory.model(),
+            Beginnings(rows, encoded),
+            temperature=temperature,
+            ends="never",
+        )
+
+    def free(self, dream: Dream, z: np.ndarray, real: Episode, steps: int) -> np.ndarray:
+        """Z [steps + 1, Z] of a dream in which the agent acts, or the exploring policy.
+
+        Args:
+          z: of the real game; an agent has seen what comes before the dream.
+        """
+        if self.agent is None:
+            actions = plan(self._exploring, self.game.actions, 0, steps, self.config.collect.hold)
+            return np.asarray(dream_along(dream, [0], actions[:, None]).z)[:, 0]
+        world, controller = self.agent
+        params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
+        for frame in z[: self.warm_up(real)]:
+            carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
+        return np.asarray(dream_with(dream, [0], world.agent, params, carry, steps).z)[:, 0]
+
+    @property
+    def _exploring(self) -> str:
+        """How actions are drawn that no agent chooses."""
+        policy = self.config.collect.policy
+        return "held" if policy == "agent" else policy
+
+    def _policy(self, seeds: list[int]) -> Policy:
+        if self.agent is None:
+            hold = self.config.collect.hold
+            return RandomPolicy(self._exploring, self.game.actions, seeds, self.config.film.steps, hold)
+        world, controller = self.agent
+        return AgentPolicy(world.agent, world.params(controller), np.zeros(len(seeds), np.int32), seeds, len(seeds))
