@@ -233,7 +233,7 @@ def test_a_head_that_lacks_is_named(ends: Ends, lacking: str) -> None:
     settings = MemoryConfig(hidden=4, reward_head=lacking != "reward", done_head=False)
     memory = MDNRNN(settings, LatentKind(2), 3, nnx.Rngs(0))
     with pytest.raises(UserError, match=f"M predicts no {lacking}, .* --memory.{lacking}_head true"):
-        require_heads(memory, ends)
+        require_heads(memory, find(GAME, CONFIG.env), ends)
 
 
 CONTROLLER = (

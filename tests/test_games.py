@@ -13,10 +13,12 @@ DEFAULT = EnvConfig.model_validate({})
 
 
 def test_every_name_has_one_family_and_one_spelling():
-    assert len(set(games.names())) == len(games.names()) == 1 + 16 + 104
+    assert len(set(games.names())) == len(games.names()) == 1 + 1 + 16 + 104
     for name in games.names():
         assert games.canonical_name(name.replace("_", "").upper()) == name
-    assert [games.family_of(name) for name in ("carracing", "enduro", "chaser")] == ["carracing", "atari", "procgen"]
+    assert [games.family_of(name) for name in ("carracing", "doom", "enduro", "chaser")] == [
+        *("carracing", "doom", "atari", "procgen")
+    ]
     assert games.family_of("gymnasium:CarRacing-v3") == "gymnasium"
 
 

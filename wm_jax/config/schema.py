@@ -82,6 +82,9 @@ class EnvConfig(Section):
     )
     sticky: Fraction = Field(default=0.25, description="Atari: probability that the previous action is repeated")
     frame_skip: Count = Field(default=4, description="Atari: emulator frames for one agent step")
+    skill: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=4, description="DoomTakeCover: how hard it is; 4 is the game of the paper"
+    )
     threads: Annotated[Threads, MUTABLE] = Field(
         default=0, description="threads of the environment pool (0: one per core); the device needs none"
     )
@@ -326,7 +329,8 @@ class Config(Section):
     """Everything that decides what a run does."""
 
     game: str = Field(
-        description="carracing, enduro or another Atari game, a Procgen game, gymnasium:ID or jax:MODULE:CLASS"
+        description="carracing, doomtakecover, enduro or another Atari game, a Procgen game, gymnasium:ID or "
+        "jax:MODULE:CLASS"
     )
     preset: str = Field(
         default="quick",

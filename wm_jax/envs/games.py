@@ -10,7 +10,7 @@ from typing import Any
 
 from wm_jax.config.schema import EnvConfig
 from wm_jax.config.text import nearest, shown
-from wm_jax.envs.spaces import Continuous, Discrete
+from wm_jax.envs.spaces import Continuous, Discrete, Thresholds
 from wm_jax.envs.types import Crop, Game
 from wm_jax.utils.errors import UsageError
 from wm_jax.utils.sizes import SIDE
@@ -37,6 +37,9 @@ video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
 PROCGEN = tuple(_PROCGEN.split())
 ATARI = tuple(_ATARI.split())
 
+DOOM = ("doomtakecover",)
+_ALIASES = {"doom": "doomtakecover", "takecover": "doomtakecover"}
+
 _BY_NAME = ("gymnasium:", "jax:")
 """What games begin with that are no part of the catalogue."""
 
@@ -53,6 +56,11 @@ _ATARI_CROPS: dict[str, Crop] = {"enduro": (15, 155, 10, 160)}
 
 # Rows 0..83: the bar with the instruments is cut off (Ha & Schmidhuber 2018).
 _CAR_CROP: Crop = (0, 84, 0, 96)
+
+DOOM_SCREEN, DOOM_STEPS, DOOM_FPS = (120, 160), 2100, 35.0
+DOOM_MOVES = (2, 0, 1)
+# Of 480 rows the first 400: the lowest are the floor before the player's feet (Ha & Schmidhuber 2018).
+_DOOM_CROP: Crop = (0, 100, 0, 160)
 
 # Procgen's 15 key combinations in its own order; the last six are the keys D, A, W, S, Q and E.
 _PROCGEN_ACTIONS = (
@@ -73,6 +81,7 @@ _ONLY_OF = {
     **dict.fromkeys(("difficulty", "levels", "first_level", "test_first_level"), ("procgen",)),
     **dict.fromkeys(("observation", "pixels"), ("gymnasium",)),
     "kwargs": ("gymnasium", "jax"),
+    "skill": ("doom",),
 }
 """Settings of the families that have them."""
 
@@ -93,7 +102,7 @@ _PROCGEN_LEVELS = {"easy": 200, "hard": 500}
 @cache
 def names() -> tuple[str, ...]:
     """Every game of the catalogue; `gymnasium:ID` and `jax:MODULE:CLASS` stand for any other."""
-    return ("carracing", *PROCGEN, *ATARI)
+    return ("carracing", *DOOM, *PROCGEN, *ATARI)
 
 
 def canonical_name(name: str) -> str:
@@ -104,22 +113,24 @@ def canonical_name(name: str) -> str:
     """
     if any(name.startswith(kind) and len(name) > len(kind) for kind in _BY_NAME):
         return name
-    known = {_plain(each): each for each in names()}
+    known = {_plain(each): each for each in names()} | _ALIASES
     if _plain(name) in known:
         return known[_plain(name)]
     near = nearest(name.lower(), names()) or (
-        "; choose carracing, a Procgen or an Atari game, gymnasium:ID or jax:MODULE:CLASS"
+        "; choose carracing, doomtakecover, a Procgen or an Atari game, gymnasium:ID or jax:MODULE:CLASS"
     )
     raise UsageError(f"game {name}: no such game{near}")
 
 
 def family_of(name: str) -> str:
-    """`carracing`, `atari`, `procgen`, `gymnasium` or `jax`; raises UsageError for an unknown game."""
+    """`carracing`, `doom`, `atari`, `procgen`, `gymnasium` or `jax`; raises UsageError for an unknown game."""
     name = canonical_name(name)
     if name.startswith(_BY_NAME):
         return name.partition(":")[0]
     if name in PROCGEN:
         return "procgen"
+    if name in DOOM:
+        return "doom"
     return "atari" if name in ATARI else "carracing"
 
 
@@ -135,7 +146,14 @@ def find(name: str, env: EnvConfig) -> Game:
         raise UsageError(
             f"env.backend device: only carracing and jax:MODULE:CLASS run on the device, {name} does not; leave it out"
         )
-    makers = {"carracing": _carracing, "atari": _atari, "procgen": _procgen, "gymnasium": _gymnasium, "jax": _jax}
+    makers = {
+        "carracing": _carracing,
+        "doom": _doom,
+        "atari": _atari,
+        "procgen": _procgen,
+        "gymnasium": _gymnasium,
+        "jax": _jax,
+    }
     game = makers[family_of(name)](name, env)
     _check_crop(game)
     return game
@@ -163,6 +181,27 @@ def _carracing(name: str, env: EnvConfig) -> Game:
         device_entry=_CAR_ON_DEVICE,
         random_starts=env.backend == "device",
         solved=900,
+    )
+
+
+def _doom(name: str, env: EnvConfig) -> Game:
+    if env.backend != "gymnasium":
+        raise UsageError(f"env.backend {env.backend}: {name} runs on gymnasium only; leave the backend out")
+    _refuse_action_names(name, env, "has three actions by two thresholds")
+    return Game(
+        name=name,
+        family="doom",
+        title="DoomTakeCover",
+        actions=Thresholds(("left", "stay", "right"), DOOM_MOVES),
+        screen=DOOM_SCREEN,
+        crop=env.crop or _DOOM_CROP,
+        **_length(name, env, DOOM_STEPS),
+        fps=DOOM_FPS,
+        env=env,
+        gymnasium_id="wm_jax.envs.host.doom:DoomTakeCover-v0",
+        unit="steps survived",
+        solved=750,
+        step_reward=1.0,
     )
 
 
@@ -318,9 +357,9 @@ def _refuse_foreign(name: str, env: EnvConfig) -> None:
             )
 
 
-def _refuse_action_names(name: str, env: EnvConfig) -> None:
+def _refuse_action_names(name: str, env: EnvConfig, why: str = "has continuous actions") -> None:
     if env.actions is not None:
-        raise UsageError(f"env.actions {' '.join(env.actions)}: {name} has continuous actions; leave it out")
+        raise UsageError(f"env.actions {' '.join(env.actions)}: {name} {why}; leave it out")
 
 
 def _check_crop(game: Game) -> None:

@@ -50,6 +50,8 @@ class Game:
     """What the score counts."""
     solved: float | None = None
     """The mean score at which the game counts as solved."""
+    step_reward: float | None = None
+    """The reward of every step, where that is always the same: then M need not learn it."""
     conversions: tuple[str, ...] = ()
     """What is done to an environment's observations and actions before they are seen and played, in words."""
     remarks: tuple[str, ...] = ()

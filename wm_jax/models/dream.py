@@ -85,7 +85,8 @@ class Dream(DeviceGame):
         Args:
           game: that it is the dream of.
           vae: V, for what z its codes stand for.
-          memory: M. Without a head for rewards there are none; without one for ends only the last step is one.
+          memory: M. Without a head for rewards there are those of every step (`Game.step_reward`), or none; without one
+            for ends, the last step is the only one.
           beginnings: where dreams may begin.
           temperature: tau, how uncertain the dream is (`Distribution.sample`).
           ends: where M's head for ends thinks one likelier than not, as in the paper's code; or as often as it says; or
@@ -95,6 +96,7 @@ class Dream(DeviceGame):
         self.name, self.actions = f"the dream of {game.title}", game.actions
         self.episode_steps = game.up_to(episode_steps).episode_steps
         self.fps, self.unit, self.solved = game.fps, game.unit, game.solved
+        self._step_reward = game.step_reward or 0.0
         self.beginnings, self.temperature, self.ends = beginnings, temperature, ends
         (self._vae, vae_variables), (self._memory, memory_variables) = nnx.split(vae), nnx.split(memory)
         self._variables = vae_variables, memory_variables
@@ -132,7 +134,7 @@ class Dream(DeviceGame):
         drawing, ending = jax.random.split(jax.random.fold_in(state.key, state.shown))
         target = expected.latent.sample(drawing, self.temperature)
         z = nnx.merge(self._vae, params.vae).embed(target)[0]
-        reward = jnp.float32(0) if expected.reward is None else expected.reward[0]
+        reward = jnp.float32(self._step_reward) if expected.reward is None else expected.reward[0]
         return z, DreamState(z, carry, state.key, state.shown + 1), reward, self._ended(memory, expected, ending)
 
     def _ended(self, memory: MDNRNN, expected: Prediction, key: Key[Array, ""]) -> Bool[Array, ""]:
@@ -145,15 +147,19 @@ class Dream(DeviceGame):
         return jax.random.bernoulli(key, jax.nn.sigmoid(logit - jnp.log(memory.config.done_weight)))
 
 
-def require_heads(memory: MDNRNN, ends: Ends) -> None:
+def require_heads(memory: MDNRNN, game: Game, ends: Ends) -> None:
     """See that M predicts what there is to learn from in a dream.
 
     Raises:
       UserError: it does not.
     """
     config = memory.config
-    for head, is_there in {"reward": config.reward_head, "done": config.done_head or ends == "never"}.items():
-        if not is_there:
+    known = {
+        "reward": config.reward_head or game.step_reward is not None,
+        "done": config.done_head or ends == "never",
+    }
+    for head, is_known in known.items():
+        if not is_known:
             raise UserError(
                 f"M predicts no {head}, and there is nothing to learn in such a dream: train it with "
                 f"--memory.{head}_head true (bin/train_memory --fresh)"

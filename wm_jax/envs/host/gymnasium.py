@@ -125,6 +125,8 @@ def open_engine(
     """Workers for `slots` environments; `official` ignores the settings that change the game, and `random_start`."""
     env = game.env
     options = {"kwargs": env.kwargs, "observation": env.observation, "pixels": env.pixels, "screen": game.screen}
+    if game.family == "doom":
+        options["kwargs"] = {"skill": env.skill}
     if game.family == "atari" and not official:
         options["kwargs"] = {"frameskip": env.frame_skip, "repeat_action_probability": env.sticky}
         options["random_start"] = random_start

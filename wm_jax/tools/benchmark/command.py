@@ -205,6 +205,8 @@ def _remark(case: Case, of_peak: float, timings: dict[str, Timing]) -> str:
 
 def _limit(of_peak: float) -> str:
     """What keeps ours from being faster."""
+    if of_peak > 1:
+        return "  The machine was slower while its peak was measured than now: measure again to know what limits ours."
     taken = f"at full speed, matrix products would take {of_peak:.0%} of the time"
     if of_peak >= ARITHMETIC:
         return f"  What limits ours: arithmetic; {taken}."
