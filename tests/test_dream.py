@@ -269,6 +269,36 @@ def test_a_search_in_the_dream_goes_on_where_it_was(truthful: Run, capsys: pytes
     assert len(same) > 6 and {name: resumed[name] for name in same} == {name: straight[name] for name in same}
 
 
+def test_a_table_of_temperatures(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train_controller", *WORDS, "--run", str(truthful.path), *CONTROLLER.split(), "--json"]
+    words += ["--controller.generations", "2", "--temperatures", "0.1", "2"]
+    for _ in range(2):  # the second time all of it is there
+        assert cli.main(words) == 0
+        found = json.loads(capsys.readouterr().out.strip().split("\n")[-1])["temperatures"]
+        assert list(found) == ["0.1", "2"] and None not in found["2"].values()
+    lines = (truthful.path / "temperatures.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| 0.1 |") and lines[0].count("|") == lines[2].count("|") == 8
+    made = Run.open(truthful.path / "named" / "temperature-2").stage("controller")
+    assert (made.manifest() or {})["settings"]["dream"]["temperature"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--temperatures", "1"], "--temperatures: only dreams have one; add --in dream"),
+        (["--in", "dream", "--temperatures", "1", "0"], "--temperatures 0: give numbers above 0"),
+        (["--in", "dream", "--temperatures", "1", "1"], "--temperatures 1: it is given twice"),
+        (["--in", "night"], "--controller.arena night"),
+    ],
+)
+def test_temperatures_that_make_no_sense(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train_controller", *WORDS, "--run", str(tmp_path / "none"), *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_untrained_m_has_no_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*WORDS, "--run", str(truthful.path / "none"), "--in", "dream", "--controller.world", "random"]
     assert cli.main(["train_controller", *words]) == 2

@@ -141,6 +141,10 @@ def _do(
     for each in (*before, command):
         if each in PREVALIDATED:
             importlib.import_module(f"wm_jax.stages.{each}").accept(config)
+    if options.temperatures is not None:
+        from wm_jax.tools import temperatures
+
+        temperatures.accept(config, options.temperatures)
     if any(_computes(each, config) for each in (*before, command)):
         from wm_jax.distributed.mesh import started
 
@@ -153,6 +157,8 @@ def _do(
     _stop_here(stop)
     if command in COMPARISONS:
         return importlib.import_module(f"{COMPARISONS[command]}.command").run(config, run, stop, options)
+    if options.temperatures is not None:
+        return temperatures.run(config, run, stop, options.temperatures)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
 
 

@@ -93,7 +93,11 @@ def _parser(command: str, base: Config) -> Parser:
     if command in AGENT_COMMANDS:
         text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
         parser.add_argument("--pretrained", action="store_true", help=text)
-    parser.set_defaults(pretrained=False)
+    parser.set_defaults(pretrained=False, temperatures=None)
+    if command == "train_controller":
+        parser.add_argument("--in", choices=("game", "dream"), help="where candidates play [game]")
+        text = "evolve one controller in the dream at each of these, and make a table of them"
+        parser.add_argument("--temperatures", metavar="T", type=float, nargs="+", help=text)
     if command in COMPARISONS:
         importlib.import_module(f"{COMPARISONS[command]}.options").add(parser)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")

@@ -1,0 +1,72 @@
+"""train_controller --in dream --temperatures: the paper's table, what is learned at each temperature of the dream.
+
+    bin/train_controller --game carracing --name dream --in dream --temperatures 0.1 0.5 1 1.15 1.3
+
+Each search lies in a run of its own (`RUN/named/temperature-T`), whose base is the run, and goes on where it was.
+`RUN/temperatures.json` and `.md` have the table.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from wm_jax.config.schema import Config
+from wm_jax.distributed import processes
+from wm_jax.distributed.progress import log
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.stages import train_controller
+from wm_jax.utils.errors import UsageError
+from wm_jax.utils.files import plain, write_atomically, write_manifest
+
+FIGURES = {
+    "dream_best_score": "in the dream",
+    "dream_confirmed_score": "real, chosen in the dream",
+    "dream_confirmed_error": "+-",
+    "confirmed_score": "real, chosen on real games",
+    "confirmed_error": "+-",
+    "real_steps": "real steps for choosing",
+}
+"""Of a search's summary, and what they are called in the table. Errors are half of a 95 % interval of the mean."""
+
+
+def accept(config: Config, temperatures: list[float]) -> None:
+    """Refuse what makes no sense, before anything is played.
+
+    Raises:
+      UsageError: a temperature that is none, or twice, or a search in the real game.
+    """
+    if config.controller.arena != "dream":
+        raise UsageError("--temperatures: only dreams have one; add --in dream")
+    for temperature in temperatures:
+        if not 0 < temperature < float("inf"):
+            raise UsageError(f"--temperatures {temperature:g}: give numbers above 0")
+        if temperatures.count(temperature) > 1:
+            raise UsageError(f"--temperatures {temperature:g}: it is given twice; leave one out")
+
+
+def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict[str, Any]:
+    """Evolve a controller at each temperature; returns the table's rows by temperature."""
+    found: dict[str, dict[str, Any]] = {}
+    for temperature in temperatures:
+        dream = config.dream.model_copy(update={"temperature": temperature})
+        name = f"temperature-{temperature:g}"
+        own = Run.open(run.path / "named" / name, run.path, makes={"controller", "evaluation", "dream"})
+        own.make()
+        log(f"== {name}")
+        summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
+        found[f"{temperature:g}"] = {name: summary.get(name) for name in FIGURES}
+        if processes.is_main_process():
+            _write(run.path, found)
+    return {"table": str(run.path / "temperatures.md"), "temperatures": found}
+
+
+def _write(folder: Path, found: dict[str, dict[str, Any]]) -> None:
+    write_manifest(folder / "temperatures.json", plain(found), indent=1)
+    rows = [["temperature", *FIGURES.values()], ["---"] * (1 + len(FIGURES))]
+    rows += [[temperature, *map(_shown, figures.values())] for temperature, figures in found.items()]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    write_atomically(folder / "temperatures.md", text.encode())
+
+
+def _shown(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:,.4g}" if isinstance(figure, float) else f"{figure:,}"
