@@ -267,6 +267,9 @@ def test_a_search_in_the_dream_goes_on_where_it_was(truthful: Run, capsys: pytes
     resumed = evolved(truthful.path, "halted", capsys)
     same = [name for name in straight if "score" in name or name in ("weights", "mean", "dream_mean")]
     assert len(same) > 6 and {name: resumed[name] for name in same} == {name: straight[name] for name in same}
+    words = ["train_controller", *WORDS, "--run", str(truthful.path), "--name", "halted", *CONTROLLER.split()]
+    assert cli.main([*words, "--dream.temperature", "2"]) == 1
+    assert "was made with --dream.temperature 1.0, but now it is 2.0" in capsys.readouterr().err
 
 
 def test_a_table_of_temperatures(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,7 +282,7 @@ def test_a_table_of_temperatures(truthful: Run, capsys: pytest.CaptureFixture[st
     lines = (truthful.path / "temperatures.md").read_text().splitlines()
     assert len(lines) == 4 and lines[2].startswith("| 0.1 |") and lines[0].count("|") == lines[2].count("|") == 8
     made = Run.open(truthful.path / "named" / "temperature-2").stage("controller")
-    assert (made.manifest() or {})["settings"]["dream"]["temperature"] == 2
+    assert (made.manifest() or {})["config"]["dream"]["temperature"] == 2
 
 
 @pytest.mark.parametrize(
