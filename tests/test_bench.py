@@ -16,7 +16,8 @@ from wm_jax.config.vaes import VARIANTS, VanillaConfig
 from wm_jax.models.latents import LatentKind
 from wm_jax.run.artifacts import init_memory, init_vae
 from wm_jax.tools.benchmark import controller, flops, memory, vae, vaes
-from wm_jax.tools.benchmark.case import ENVIRONMENTS, NETWORK, OURS, PLAIN, TUNED, WRITTEN, Options
+from wm_jax.tools.benchmark.case import DECODED, ENVIRONMENTS, NETWORK, OURS, PLAIN, REAL, TUNED, WRITTEN, Options
+from wm_jax.tools.benchmark.command import _of_games
 from wm_jax.tools.benchmark.timing import Timing, alternate
 
 
@@ -112,6 +113,14 @@ def test_pictures_of_beginnings_are_held_against_those_of_later(capsys: pytest.C
     assert cli.main(["benchmark", "--small", "--stage", "drawing", "--rounds", "2", "--against", "none"]) == 0
     said = capsys.readouterr().out
     assert "one of 16 begins" in said and "Of the speed without beginnings: one of 16 begins" in said
+
+
+def test_dreams_are_held_against_their_game(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "--small", "--stage", "dream:carracing", "--rounds", "2", "--against", "none", "--json"]
+    assert cli.main(words) == 0
+    figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert [row["contender"] for row in figures["rows"]] == [OURS, DECODED, REAL]
+    assert _of_games("dream") == ["dream:carracing", "dream:enduro", "dream:doomtakecover"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

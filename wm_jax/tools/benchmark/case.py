@@ -13,6 +13,9 @@ arithmetic of ours, `as written` what its users write; ours in float32 where bfl
 ENVIRONMENTS, NETWORK, ON_DEVICE = "environments alone", "network alone", "wm_jax on device"
 """Halves of our own work where environments and network share the machine; and the game beside the network."""
 
+DECODED, REAL = "frames decoded", "the real game"
+"""The dream in which V draws every frame, and the game that it is the dream of."""
+
 
 @dataclass(frozen=True)
 class Options:

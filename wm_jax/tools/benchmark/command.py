@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
 from wm_jax.utils.process import cores
 
-STAGES = ("vae", "encode", "memory", "controller", "drawing")
+STAGES = ("vae", "encode", "memory", "controller", "drawing", "dream")
 """Timed if none is asked for."""
+GAMES = {"dream": ("carracing", "enduro", "doomtakecover")}
+"""Stages that are timed for some games, one after the other: dream:carracing, ..."""
 LONGER = ("vaes",)
 """Timed if asked for: thirty contenders."""
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "float32": (FLOAT32,), "none": ()}
@@ -45,7 +48,7 @@ ARITHMETIC = 0.6
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmarks that are asked for and print what came of them."""
     parser = Parser(prog="bin/benchmark", description="Throughput of the stages beside PyTorch's, on this machine.")
-    parser.add_argument("--stage", action="append", choices=(*STAGES, *LONGER), help=f"one of "
+    parser.add_argument("--stage", action="append", choices=(*STAGES, *LONGER, *_of_games()), help=f"one of "
                         f"{', '.join((*STAGES, *LONGER))} [all but {', '.join(LONGER)}]")  # fmt: skip
     parser.add_argument("--against", action="append", choices=AGAINST, help="torch (tuned by an expert, and as users "
                         "write it), plain (ours without the fast kernels), float32 (ours without bfloat16), none "
@@ -113,7 +116,8 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
     peak = matmul_peak()
     log(f"float32 matrix products reach {peak / 1e9:,.0f} GFLOP/s here\n")
     results: list[dict[str, Any]] = []
-    for stage in options.stage or STAGES:
+    stages = [each for name in options.stage or STAGES for each in (_of_games(name) if name in GAMES else [name])]
+    for stage in stages:
         for batch in options.batch or [0]:
             case = _case(stage)(replace(asked, batch=batch))
             names = tuple(name for name in asked.names if name in case.makers)
@@ -132,9 +136,15 @@ def _run(options: argparse.Namespace, asked: Options) -> int:
     return 0
 
 
-def _case(stage: str) -> Callable[[Options], Case]:
-    from wm_jax.tools.benchmark import controller, drawing, memory, vae, vaes
+def _of_games(*stages: str) -> list[str]:
+    """The stages of single games."""
+    return [f"{stage}:{game}" for stage in stages or GAMES for game in GAMES.get(stage, ())]
 
+
+def _case(stage: str) -> Callable[[Options], Case]:
+    from wm_jax.tools.benchmark import controller, drawing, dreaming, memory, vae, vaes
+
+    kind, _, game = stage.partition(":")
     cases = {
         "vae": vae.training,
         "vaes": vaes.training,
@@ -142,8 +152,9 @@ def _case(stage: str) -> Callable[[Options], Case]:
         "memory": memory.training,
         "controller": controller.generation,
         "drawing": drawing.pictures,
+        "dream": partial(dreaming.playing, game),
     }
-    return cases[stage]
+    return cases[kind]
 
 
 def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:

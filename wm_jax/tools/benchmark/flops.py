@@ -41,6 +41,12 @@ def memory_update(memory: MDNRNN) -> float:
     return 3 * 2.0 * hidden * (4 * (inputs + hidden) + memory.head.outputs)
 
 
+def dreaming(memory: MDNRNN, controller_params: int) -> float:
+    """One step of a dream: M's cell twice, the dream's and the agent's, what the dream's predicts, and C."""
+    hidden, inputs = memory.config.hidden, memory.latent.size + memory.action
+    return 2.0 * (hidden * (8 * (inputs + hidden) + memory.head.outputs) + controller_params)
+
+
 def playing(config: VaeConfig, memory: MDNRNN, controller_params: int) -> float:
     """One frame of one episode through V's encoder, C and M's cell."""
     hidden, inputs = memory.config.hidden, memory.latent.size + memory.action
