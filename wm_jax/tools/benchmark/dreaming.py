@@ -80,7 +80,11 @@ class Players:
         latent = self.vae.encode(jnp.zeros((1, *FRAME), jnp.float32))
         begin = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], latent)
         return Dream(
-            self.game, self.vae, self.memory, Beginnings(begin, np.zeros((1, 0, self.memory.action))), ends="never"
+            self.game,
+            self.vae,
+            self.memory,
+            Beginnings(begin, np.zeros((1, 0, self.memory.action), np.float32)),
+            ends="never",
         )
 
     def policy(self) -> AgentPolicy:
