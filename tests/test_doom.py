@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs.games import canonical_name, find, is_official
+from wm_jax.envs.games import canonical_name, find, is_official, is_transfer, official
 from wm_jax.envs.make import open_pool
 from wm_jax.rollout.exploration import RandomPolicy
 from wm_jax.rollout.play import play
@@ -66,7 +66,9 @@ def test_the_catalogue_has_the_papers_terms() -> None:
     assert game.actions.outputs == 1 and game.actions.names == ("left", "stay", "right")
     assert game.actions.checked([0, 1, 2], 3).tolist() == [2, 0, 1]
     assert (game.episode_steps, game.solved, game.step_reward, game.crop) == (2100, 750, 1.0, (0, 100, 0, 160))
-    assert is_official(game)
+    assert is_official(game) and not is_transfer(game)
+    harder = find("doom", EnvConfig(backend="gymnasium", skill=5))
+    assert not is_official(harder) and is_transfer(harder) and official(harder) == game
     with pytest.raises(UsageError, match="runs on gymnasium only"):
         find("doom", EnvConfig(backend="envpool"))
     with pytest.raises(UsageError, match=r"env.skill 5: only doom games have that"):

@@ -179,7 +179,12 @@ def _computes(command: str, config: Config) -> bool:
 
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
     """See that all processes were started for the same."""
-    given = {"command": command, "fresh": options.fresh, **config.model_dump(exclude={"hosts"})}
+    given = {
+        "command": command,
+        "fresh": options.fresh,
+        "temperatures": options.temperatures,
+        **config.model_dump(exclude={"hosts"}),
+    }
     if other := processes.first_mismatch(given):
         raise UsageError(
             f"--hosts: process {other} was started with another command or other settings than process 0; "

@@ -61,8 +61,6 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
         if "." in name and value is not None:
             section, key = name.split(".")
             overrides.setdefault(section, {})[key] = _value(f"--{name}", value)
-    if overrides.get("controller", {}).get("arena") == "dream":
-        overrides["memory"] = {"reward_head": True, "done_head": True} | overrides.get("memory", {})
     overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
     return options, load(game, family_of(game), known.preset, overrides)
 

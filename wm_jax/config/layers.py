@@ -72,7 +72,10 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
     chosen = _merge(chosen, overrides, "command line")
     for (source, layer), meant in zip(layers, so_far, strict=True):
         settings = _merge(settings, _for_chosen(layer, meant, chosen, source), source)
-    return validate(_merge(settings, overrides, "command line"), (*layers, ("", overrides)))
+    settings = _merge(settings, overrides, "command line")
+    if settings.get("controller", {}).get("arena") == "dream":  # there is nothing to learn in it without these
+        settings["memory"] = {"reward_head": True, "done_head": True} | settings.get("memory", {})
+    return validate(settings, (*layers, ("", overrides)))
 
 
 def shared(settings: Mapping[str, Any], before: type[Section], after: type[Section]) -> dict[str, Any]:

@@ -39,9 +39,15 @@ def start_all(game: DeviceGame, params: Any, places: jax.Array) -> tuple[jax.Arr
 
 
 def step_all(
-    game: DeviceGame, params: Any, states: Any, actions: jax.Array
+    game: DeviceGame, params: Any, states: Any, actions: jax.Array, at_once: int | None = None
 ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
-    """One step of N episodes: what is observed, states, rewards float32[N], and whether the game has ended, bool[N]."""
+    """One step of N episodes: what is observed, states, rewards float32[N], and whether the game has ended, bool[N].
+
+    Args:
+      at_once: rows that are stepped together, of a game whose bits depend on that (default: all).
+    """
+    if at_once is not None and game.has_products:
+        return jax.lax.map(lambda row: game.step(params, *row), (states, actions), batch_size=at_once)
     return jax.vmap(game.step, in_axes=(None, 0, 0))(params, states, actions)
 
 

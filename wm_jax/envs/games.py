@@ -399,7 +399,8 @@ def official(game: Game) -> Game:
     Procgen has two published difficulties, of which it stays the one trained on; its levels stay too, for they say
     which ones training never saw.
     """
-    return find(game.name, game.env.model_copy(update={"episode_steps": None, **_ATARI_RULES}))
+    rules = {**_ATARI_RULES, "skill": EnvConfig.model_fields["skill"].default}
+    return find(game.name, game.env.model_copy(update={"episode_steps": None, **rules}))
 
 
 def is_official(game: Game) -> bool:
@@ -433,5 +434,6 @@ def is_transfer(game: Game) -> bool:
     """
     if game.family in ("carracing", "atari") and game.env.backend != "gymnasium":
         return True
-    published = {**_ATARI_RULES, "first_level": 0, "levels": _PROCGEN_LEVELS[game.env.difficulty]}
+    skill = EnvConfig.model_fields["skill"].default
+    published = {**_ATARI_RULES, "skill": skill, "first_level": 0, "levels": _PROCGEN_LEVELS[game.env.difficulty]}
     return any(getattr(game.env, name) != value for name, value in published.items())

@@ -27,7 +27,7 @@ class Game:
     name: str
     """As in the catalogue; names the run's folder."""
     family: str
-    """carracing, atari, procgen, gymnasium or jax."""
+    """carracing, doom, atari, procgen, gymnasium or jax."""
     title: str
     """For people."""
     actions: ActionSpace
@@ -78,6 +78,7 @@ class DeviceGame(ABC):
       fps: steps in one second of it, for videos.
       unit: what the score counts.
       solved: the mean score at which it counts as solved, if there is one.
+      has_products: it multiplies matrices, so that a row's bits may depend on how many rows are stepped together.
       random_starts: can `for_training` begin its episodes elsewhere than at the beginning?
     """
 
@@ -87,6 +88,7 @@ class DeviceGame(ABC):
     fps: float = 15.0
     unit: str = "score"
     solved: float | None = None
+    has_products: bool = False
     random_starts: bool = False
 
     @abstractmethod

@@ -50,9 +50,12 @@ def _squared_error(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _until(broken: np.ndarray) -> int:
-    """The first step from which on most of `OVER` are broken."""
+    """The first broken step of the first `OVER` of which most are."""
     over = min(OVER, len(broken))
     if not over:
         return 0
     most = np.convolve(broken, np.ones(over), "valid") > over / 2
-    return int(np.argmax(most)) if most.any() else len(broken)
+    if not most.any():
+        return len(broken)
+    first = int(np.argmax(most))
+    return first + int(np.argmax(broken[first:]))

@@ -10,7 +10,7 @@ dream alone would have kept is remembered beside it.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -69,9 +69,12 @@ class ControllerState(NamedTuple):
         return ControllerState(evolution.init(), nothing, none, choice)
 
 
+Kept = TypeVar("Kept", ControllerState, DreamChoice)
+
+
 @dataclass(frozen=True)
 class FitnessEvaluator:
-    """Where candidates play.
+    """Judges candidates by what they play, and tells the search.
 
     pool: the real game, as in training.
     dream: where the search plays instead, if it does.
@@ -96,9 +99,10 @@ class FitnessEvaluator:
         candidates = np.repeat(np.arange(settings.population), settings.episodes)
         seeds = self.episode_seeds(generation)
         steps = settings.short_steps if generation < settings.short_generations else 0
-        how = {"steps": steps, "patience": settings.patience, "stop": stop}
+        # No patience in dreams: rewards that M expects are hardly ever exactly none.
+        how: dict[str, Any] = {"in_dream": True} if self.dream is not None else {"patience": settings.patience}
         playing = rounded(population, settings.rounding)
-        played = self._play(playing, candidates, seeds, in_dream=self.dream is not None, **how)
+        played = self._play(playing, candidates, seeds, steps=steps, stop=stop, **how)
         returns = played.returns.reshape(settings.population, settings.episodes)
         decay = settings.weight_decay * np.square(np.asarray(population, np.float64)).mean(1, keepdims=True)
         search = search._replace(evolution=self.evolution.tell(asked, returns - decay))
@@ -111,19 +115,15 @@ class FitnessEvaluator:
         mean = rounded(self.evolution.mean(search.evolution), settings.rounding)
         # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
         played = self._evaluated(mean, "evaluation")
-        score = jnp.float32(played.returns.mean())
-        if score > search.best_score:
-            search = search._replace(best=mean, best_score=score)
+        search = _keep_if_better(search, mean, played)
         figures = _evaluation("evaluation", played.returns)
         if search.dream is None:
             return search, figures
         dreamed = self._evaluated(mean, "evaluation in the dream", in_dream=True)
-        dream, score = search.dream, jnp.float32(dreamed.returns.mean())
-        if score > dream.best_score:
-            dream = dream._replace(best=mean, best_score=score)
-        dream = dream._replace(real_steps=dream.real_steps + int(played.lengths.sum()))
-        figures |= _evaluation("dream", dreamed.returns) | {"real_steps": int(dream.real_steps)}
-        return search._replace(dream=dream), figures
+        choice = _keep_if_better(search.dream, mean, dreamed)
+        choice = choice._replace(real_steps=choice.real_steps + int(played.lengths.sum()))
+        figures |= _evaluation("dream", dreamed.returns) | {"real_steps": int(choice.real_steps)}
+        return search._replace(dream=choice), figures
 
     def confirm(self, search: ControllerState, stop: Stop) -> dict[str, Any]:
         """The score of the mean that is kept, on real episodes that neither search nor choice has seen; and of what the
@@ -132,11 +132,11 @@ class FitnessEvaluator:
         figures = self._confirmed(search.best, search.best_score, "the kept mean", stop)
         if search.dream is None:
             return figures
-        dream = search.dream
-        of_dream = self._confirmed(dream.best, dream.best_score, "what the dream alone would keep", stop)
+        choice = search.dream
+        of_dream = self._confirmed(choice.best, choice.best_score, "what the dream alone would keep", stop)
         return {
             **figures,
-            "dream_best_score": round(float(dream.best_score), 2),
+            "dream_best_score": round(float(choice.best_score), 2),
             "dream_confirmed_score": of_dream["confirmed_score"],
             "dream_confirmed_error": of_dream["confirmed_error"],
         }
@@ -205,6 +205,12 @@ class FitnessEvaluator:
             return play(self.pool, seeds[mine], policy, **how)
 
         return EpisodeStats.concatenate(processes.all_gather_objects(played))
+
+
+def _keep_if_better(kept: Kept, mean: jax.Array, played: EpisodeStats) -> Kept:
+    """With this mean as the best one, if its score is."""
+    score = jnp.float32(played.returns.mean())
+    return kept._replace(best=mean, best_score=score) if score > kept.best_score else kept
 
 
 def _evaluation(name: str, returns: np.ndarray) -> dict[str, Any]:

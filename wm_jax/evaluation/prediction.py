@@ -94,12 +94,12 @@ def figures(vae: tuple[Any, Any], memory: tuple[Any, Any], latents: FlatLatents)
         for name, drawn in ways.items():
             squares = np.square(np.asarray(drawn[ahead - 1]) - true[ahead - 1]).sum(-1)[here[ahead - 1]]
             found[f"{name}error_{ahead}"] = float(squares.mean()) / variance if len(squares) else None
-    # An action leads to the next frame, which has to be there.
-    steps = rows.places[WARM_UP:-1][here]
+    # An action leads to the next frame, which has to be there. Stretches overlap, but a step counts once.
+    steps, once = np.unique(rows.places[WARM_UP:-1][here], return_index=True)
     if said.reward is not None:
-        found |= _of_rewards(np.asarray(said.reward)[here], np.asarray(latents.reward)[steps])
+        found |= _of_rewards(np.asarray(said.reward)[here][once], np.asarray(latents.reward)[steps])
     if said.done_logit is not None:
-        found |= _of_ends(np.asarray(said.done_logit)[here] > 0, np.asarray(latents.done)[steps] > 0)
+        found |= _of_ends(np.asarray(said.done_logit)[here][once] > 0, np.asarray(latents.done)[steps] > 0)
     return {name: None if value is None else round(value, 4) for name, value in found.items()}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
+from wm_jax.config.schema import MemoryConfig
 from wm_jax.envs.types import DeviceGame, Game
 from wm_jax.models.memory import MDNRNN, Carry, Prediction
 from wm_jax.models.vae import Vae
@@ -21,6 +22,8 @@ from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
 Ends = Literal["threshold", "sampled", "never"]
+WARM_UP_ROWS = 16
+"""Dreams that are warmed up together."""
 
 
 class Beginnings(NamedTuple):
@@ -39,6 +42,7 @@ class DreamParams(NamedTuple):
     """What S dreams are dreamt by, and where they begin.
 
     vae, memory: variables of V and M.
+    temperature: tau, how uncertain the dream is (`Distribution.sample`).
     z: of the first frame.
     carry: M's state before that frame, its arrays [S, ...].
     keys: of all that is drawn in each dream.
@@ -46,6 +50,7 @@ class DreamParams(NamedTuple):
 
     vae: Any
     memory: Any
+    temperature: Float[Array, ""]
     z: Float[Array, "S Z"]
     carry: Carry
     keys: Key[Array, "S"]
@@ -69,6 +74,8 @@ class DreamState(NamedTuple):
 class Dream(DeviceGame):
     """A game as V and M know it. Each instance is compiled for itself."""
 
+    has_products = True
+
     def __init__(
         self,
         game: Game,
@@ -85,8 +92,8 @@ class Dream(DeviceGame):
         Args:
           game: that it is the dream of.
           vae: V, for what z its codes stand for.
-          memory: M. Without a head for rewards there are those of every step (`Game.step_reward`), or none; without one
-            for ends, the last step is the only one.
+          memory: M. Its head for rewards says them, unless they are always the same (`Game.step_reward`); without both
+            there are none. Without a head for ends, the last step is the only one.
           beginnings: where dreams may begin.
           temperature: tau, how uncertain the dream is (`Distribution.sample`).
           ends: where M's head for ends thinks one likelier than not, as in the paper's code; or as often as it says; or
@@ -96,7 +103,7 @@ class Dream(DeviceGame):
         self.name, self.actions = f"the dream of {game.title}", game.actions
         self.episode_steps = game.up_to(episode_steps).episode_steps
         self.fps, self.unit, self.solved = game.fps, game.unit, game.solved
-        self._step_reward = game.step_reward or 0.0
+        self._step_reward = game.step_reward
         self.beginnings, self.temperature, self.ends = beginnings, temperature, ends
         (self._vae, vae_variables), (self._memory, memory_variables) = nnx.split(vae), nnx.split(memory)
         self._variables = vae_variables, memory_variables
@@ -111,11 +118,16 @@ class Dream(DeviceGame):
         """See `DeviceGame`: a seed decides the beginning, and all that is drawn."""
         count = len(self.beginnings.action)
         rows = np.array([streams.generator(seed, "dream").integers(count) for seed in seeds])
-        latent, action = jax.tree.map(lambda leaf: leaf[rows], self.beginnings)
         keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
         vae, memory = self._variables
-        z, carry = _warmed_up(self._memory, memory, latent, action, keys)
-        return DreamParams(vae, memory, z, carry, keys)
+        pieces = []
+        # Pieces of one size, for a row's bits depend on how many are multiplied together.
+        for start in range(0, len(rows), WARM_UP_ROWS):
+            here = np.arange(start, start + WARM_UP_ROWS).clip(max=len(rows) - 1)
+            latent, action = jax.tree.map(lambda leaf, here=here: leaf[rows[here]], self.beginnings)
+            pieces.append(_warmed_up(self._memory, memory, latent, action, keys[here]))
+        z, carry = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *pieces)
+        return DreamParams(vae, memory, jnp.float32(self.temperature), z, carry, keys)
 
     def start(self, params: DreamParams, place: Array) -> tuple[Float[Array, "Z"], DreamState]:
         """See `DeviceGame`."""
@@ -132,10 +144,15 @@ class Dream(DeviceGame):
         carry = memory.step(state.carry, state.z[None], encoded[None])
         expected = memory.predict(memory.output(carry))
         drawing, ending = jax.random.split(jax.random.fold_in(state.key, state.shown))
-        target = expected.latent.sample(drawing, self.temperature)
+        target = expected.latent.sample(drawing, params.temperature)
         z = nnx.merge(self._vae, params.vae).embed(target)[0]
-        reward = jnp.float32(self._step_reward) if expected.reward is None else expected.reward[0]
+        reward = self._reward(expected)
         return z, DreamState(z, carry, state.key, state.shown + 1), reward, self._ended(memory, expected, ending)
+
+    def _reward(self, expected: Prediction) -> Float[Array, ""]:
+        if self._step_reward is not None or expected.reward is None:
+            return jnp.float32(self._step_reward or 0.0)
+        return expected.reward[0]
 
     def _ended(self, memory: MDNRNN, expected: Prediction, key: Key[Array, ""]) -> Bool[Array, ""]:
         if expected.done_logit is None or self.ends == "never":
@@ -147,13 +164,15 @@ class Dream(DeviceGame):
         return jax.random.bernoulli(key, jax.nn.sigmoid(logit - jnp.log(memory.config.done_weight)))
 
 
-def require_heads(memory: MDNRNN, game: Game, ends: Ends) -> None:
+def require_heads(config: MemoryConfig, game: Game, ends: Ends) -> None:
     """See that M predicts what there is to learn from in a dream.
+
+    Args:
+      config: of M, be it trained or not.
 
     Raises:
       UserError: it does not.
     """
-    config = memory.config
     known = {
         "reward": config.reward_head or game.step_reward is not None,
         "done": config.done_head or ends == "never",

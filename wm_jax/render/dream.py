@@ -25,12 +25,12 @@ class Row:
     """One panel of a film.
 
     frames: uint8[T, 64, 64, 3].
-    warm_up: of them, those that are the real game's (0: the film begins with the dream).
+    begins: the frame at which dreams begin, if they are not what comes first: before it, M sees the game.
     """
 
     caption: str
     frames: np.ndarray
-    warm_up: int = 0
+    begins: int = 0
 
 
 def film(rows: Sequence[Row], mp4: Path, gif: Path, fps: float) -> None:
@@ -47,21 +47,19 @@ def film(rows: Sequence[Row], mp4: Path, gif: Path, fps: float) -> None:
 def _composed(rows: Sequence[Row], steps: int, scale: int) -> Iterator[np.ndarray]:
     for step in range(steps):
         pictures = [row.frames[min(step, len(row.frames) - 1)] for row in rows]
-        warming = any(step <= row.warm_up and row.warm_up for row in rows)
-        yield side_by_side(
-            pictures, [row.caption for row in rows], scale, f"step {step}{': M sees the game' if warming else ''}"
-        )
+        seeing = step < max(row.begins for row in rows)
+        line = f"step {step}{': M sees the game' if seeing else ''}"
+        yield side_by_side(pictures, [row.caption for row in rows], scale, line)
 
 
-def sheet(rows: Sequence[Row], path: Path, warm_up: int, scale: int = 2) -> Path:
-    """Write a PNG with some frames of each row, in columns of the same step.
+def sheet(rows: Sequence[Row], path: Path, scale: int = 2) -> Path:
+    """Write a PNG with some frames of each row, in columns of the same step since dreams begin.
 
     Args:
       path: written whole or not at all.
-      warm_up: steps before the dreams of rows that say so, and the step at which those that don't begin.
     """
     height, width = (length * scale for length in rows[0].frames.shape[1:3])
-    shown = [step for step in SHOWN if step + warm_up < max(len(row.frames) for row in rows)]
+    shown = [step for step in SHOWN if step < max(len(row.frames) - row.begins for row in rows)]
     across, down = _GUTTER + len(shown) * (width + _GAP), 22 + len(rows) * (height + _GAP)
     image = Image.new("RGB", (across + _MARGIN, down + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(image)
@@ -69,10 +67,10 @@ def sheet(rows: Sequence[Row], path: Path, warm_up: int, scale: int = 2) -> Path
         x = _GUTTER + column * (width + _GAP)
         draw.text((x + width // 2, 11), f"step {step}", fill=_INK, font=caption_font(13), anchor="mm")
         for place, row in enumerate(rows):
-            begins = warm_up if (len(row.frames) > warm_up and row.warm_up) or place < 2 else 0
-            if step + begins < len(row.frames):
+            frames = row.frames[row.begins :]
+            if step < len(frames):
                 y = 22 + place * (height + _GAP)
-                image.paste(Image.fromarray(enlarged(row.frames[step + begins], scale)), (x, y))
+                image.paste(Image.fromarray(enlarged(frames[step], scale)), (x, y))
     for place, row in enumerate(rows):
         y = 22 + place * (height + _GAP) + height // 2
         draw.text((_GUTTER - 8, y), row.caption, fill=_INK, font=caption_font(13), anchor="rm")

@@ -252,7 +252,9 @@ def _segment(
         acting = jnp.where(slots.running, ids, -1)
         rows = acting, slots.observations, slots.seeds, slots.candidates, slots.is_first
         carry, actions = agent.act(params, slots.carry, *rows, at_once=at_once)
-        observations, states, rewards, terminated = step_all(game, game_params, slots.states, space.in_game(actions))
+        observations, states, rewards, terminated = step_all(
+            game, game_params, slots.states, space.in_game(actions), at_once
+        )
         lengths = slots.lengths + slots.running.astype(jnp.int32)
         rewarded = jnp.where(rewards > 0, lengths, slots.rewarded)
         ended = terminated | (lengths >= limits[0]) | (lengths - rewarded >= limits[1])

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from wm_jax.envs.device import episodes_of, start_all, step_all
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
-from wm_jax.models.dream import Dream
+from wm_jax.models.dream import Dream, DreamParams
 
 
 class Dreamt(NamedTuple):
@@ -30,60 +30,70 @@ class Dreamt(NamedTuple):
     ended: Bool[Array, "T N"]
 
 
-def dream_along(dream: Dream, seeds: Sequence[int], actions: np.ndarray) -> Dreamt:
+def dream_along(dream: Dream, seeds: Sequence[int], actions: np.ndarray, temperature: float | None = None) -> Dreamt:
     """Dreams in which given things are done.
 
     Args:
       actions: int32[T, N] or float32[T, N, A], as policies have them.
+      temperature: in place of the dream's own.
     """
-    params, places = episodes_of(dream, seeds)
-    first, states = start_all(dream, params, jnp.asarray(places))
-    return _with_first(first, _along(dream, params, states, jnp.asarray(actions)))
+    return _dreamt(dream, None, seeds, None, (), jnp.asarray(actions), temperature)
 
 
 def dream_with(
-    dream: Dream, seeds: Sequence[int], agent: Agent, params: AgentParams, carry: AgentCarry, steps: int
+    dream: Dream,
+    seeds: Sequence[int],
+    agent: Agent,
+    params: AgentParams,
+    carry: AgentCarry,
+    steps: int,
+    temperature: float | None = None,
 ) -> Dreamt:
     """Dreams in which an agent acts.
 
     Args:
       params: with one controller.
       carry: of the agent before the first frame, for N episodes.
+      temperature: in place of the dream's own.
     """
-    world, places = episodes_of(dream, seeds)
-    first, states = start_all(dream, world, jnp.asarray(places))
-    return _with_first(first, _with(dream, agent, steps, world, params, states, first, carry))
+    return _dreamt(dream, agent, seeds, params, carry, jnp.zeros(steps, jnp.int32), temperature)
 
 
-def _with_first(first: Array, later: Dreamt) -> Dreamt:
-    ended = jnp.cumsum(later.ended, axis=0) > 0
-    return Dreamt(jnp.concatenate([first[None], later.z]), later.reward, ended)
-
-
-@partial(jax.jit, static_argnums=0)
-def _along(dream: Dream, params: Any, states: Any, actions: Array) -> Dreamt:
-    def step(states: Any, action: Array) -> tuple[Any, Dreamt]:
-        z, states, reward, ended = step_all(dream, params, states, dream.actions.in_game(action))
-        return states, Dreamt(z, reward, ended)
-
-    return jax.lax.scan(step, states, actions)[1]
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _with(
+def _dreamt(
     dream: Dream,
-    agent: Agent,
-    steps: int,
-    world: Any,
-    params: AgentParams,
+    agent: Agent | None,
+    seeds: Sequence[int],
+    params: AgentParams | None,
+    carry: Any,
+    given: Array,
+    temperature: float | None,
+) -> Dreamt:
+    """The actions of each step are `given`, unless there is an agent."""
+    world, places = episodes_of(dream, seeds)
+    if temperature is not None:
+        world = world._replace(temperature=jnp.float32(temperature))
+    first, states = start_all(dream, world, jnp.asarray(places))
+    z, reward, ended = _scan(dream, agent, world, params, states, first, carry, given)
+    return Dreamt(jnp.concatenate([first[None], z]), reward, jnp.cumsum(ended, axis=0) > 0)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scan(
+    dream: Dream,
+    agent: Agent | None,
+    world: DreamParams,
+    params: AgentParams | None,
     states: Any,
     first: Array,
-    carry: AgentCarry,
-) -> Dreamt:
-    def step(now: tuple[Any, Array, AgentCarry], _: None) -> tuple[tuple[Any, Array, AgentCarry], Dreamt]:
+    carry: Any,
+    given: Array,
+) -> tuple[Array, Array, Array]:
+    def step(now: tuple[Any, Array, Any], actions: Array) -> tuple[tuple[Any, Array, Any], tuple[Array, Array, Array]]:
         states, z, carry = now
-        carry, actions = agent.decide(params, carry, z)
+        if agent is not None:
+            assert params is not None
+            carry, actions = agent.decide(params, carry, z)
         z, states, reward, ended = step_all(dream, world, states, dream.actions.in_game(actions))
-        return (states, z, carry), Dreamt(z, reward, ended)
+        return (states, z, carry), (z, reward, ended)
 
-    return jax.lax.scan(step, (states, first, carry), None, steps)[1]
+    return jax.lax.scan(step, (states, first, carry), given)[1]

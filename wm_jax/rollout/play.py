@@ -54,7 +54,6 @@ def play_in_dream(
     slots: int,
     *,
     steps: int = 0,
-    patience: int = 0,
     stop: Stop | None = None,
     progress: Progress | None = None,
 ) -> EpisodeStats:
@@ -63,7 +62,7 @@ def play_in_dream(
     Args:
       slots: most episodes at once.
     """
-    limits = EpisodeLimits(min(steps or dream.episode_steps, dream.episode_steps), patience)
+    limits = EpisodeLimits(min(steps or dream.episode_steps, dream.episode_steps))
     return policy.play_on_device(dream, seeds, limits, slots, stop, progress)
 
 

@@ -175,13 +175,14 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
       UserError: they are missing or don't fit together.
     """
     if controller.world == "random":
-        vae, memory = _untrained(config, game)
+        vae, untrained = _untrained(config, game)
+        memory = None if controller.inputs == "z" else untrained
     else:
         vae = load_vae(run, config)
-        memory = load_memory(run, vae, game) if controller.inputs != "z" else None
-    if controller.inputs == "z":
-        memory = None
-    v, m = vae.model(), memory.model() if memory is not None else None
+        # In the dream, all that a controller on z alone meets is M's doing.
+        needs_memory = controller.inputs != "z" or controller.arena == "dream"
+        memory = load_memory(run, vae, game) if needs_memory else None
+    v, m = vae.model(), memory.model() if memory is not None and controller.inputs != "z" else None
     actions = with_gas(game.actions, controller.gas)
     hidden = m.cell.hidden if m is not None else 0
     spec = Controller(controller.inputs, controller.hidden, v.latent_kind.size, hidden, actions)

@@ -18,7 +18,7 @@ def load_dream(run: Run, config: Config, game: Game) -> Dream:
     vae = load_vae(run, config)
     memory = load_memory(run, vae, game)
     settings = config.dream
-    require_heads(memory.model(), game, settings.ends)
+    require_heads(memory.model().config, game, settings.ends)
     # Those that M was trained on, although there may be more by now.
     store = open_replays(run, config, begun=run.stage("memory"))
     latents = open_latents(run, store, vae.digest)

@@ -51,16 +51,15 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         stage.start_anew()
         stage.path.mkdir(parents=True, exist_ok=True)
         maker = FilmMaker(config, game, vae, memory, agent, stop)
-        real = maker.play()
-        main, summary = maker.side_by_side(real)
-        by_temperature, coherent = maker.temperatures(real)
-        summary["temperatures"] = coherent
+        filmed = maker.play()
+        main, summary = maker.side_by_side(filmed)
+        by_temperature, summary["temperatures"] = maker.temperatures(filmed)
         with Progress("dream", 5, "file") as progress:
             for name, rows in (("dream", main), ("temperatures", by_temperature)):
                 stop.check()
                 film(rows, stage.path / f"{name}.mp4", stage.path / f"{name}.gif", game.fps)
                 progress.advance(2)
-            sheet([*main, *by_temperature], stage.path / "dream.png", maker.warm_up(real))
+            sheet([*main, *by_temperature], stage.path / "dream.png")
             progress.advance(1)
         stage.write_summary(summary)
     return summary
@@ -73,7 +72,27 @@ def _agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array] | None:
     if run.stage("controller").summary() is None:
         log("dream: there is no trained agent; the exploring policy acts")
         return None
-    return load_agent(run, config)[:2]
+    world, controller, about = load_agent(run, config)
+    if about["settings"]["world"] == "random":
+        log("dream: the agent was evolved on an untrained V, which sees other things; the exploring policy acts")
+        return None
+    return world, controller
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """A real game of T steps, and the dream that goes on from it.
+
+    latent, z: what V makes of its T + 1 frames, and the modes.
+    begins: the frame at which dreams begin.
+    dream: from that frame.
+    """
+
+    episode: Episode
+    latent: Any
+    z: np.ndarray
+    begins: int
+    dream: Dream
 
 
 @dataclass(frozen=True)
@@ -95,22 +114,17 @@ class FilmMaker:
         """V's graph definition and variables."""
         return self.vae.graphdef, self.vae.params
 
-    def warm_up(self, real: Episode) -> int:
-        """The frames that M sees of this game before it dreams on."""
-        return min(self.config.film.warm_up, max(len(real.actions) // 3, 1))
-
-    def play(self) -> Episode:
+    def play(self) -> Filmed:
         """The longest of some real games, up to the film's steps.
 
         Raises:
           UserError: all of them end before there is anything to predict.
         """
         steps = self.config.film.steps
-        game = self.game.up_to(steps)
-        seeds = [streams.integer(self.config.seed, "film", i) for i in range(GAMES)]
+        seeds = [self._seed(i) for i in range(GAMES)]
         recorder = Recorder(self._policy(seeds), GAMES, steps, steps)
         with (
-            contextlib.closing(open_pool(game, GAMES)) as pool,
+            contextlib.closing(open_pool(self.game.up_to(steps), GAMES)) as pool,
             Progress("film: real games", GAMES, "episode") as progress,
         ):
             play(pool, seeds, recorder, stop=self.stop, progress=progress, watch=recorder.watch)
@@ -118,77 +132,74 @@ class FilmMaker:
         longest = max(episodes, key=lambda episode: len(episode.actions))
         if len(longest.actions) < 2:
             raise UserError(f"{self.game.title}: games end after {len(longest.actions)} step; there is nothing to film")
-        return longest
+        latent, z = encode(self.network, longest.frames)
+        begins = min(self.config.film.warm_up, max(len(longest.actions) // 3, 1))
+        return Filmed(longest, latent, z, begins, self._dream(latent, longest.actions[:begins]))
 
-    def side_by_side(self, real: Episode) -> tuple[list[Row], dict[str, Any]]:
+    def side_by_side(self, filmed: Filmed) -> tuple[list[Row], dict[str, Any]]:
         """The real game, V's, M's and a free dream, and for how many steps the last two hold."""
-        warm_up, steps = self.warm_up(real), len(real.actions)
-        latent, z = encode(self.network, real.frames)
-        dream = self.dream(latent, real.actions, warm_up, self.config.dream.temperature)
-        followed = np.asarray(dream_along(dream, [0], real.actions[warm_up:, None]).z)[1:, 0]
-        seen, predicted = decode(self.network, z), decode(self.network, followed)
-        free = decode(self.network, self.free(dream, z, real, steps - warm_up)[1:])
-        start, who = seen[: warm_up + 1], "the agent acts" if self.agent is not None else "random actions"
+        real, begins, temperature = filmed.episode, filmed.begins, self.config.dream.temperature
+        steps = len(real.actions) - begins
+        followed = dream_along(filmed.dream, [self._seed("prediction")], real.actions[begins:, None], temperature)
+        seen, predicted = decode(self.network, filmed.z), decode(self.network, np.asarray(followed.z)[1:, 0])
+        free = self._free(filmed, steps, temperature)[1:]
+        start, who = seen[: begins + 1], "the agent acts" if self.agent is not None else "random actions"
         rows = [
-            Row("the game", real.frames),
-            Row("as V draws it", seen),
-            Row("as M predicts it", np.concatenate([start, predicted]), warm_up),
-            Row(f"a dream, {who}", np.concatenate([start, free]), warm_up),
+            Row("the game", real.frames, begins),
+            Row("as V draws it", seen, begins),
+            Row("as M predicts it", np.concatenate([start, predicted]), begins),
+            Row(f"a dream, {who}", np.concatenate([start, free]), begins),
         ]
         summary = {
-            "steps": steps - warm_up,
-            "warm_up": warm_up,
-            "temperature": self.config.dream.temperature,
-            "prediction_holds": faithful_steps(predicted, seen[warm_up + 1 :], seen),
-            "dream_holds": coherent_steps(strangeness(self.network, free), self.usual(latent)),
+            "steps": steps,
+            "warm_up": begins,
+            "temperature": temperature,
+            "prediction_holds": faithful_steps(predicted, seen[begins + 1 :], seen),
+            "dream_holds": coherent_steps(strangeness(self.network, free), self._usual(filmed)),
         }
         return rows, summary
 
-    def temperatures(self, real: Episode) -> tuple[list[Row], dict[str, int]]:
+    def temperatures(self, filmed: Filmed) -> tuple[list[Row], dict[str, int]]:
         """Free dreams from one beginning, and for how many steps each can be taken for the game."""
-        steps = self.config.film.steps - self.warm_up(real)
-        latent, z = encode(self.network, real.frames)
-        usual, rows, holds = self.usual(latent), [], {}
+        steps, usual = self.config.film.steps - filmed.begins, self._usual(filmed)
+        rows, holds = [], {}
         for temperature in self.config.film.temperatures:
             self.stop.check()
-            dream = self.dream(latent, real.actions, self.warm_up(real), temperature)
-            frames = decode(self.network, self.free(dream, z, real, steps))
+            frames = self._free(filmed, steps, temperature)
             holds[f"{temperature:g}"] = coherent_steps(strangeness(self.network, frames[1:]), usual)
             rows.append(Row(f"temperature {temperature:g}", frames))
         return rows, holds
 
-    def usual(self, latent: Any) -> np.ndarray:
+    def _usual(self, filmed: Filmed) -> np.ndarray:
         """How strange V finds its own frames of the real game, z drawn with its noise as in dreams."""
-        drawn = np.asarray(jax.jit(lambda latent: latent.sample(jax.random.key(0)))(latent))
+        drawn = np.asarray(jax.jit(lambda latent: latent.sample(jax.random.key(0)))(filmed.latent))
         return strangeness(self.network, decode(self.network, drawn))
 
-    def dream(self, latent: Any, actions: np.ndarray, warm_up: int, temperature: float) -> Dream:
-        """The dream that begins at frame `warm_up` of these."""
-        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None, : warm_up + 1], latent)
-        encoded = np.asarray(self.game.actions.encode(jnp.asarray(actions[:warm_up])))[None]
-        return Dream(
-            self.game,
-            self.vae.model(),
-            self.memory.model(),
-            Beginnings(rows, encoded),
-            temperature=temperature,
-            ends="never",
-        )
+    def _dream(self, latent: Any, actions: np.ndarray) -> Dream:
+        """The dream that begins at the frame that these actions lead to."""
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None, : len(actions) + 1], latent)
+        encoded = np.asarray(self.game.actions.encode(jnp.asarray(actions)))[None]
+        return Dream(self.game, self.vae.model(), self.memory.model(), Beginnings(rows, encoded), ends="never")
 
-    def free(self, dream: Dream, z: np.ndarray, real: Episode, steps: int) -> np.ndarray:
-        """Z [steps + 1, Z] of a dream in which the agent acts, or the exploring policy.
+    def _free(self, filmed: Filmed, steps: int, temperature: float) -> np.ndarray:
+        """Frames [steps + 1, ...] of a dream in which the agent acts, or the exploring policy.
 
-        Args:
-          z: of the real game; an agent has seen what comes before the dream.
+        An agent has seen what comes before.
         """
+        seeds = [self._seed("dream")]
         if self.agent is None:
-            actions = plan(self._exploring, self.game.actions, 0, steps, self.config.collect.hold)
-            return np.asarray(dream_along(dream, [0], actions[:, None]).z)[:, 0]
-        world, controller = self.agent
-        params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
-        for frame in z[: self.warm_up(real)]:
-            carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
-        return np.asarray(dream_with(dream, [0], world.agent, params, carry, steps).z)[:, 0]
+            actions = plan(self._exploring, self.game.actions, seeds[0], steps, self.config.collect.hold)
+            found = dream_along(filmed.dream, seeds, actions[:, None], temperature)
+        else:
+            world, controller = self.agent
+            params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
+            for frame in filmed.z[: filmed.begins]:
+                carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
+            found = dream_with(filmed.dream, seeds, world.agent, params, carry, steps, temperature)
+        return decode(self.network, np.asarray(found.z)[:, 0])
+
+    def _seed(self, what: str | int) -> int:
+        return streams.integer(self.config.seed, "film", what)
 
     @property
     def _exploring(self) -> str:

@@ -19,7 +19,7 @@ from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.fitness import ControllerState, FitnessEvaluator
 from wm_jax.models.controller import rounded, with_gas
-from wm_jax.models.dream import Dream
+from wm_jax.models.dream import Dream, require_heads
 from wm_jax.run.artifacts import WorldModel, load_world
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
@@ -87,6 +87,8 @@ def accept(config: Config) -> None:
     settings = config.controller
     if settings.arena == "dream" and settings.world == "random":
         raise UsageError("--controller.world random: an untrained M dreams of nothing; leave it out, or --in dream")
+    if settings.arena == "dream":
+        require_heads(config.memory, find(config.game, config.env), config.dream.ends)
     if settings.seeds == "paired" and settings.population % 2:
         raise UsageError(
             f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "

@@ -16,7 +16,7 @@ from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import train_controller
 from wm_jax.utils.errors import UsageError
-from wm_jax.utils.files import plain, write_atomically, write_manifest
+from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
 
 FIGURES = {
     "dream_best_score": "in the dream",
@@ -27,6 +27,8 @@ FIGURES = {
     "real_steps": "real steps for choosing",
 }
 """Of a search's summary, and what they are called in the table. Errors are half of a 95 % interval of the mean."""
+
+TABLE = "temperatures.json"
 
 
 def accept(config: Config, temperatures: list[float]) -> None:
@@ -46,11 +48,13 @@ def accept(config: Config, temperatures: list[float]) -> None:
 
 def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict[str, Any]:
     """Evolve a controller at each temperature; returns the table's rows by temperature."""
-    found: dict[str, dict[str, Any]] = {}
+    run.make()
+    found = _found(run.path)
     for temperature in temperatures:
         dream = config.dream.model_copy(update={"temperature": temperature})
         name = f"temperature-{temperature:g}"
-        own = Run.open(run.path / "named" / name, run.path, makes={"controller", "evaluation", "dream"})
+        makes = {"controller", "evaluation", "dream"}
+        own = Run.open(run.path / "named" / name, run.path, makes=makes, anew=tuple(run.old))
         own.make()
         log(f"== {name}")
         summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
@@ -60,8 +64,16 @@ def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict
     return {"table": str(run.path / "temperatures.md"), "temperatures": found}
 
 
+def _found(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a table that is there."""
+    path = folder / TABLE
+    rows = read_manifest(path, "remove the file, and give all temperatures again") if path.exists() else {}
+    return {name: row for name, row in rows.items() if isinstance(row, dict)}
+
+
 def _write(folder: Path, found: dict[str, dict[str, Any]]) -> None:
-    write_manifest(folder / "temperatures.json", plain(found), indent=1)
+    found = dict(sorted(found.items(), key=lambda each: float(each[0])))
+    write_manifest(folder / TABLE, plain(found), indent=1)
     rows = [["temperature", *FIGURES.values()], ["---"] * (1 + len(FIGURES))]
     rows += [[temperature, *map(_shown, figures.values())] for temperature, figures in found.items()]
     text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
