@@ -6,6 +6,7 @@ training windows that run from one episode into the next.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from sledge_game import FASTEST, FIRST, LAST, PIXELS, Ruler, Sled, moved
 
 from wm_jax import cli
 from wm_jax.config.schema import Config, DreamConfig, EnvConfig, MemoryConfig
+from wm_jax.config.vaes import CustomVaeConfig
 from wm_jax.data import sequences
 from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import Either, FlatLatents
 from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
+from wm_jax.envs.types import Game
 from wm_jax.evaluation.coherence import coherent_steps, faithful_steps
 from wm_jax.models.dream import Beginnings, Dream, Ends, require_heads
+from wm_jax.models.heads import Mixture
 from wm_jax.models.latents import Gaussian
+from wm_jax.models.memory import MDNRNN, Prediction
 from wm_jax.render.video import extract_frames
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
@@ -183,19 +189,82 @@ def test_frames_before_the_beginning_are_seen(truthful: Run) -> None:
     assert off(seen) < 1.5 < 3 < off(alone)
 
 
-def test_ends_come_as_they_are_asked_for(truthful: Run) -> None:
-    """Beside an edge, pushed outwards for three steps: M is sure. Never is never."""
-    for ends, most in (("threshold", 1.0), ("sampled", 1.0), ("never", 0.0)):
-        dream = dreamed(truthful, ends=ends)
-        near = place(dream.beginnings.latent.mean[:, -1]) <= FIRST + 10
-        dream.beginnings = jax.tree.map(lambda leaf, near=near: leaf[near], dream.beginnings)
-        params = dream.params_for(range(50))
-        _, states = start_all(dream, params, jnp.arange(50))
-        ended = np.zeros(50, bool)
-        for _ in range(4):
-            _, states, _, end = step_all(dream, params, states, jnp.zeros(50, jnp.int32))
-            ended |= np.asarray(end)
-        assert abs(ended.mean() - most) < 0.1, ends
+class Says(MDNRNN):
+    """An M that always says the same of ends: with weight 10 in training, odds of 1 to 1 mean odds of 1 to 10."""
+
+    def __init__(self, logit: float):
+        self.logit, self.config = logit, MemoryConfig(hidden=4, done_head=True, reward_head=True, done_weight=10.0)
+
+    def init_carry(self, n: int) -> jax.Array:
+        return jnp.zeros((n, 4))
+
+    def output(self, carry: jax.Array) -> jax.Array:
+        return carry
+
+    def step(self, carry: jax.Array, z: jax.Array, action: jax.Array) -> jax.Array:
+        return carry
+
+    def predict(self, h: jax.Array) -> Prediction:
+        mixture = Mixture(jnp.zeros((len(h), 1, 2)), jnp.ones((len(h), 1, 2)), jnp.zeros((len(h), 1, 2)))
+        return Prediction(mixture, jnp.full(len(h), 7.0), jnp.full(len(h), self.logit))
+
+
+def told(ends: Ends, logit: float, game: Game | None = None, temperature: float = 1.0) -> tuple[np.ndarray, ...]:
+    """Z, rewards and ends of many dreams' first step."""
+    rows = Beginnings(Gaussian(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)), NOTHING)
+    vae = Ruler(CustomVaeConfig(variant="sledge_game:Ruler", latent=2), nnx.Rngs(0))
+    dream = Dream(game or find(GAME, CONFIG.env), vae, Says(logit), rows, ends=ends, temperature=temperature)
+    return stepped(dream, range(2000), 1)[1:]
+
+
+NOTHING = np.zeros((1, 0, 3), np.float32)
+
+
+def test_ends_come_as_they_are_asked_for() -> None:
+    assert told("threshold", 0.1)[2].all() and not told("threshold", -0.1)[2].any()
+    assert not told("never", 100.0)[2].any()
+    assert told("sampled", 0.0)[2].mean() == pytest.approx(1 / 11, abs=0.02)
+    assert told("sampled", float(np.log(10)))[2].mean() == pytest.approx(1 / 2, abs=0.03)
+
+
+def test_the_temperature_widens_what_is_drawn() -> None:
+    """The variances of the mixture are multiplied by it."""
+    for temperature in (0.25, 1.0, 4.0):
+        z = told("never", 0.0, temperature=temperature)[0]
+        assert z.mean() == pytest.approx(1, abs=0.1) and z.var() == pytest.approx(temperature, rel=0.1)
+
+
+def test_a_reward_that_is_known_is_not_predicted() -> None:
+    game = find(GAME, CONFIG.env)
+    assert set(told("never", 0.0, game)[1].tolist()) == {7.0}
+    assert set(told("never", 0.0, replace(game, step_reward=1.0))[1].tolist()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        ("doom", {"backend": "gymnasium"}),
+        ("carracing", {"backend": "device"}),
+        ("enduro", {"backend": "gymnasium", "actions": ("RIGHT", "NOOP", "FIRE")}),
+    ],
+)
+def test_a_dream_takes_actions_as_its_game_does(name: str, env: dict[str, Any]) -> None:
+    space = find(name, EnvConfig.model_validate(env)).actions
+    actions = jnp.asarray(space.draw(np.random.default_rng(0), 50))
+    np.testing.assert_array_equal(space.from_game(space.in_game(actions)), actions)
+
+
+@pytest.mark.parametrize("warm_up", [0, 2])
+def test_a_dreams_bits_do_not_depend_on_those_beside_it(truthful: Run, warm_up: int) -> None:
+    """48 dreams, or 16 of them alone, stepped in pieces of 16 as agents play them on a CPU."""
+    dream, found = dreamed(truthful, warm_up=warm_up), []
+    for count in (48, 16):
+        params = dream.params_for(range(count))
+        _, states = start_all(dream, params, jnp.arange(count))
+        z, _, reward, _ = step_all(dream, params, states, jnp.ones(count, jnp.int32), 16)
+        found.append((np.asarray(z)[:16], np.asarray(reward)[:16]))
+    for some, alone in zip(*found, strict=True):
+        np.testing.assert_array_equal(some, alone)
 
 
 def flat(lengths: Sequence[int]) -> FlatLatents:
@@ -256,6 +325,20 @@ def test_a_controller_learns_in_the_dream(truthful: Run, capsys: pytest.CaptureF
     assert evaluated == [row["step"] for row in rows if "evaluation_mean" in row] == [3, 6, 9, 10]
     assert summary["best_score"] == pytest.approx(max(row.get("evaluation_mean", -9) for row in rows), abs=0.01)
     assert summary["dream_best_score"] == pytest.approx(max(row.get("dream_mean", -9) for row in rows), abs=0.01)
+
+
+def test_a_controller_sees_its_own_memory_in_the_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = evolved(
+        truthful.path, "remembering", capsys, "--controller.inputs", "zhc", "--controller.generations", "3"
+    )
+    assert summary["parameters"] == 3 * (2 + 48 + 48 + 1) and np.isfinite(summary["confirmed_score"])
+
+
+def test_m_is_a_parent_of_what_learned_in_its_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the controller itself sees z alone."""
+    evolved(truthful.path, "heir", capsys, "--controller.generations", "1")
+    heir = Run.open(truthful.path / "named" / "heir")
+    assert set((heir.stage("controller").manifest() or {})["parents"]) == {"vae", "memory"}
 
 
 def test_a_search_in_the_dream_goes_on_where_it_was(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:

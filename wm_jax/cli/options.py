@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -20,8 +19,8 @@ from wm_jax.utils.errors import UsageError
 MANY_TYPES = 2
 """From so many types of a group on, each has a line."""
 TRAINING = tuple(TrainingConfig.model_fields)
-_IN, _ARENA = "--in", "--controller.arena"
-"""The short form of an option, and the setting."""
+SHORT = {"controller.arena": "--in"}
+"""Settings that have a second, short option."""
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
@@ -31,7 +30,6 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
       UsageError: anything that does not fit, in one sentence.
     """
     arguments = [_with_underscores(argument) for argument in arguments]
-    arguments = [_ARENA + word.removeprefix(_IN) if re.match(f"{_IN}(=|$)", word) else word for word in arguments]
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--game")
     first.add_argument("--preset", default="quick")
@@ -93,7 +91,6 @@ def _parser(command: str, base: Config) -> Parser:
         parser.add_argument("--pretrained", action="store_true", help=text)
     parser.set_defaults(pretrained=False, temperatures=None)
     if command == "train_controller":
-        parser.add_argument("--in", choices=("game", "dream"), help="where candidates play [game]")
         text = "evolve one controller in the dream at each of these, and make a table of them"
         parser.add_argument("--temperatures", metavar="T", type=float, nargs="+", help=text)
     if command in COMPARISONS:
@@ -147,7 +144,8 @@ def _add_option(group: Any, name: str, field: FieldInfo, text: str) -> None:
         extra["nargs"] = "+"
     elif bool in (field.annotation, *get_args(field.annotation)):
         extra |= {"nargs": "?", "const": "true"}
-    group.add_argument(f"--{name}", dest=name, metavar="X", help=text, **extra)
+    options = [*([SHORT[name]] if name in SHORT else []), f"--{name}"]
+    group.add_argument(*options, dest=name, metavar="X", help=text, **extra)
 
 
 def _with_underscores(argument: str) -> str:

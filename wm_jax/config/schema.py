@@ -196,7 +196,7 @@ class ControllerConfig(Section):
         default="trained", description="random: untrained V and M, for the ablation"
     )
     arena: Literal["game", "dream"] = Field(
-        default="game", description="where candidates play: the game, or the game as M dreams it (--in)"
+        default="game", description="where candidates play: the game, or the game as M dreams it"
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
@@ -279,7 +279,10 @@ class DreamConfig(Section):
         "after its steps alone",
     )
     episode_steps: Count | None = Field(default=None, description="longest dream (default: the game's episode)")
-    warm_up: NonNegative = Field(default=0, description="real frames that M sees before a dream begins")
+    warm_up: NonNegative = Field(
+        default=0,
+        description="real frames that the dream's M sees before it begins; the agent's begins with the dream",
+    )
     random_start: bool = Field(
         default=False,
         description="dreams begin at any frame of the replays instead of at the first ones of episodes",
@@ -291,7 +294,8 @@ class FilmConfig(Section):
 
     steps: Annotated[int, Field(ge=2, le=100_000)] = Field(default=400, description="steps of the film")
     warm_up: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=30, description="of them, those in which M sees the real game, before it dreams on"
+        default=30,
+        description="of them, those in which M sees the real game before it dreams on; of a short game a third at most",
     )
     temperatures: tuple[Positive, ...] = Field(
         default=(0.1, 0.5, 1.0, 1.15, 1.3), description="of the dreams that are shown side by side"

@@ -6,6 +6,7 @@
       latents/      what V sees in the replays      (data/latents.py)
       memory/  controller/                          like vae/
       evaluation/   scores, plots, videos
+      dream/        films of dreams
       named/NAME/   models of a name of their own, a run whose base this is
       base.json     another run, from which this one takes what it does not make itself
       discarded/    what --fresh moved aside
