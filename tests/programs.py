@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.schema import EnvConfig, MemoryConfig
 from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
@@ -24,11 +24,12 @@ from wm_jax.envs.car_racing.endless import draw_tracks
 from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.track import prepare
 from wm_jax.envs.device import start_all
-from wm_jax.envs.games import CAR_ACTIONS
+from wm_jax.envs.games import CAR_ACTIONS, find
 from wm_jax.kernels import native
 from wm_jax.models import memory, vae
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller
+from wm_jax.models.dream import Beginnings, Dream, DreamParams
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
@@ -135,6 +136,30 @@ def segment() -> jax.stages.Traced:
     return device._segment.trace(game, policy, device._rows_at_once(), tracks(game), params, limits, playing)
 
 
+def dreaming() -> jax.stages.Traced:
+    """The dream, M and C."""
+    policy, params = agent()
+    v, m = nnx.merge(policy.vae, params.vae), nnx.merge(*shapes(dreaming_memory))
+    zero = np.zeros((1, 1, 32), np.float32)
+    begins = Beginnings(Gaussian(zero, zero), np.zeros((1, 0, CAR_ACTIONS.size), np.float32))
+    dream = Dream(find("carracing", EnvConfig(backend="device")), v, m, begins, ends="sampled")
+    keys = jax.eval_shape(jax.vmap(jax.random.key), Spec((SLOTS,), jnp.uint32))
+    carry = jax.eval_shape(lambda: m.init_carry(SLOTS))
+    variables = params.vae, nnx.split(m)[1]
+    tau, z = (jax.eval_shape(lambda size=size: jnp.zeros(size)) for size in ((), (SLOTS, 32)))
+    world: Any = (*variables, tau, z, carry, keys)
+    world = DreamParams(*world)
+    begun = start_all.trace(dream, world, jnp.arange(SLOTS, dtype=jnp.int32)).out_info
+    limits, playing = jnp.zeros(2, jnp.int32), jax.eval_shape(lambda: device._vacant(policy, begun, SLOTS))
+    return device._segment.trace(dream, policy, device._rows_at_once(), world, params, limits, playing)
+
+
+def dreaming_memory() -> MDNRNN:
+    """M with all heads."""
+    config = MemoryConfig(reward_head=True, done_head=True)
+    return MDNRNN(config, LatentKind(32), CAR_ACTIONS.size, nnx.Rngs(0))
+
+
 def draw() -> jax.stages.Traced:
     return draw_tracks.trace(jax.random.key(0), SLOTS)
 
@@ -179,6 +204,7 @@ PROGRAMS: dict[str, tuple[Callable[[], jax.stages.Traced], dict[str, str]]] = {
     "starts": (starts, {"dot_general": "f32"}),
     "begin": (begin, {}),
     "segment": (segment, PLAY),
+    "dream": (dreaming, {"dot_general": "f32"}),
     "tracks drawn": (draw, {}),
     "tracks prepared": (prepared, {}),
     "generated frames": (generated, {"dot_general": "f32"}),
