@@ -19,7 +19,7 @@ from PIL import Image
 from sledge_game import FASTEST, FIRST, LAST, PIXELS, Ruler, Sled, moved
 
 from wm_jax import cli
-from wm_jax.config.schema import Config, DreamConfig, EnvConfig, MemoryConfig
+from wm_jax.config.schema import Config, DreamConfig, Ends, EnvConfig, MemoryConfig
 from wm_jax.config.vaes import CustomVaeConfig
 from wm_jax.data import sequences
 from wm_jax.data.beginnings import beginnings
@@ -28,7 +28,7 @@ from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.coherence import coherent_steps, faithful_steps
-from wm_jax.models.dream import Beginnings, Dream, Ends, require_heads
+from wm_jax.models.dream import Beginnings, Dream, require_heads
 from wm_jax.models.heads import Mixture
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.memory import MDNRNN, Prediction

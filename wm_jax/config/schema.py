@@ -265,6 +265,10 @@ class EvaluateConfig(Section):
     video: bool = Field(default=False, description="write an MP4 of one game with its reconstruction beside it")
 
 
+Ends = Literal["threshold", "sampled", "never"]
+"""When dreams end."""
+
+
 class DreamConfig(Section):
     """The dream: the game as M knows it."""
 
@@ -273,7 +277,7 @@ class DreamConfig(Section):
         description="how uncertain the dream is: divides the log odds of what may follow, and multiplies deviations by "
         "its square root (1: as M learned; higher is harder, and harder to cheat)",
     )
-    ends: Literal["threshold", "sampled", "never"] = Field(
+    ends: Ends = Field(
         default="threshold",
         description="a dream ends where M thinks an end likelier than not (the paper's way), or as often as M says, or "
         "after its steps alone",

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from wm_jax.evaluation.autoencoding import Network, decode, encode
+from wm_jax.evaluation.vae_measures.pictures import squared_error
 
 Frames = UInt8[np.ndarray, "T side side 3"]
 
@@ -20,7 +21,7 @@ USUAL = 0.99
 
 def strangeness(vae: Network, decoded: Frames) -> Float[np.ndarray, "T"]:
     """Squared error of V's reconstructions of frames that it has decoded, in levels in [0, 1]."""
-    return _squared_error(decode(vae, encode(vae, decoded)[1]), decoded)
+    return squared_error(decoded, decode(vae, encode(vae, decoded)[1]))
 
 
 def coherent_steps(strange: Float[np.ndarray, "T"], of_real_frames: Float[np.ndarray, "N"]) -> int:
@@ -40,13 +41,8 @@ def faithful_steps(predicted: Frames, real: Frames, game: Frames) -> int:
       real: V's reconstructions of what really followed.
       game: those of the whole game.
     """
-    mean = game.mean(axis=0, dtype=np.float64, keepdims=True)
-    return _until(_squared_error(predicted, real) > _squared_error(mean, game).mean())
-
-
-def _squared_error(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    difference = (one.astype(np.float32) - other.astype(np.float32)) / 255
-    return np.square(difference).sum(axis=(1, 2, 3))
+    mean = np.broadcast_to(game.mean(axis=0, dtype=np.float64) / 255, game.shape)
+    return _until(squared_error(real, predicted) > squared_error(game, mean).mean())
 
 
 def _until(broken: np.ndarray) -> int:

@@ -6,7 +6,7 @@ one program with the agent that plays it. V decodes only what somebody looks at.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
-from wm_jax.config.schema import MemoryConfig
+from wm_jax.config.schema import Ends, MemoryConfig
 from wm_jax.envs.types import DeviceGame, Game
 from wm_jax.models.memory import MDNRNN, Carry, Prediction
 from wm_jax.models.vae import Vae
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
-Ends = Literal["threshold", "sampled", "never"]
 WARM_UP_ROWS = 16
 """Dreams that are warmed up together."""
 

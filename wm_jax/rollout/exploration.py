@@ -30,6 +30,11 @@ class RandomPolicy:
         return np.stack([next(self._plans[slot]) for slot in ids.tolist()])
 
 
+def without_agent(policy: str) -> str:
+    """How `collect.policy` draws actions where no agent is to choose them."""
+    return "held" if policy == "agent" else policy
+
+
 def plan(kind: str, space: ActionSpace, seed: int, steps: int, hold: float) -> np.ndarray:
     """All actions of a random episode, int32[T] or float32[T, A].
 

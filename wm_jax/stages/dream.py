@@ -1,10 +1,12 @@
 """dream: films of the game, of what V and M make of it, and of dreams.
 
-dream.mp4, dream.gif    side by side: a real game; the same as V draws it; the same as M predicts it from the actions
-alone, after a warm-up; and a free dream that begins where the warm-up ends
-temperatures.mp4, .gif  free dreams from that beginning, one for each of `film.temperatures`
-dream.png               frames of all of these
-summary.json            for how many steps each can be taken for the game (`evaluation/coherence.py`)
+All are made anew each time:
+
+    dream.mp4, dream.gif    side by side: a real game; the same as V draws it; the same as M predicts it from the
+                            actions alone, after a warm-up; and a free dream that begins where the warm-up ends
+    temperatures.mp4, .gif  free dreams from that beginning, one for each of `film.temperatures`
+    dream.png               frames of all of these
+    summary.json            for how many steps each can be taken for the game (`evaluation/coherence.py`)
 """
 
 import contextlib
@@ -23,11 +25,12 @@ from wm_jax.envs.make import open_pool
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.autoencoding import Network, decode, encode
 from wm_jax.evaluation.coherence import coherent_steps, faithful_steps, strangeness
+from wm_jax.models.agent import AgentCarry
 from wm_jax.models.dream import Beginnings, Dream
 from wm_jax.render.dream import Row, film, sheet
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.dreaming import dream_along, dream_with
-from wm_jax.rollout.exploration import RandomPolicy, plan
+from wm_jax.rollout.exploration import RandomPolicy, plan, without_agent
 from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
@@ -83,16 +86,19 @@ def _agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array] | None:
 class Filmed:
     """A real game of T steps, and the dream that goes on from it.
 
-    latent, z: what V makes of its T + 1 frames, and the modes.
+    z: what V sees in its T + 1 frames, the modes.
     begins: the frame at which dreams begin.
     dream: from that frame.
+    carry: of the agent before that frame; None without one.
+    usual: how strange V finds its own frames of the game, z drawn with its noise as in dreams.
     """
 
     episode: Episode
-    latent: Any
     z: np.ndarray
     begins: int
     dream: Dream
+    carry: AgentCarry | None
+    usual: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,8 @@ class FilmMaker:
             raise UserError(f"{self.game.title}: games end after {len(longest.actions)} step; there is nothing to film")
         latent, z = encode(self.network, longest.frames)
         begins = min(self.config.film.warm_up, max(len(longest.actions) // 3, 1))
-        return Filmed(longest, latent, z, begins, self._dream(latent, longest.actions[:begins]))
+        dream = self._dream(latent, longest.actions[:begins])
+        return Filmed(longest, z, begins, dream, self._carry(z[:begins]), self._usual(latent))
 
     def side_by_side(self, filmed: Filmed) -> tuple[list[Row], dict[str, Any]]:
         """The real game, V's, M's and a free dream, and for how many steps the last two hold."""
@@ -155,24 +162,23 @@ class FilmMaker:
             "warm_up": begins,
             "temperature": temperature,
             "prediction_holds": faithful_steps(predicted, seen[begins + 1 :], seen),
-            "dream_holds": coherent_steps(strangeness(self.network, free), self._usual(filmed)),
+            "dream_holds": coherent_steps(strangeness(self.network, free), filmed.usual),
         }
         return rows, summary
 
     def temperatures(self, filmed: Filmed) -> tuple[list[Row], dict[str, int]]:
         """Free dreams from one beginning, and for how many steps each can be taken for the game."""
-        steps, usual = self.config.film.steps - filmed.begins, self._usual(filmed)
-        rows, holds = [], {}
+        steps, rows, holds = self.config.film.steps - filmed.begins, [], {}
         for temperature in self.config.film.temperatures:
             self.stop.check()
             frames = self._free(filmed, steps, temperature)
-            holds[f"{temperature:g}"] = coherent_steps(strangeness(self.network, frames[1:]), usual)
+            holds[f"{temperature:g}"] = coherent_steps(strangeness(self.network, frames[1:]), filmed.usual)
             rows.append(Row(f"temperature {temperature:g}", frames))
         return rows, holds
 
-    def _usual(self, filmed: Filmed) -> np.ndarray:
-        """How strange V finds its own frames of the real game, z drawn with its noise as in dreams."""
-        drawn = np.asarray(jax.jit(lambda latent: latent.sample(jax.random.key(0)))(filmed.latent))
+    def _usual(self, latent: Any) -> np.ndarray:
+        """See `Filmed`."""
+        drawn = np.asarray(jax.jit(lambda latent: latent.sample(jax.random.key(0)))(latent))
         return strangeness(self.network, decode(self.network, drawn))
 
     def _dream(self, latent: Any, actions: np.ndarray) -> Dream:
@@ -181,35 +187,40 @@ class FilmMaker:
         encoded = np.asarray(self.game.actions.encode(jnp.asarray(actions)))[None]
         return Dream(self.game, self.vae.model(), self.memory.model(), Beginnings(rows, encoded), ends="never")
 
+    def _carry(self, z: np.ndarray) -> AgentCarry | None:
+        """Of the agent that has seen these frames."""
+        if self.agent is None:
+            return None
+        world, controller = self.agent
+        params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
+        for frame in z:
+            carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
+        return carry
+
     def _free(self, filmed: Filmed, steps: int, temperature: float) -> np.ndarray:
         """Frames [steps + 1, ...] of a dream in which the agent acts, or the exploring policy.
 
         An agent has seen what comes before.
         """
         seeds = [self._seed("dream")]
-        if self.agent is None:
-            actions = plan(self._exploring, self.game.actions, seeds[0], steps, self.config.collect.hold)
+        if self.agent is None or filmed.carry is None:
+            actions = plan(
+                without_agent(self.config.collect.policy), self.game.actions, seeds[0], steps, self.config.collect.hold
+            )
             found = dream_along(filmed.dream, seeds, actions[:, None], temperature)
         else:
             world, controller = self.agent
-            params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
-            for frame in filmed.z[: filmed.begins]:
-                carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
-            found = dream_with(filmed.dream, seeds, world.agent, params, carry, steps, temperature)
+            params = world.base_params._replace(controller=controller)
+            found = dream_with(filmed.dream, seeds, world.agent, params, filmed.carry, steps, temperature)
         return decode(self.network, np.asarray(found.z)[:, 0])
 
     def _seed(self, what: str | int) -> int:
         return streams.integer(self.config.seed, "film", what)
 
-    @property
-    def _exploring(self) -> str:
-        """How actions are drawn that no agent chooses."""
-        policy = self.config.collect.policy
-        return "held" if policy == "agent" else policy
-
     def _policy(self, seeds: list[int]) -> Policy:
         if self.agent is None:
-            hold = self.config.collect.hold
-            return RandomPolicy(self._exploring, self.game.actions, seeds, self.config.film.steps, hold)
+            collect = self.config.collect
+            kind = without_agent(collect.policy)
+            return RandomPolicy(kind, self.game.actions, seeds, self.config.film.steps, collect.hold)
         world, controller = self.agent
         return AgentPolicy(world.agent, world.params(controller), np.zeros(len(seeds), np.int32), seeds, len(seeds))

@@ -10,6 +10,7 @@ import numpy as np
 from wm_jax.config.schema import Config
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
+from wm_jax.rollout.exploration import without_agent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import collect as collecting
@@ -57,11 +58,6 @@ class HeldOut:
         return np.concatenate([stretch.frames for stretch in self.stretches])
 
 
-def exploring(config: Config) -> str:
-    """How actions are drawn that no agent chooses."""
-    return "held" if config.collect.policy == "agent" else config.collect.policy
-
-
 def unseen(config: Config) -> Config:
     """The settings with which held-out episodes are collected: other episodes than those of training, and of Procgen
     other levels.
@@ -74,7 +70,7 @@ def unseen(config: Config) -> Config:
         update={
             "episodes": min(EPISODES, collect.episodes),
             "frames": min(FRAMES, collect.frames),
-            "policy": exploring(config),
+            "policy": without_agent(config.collect.policy),
         }
     )
     return config.model_copy(update={"seed": config.seed + OTHER_SEED, "env": env, "collect": collect})

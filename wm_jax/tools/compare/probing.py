@@ -9,9 +9,9 @@ from wm_jax.config.schema import Config
 from wm_jax.envs.exposed_state import ExposedState, play_exposed
 from wm_jax.envs.games import find
 from wm_jax.evaluation.vae_measures import disentanglement, probes
-from wm_jax.rollout.exploration import plan
+from wm_jax.rollout.exploration import plan, without_agent
 from wm_jax.run.artifacts import Trained
-from wm_jax.tools.compare.held_out import OTHER_SEED, exploring
+from wm_jax.tools.compare.held_out import OTHER_SEED
 from wm_jax.tools.compare.vision import sampled
 from wm_jax.utils import streams
 
@@ -25,7 +25,9 @@ def exposed_state(config: Config, path: Path) -> ExposedState | None:
         game = find(config.game, config.env)
         steps = min(STEPS, game.episode_steps)
         seeds = [streams.integer(config.seed + OTHER_SEED + number, "exposed") for number in range(EPISODES)]
-        actions = [plan(exploring(config), game.actions, seed, steps, config.collect.hold) for seed in seeds]
+        actions = [
+            plan(without_agent(config.collect.policy), game.actions, seed, steps, config.collect.hold) for seed in seeds
+        ]
         found = play_exposed(game, seeds, actions, KEPT)
         if found is None:
             return None
