@@ -20,10 +20,10 @@ from wm_jax.cli.commands import (
     ARTIFACT_OF,
     COLLECTIVE_STAGES,
     COMMANDS,
-    COMPARISONS,
     MAINTENANCE,
     PREVALIDATED,
     STANDALONE,
+    TOOLS,
     pipeline_artifacts,
 )
 from wm_jax.cli.folders import open_run
@@ -136,8 +136,8 @@ def _do(
     if command in ARTIFACT_OF:
         config = inherit_settings(config, run, ARTIFACT_OF[command], given)
     before = _before(command, config, run)
-    if command in COMPARISONS:
-        importlib.import_module(f"{COMPARISONS[command]}.command").accept(config, options)
+    if command in TOOLS:
+        importlib.import_module(f"{TOOLS[command]}.command").accept(config, options)
     for each in (*before, command):
         if each in PREVALIDATED:
             importlib.import_module(f"wm_jax.stages.{each}").accept(config)
@@ -155,8 +155,8 @@ def _do(
         _stage(needed)(inherit_settings(config, run, ARTIFACT_OF[needed]), run, stop)
         process.give_back_memory()
     _stop_here(stop)
-    if command in COMPARISONS:
-        return importlib.import_module(f"{COMPARISONS[command]}.command").run(config, run, stop, options)
+    if command in TOOLS:
+        return importlib.import_module(f"{TOOLS[command]}.command").run(config, run, stop, options)
     if options.temperatures is not None:
         return temperatures.run(config, run, stop, options.temperatures)
     return _stage("report" if command == "pipeline" else command)(config, run, stop)
@@ -202,8 +202,10 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
     """The commands that have to run first: makers of what this one reads and that has not finished yet."""
     if command in MAINTENANCE:
         return []
-    if command in COMPARISONS:
+    if command == "compare_vaes":
         return [] if run.stage("replays").summary() is not None else ["collect"]
+    if command == "iterate":  # looks after its stages itself
+        return []
     if command == "pipeline":
         return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]
     needed = upstream(ARTIFACT_OF[command], config.controller, lambda name: run.stage(name).summary() is not None)

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "score the agent over many episodes, beside the random policy",
     "dream": "film the game beside what V and M make of it, and dreams in which anything may happen",
     "pipeline": "collect to evaluate, then a report in one HTML file",
+    "iterate": "let the agent play for V and M, learn on from that, and again: rounds of the whole chain",
     "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
@@ -25,9 +26,9 @@ STANDALONE = {
     "doctor": "wm_jax.tools.doctor",
 }
 """Commands without a game, and the modules that have a `main` of their own for them."""
-COMPARISONS = {"compare_vaes": "wm_jax.tools.compare"}
-"""Commands with a game that make no artifact of the chain, but use the run's replays, and their rooms: `options` there
-has their options, `command` their `run`."""
+TOOLS = {"compare_vaes": "wm_jax.tools.compare", "iterate": "wm_jax.tools.iterate"}
+"""Commands with a game and options of their own that are no stage of the chain, and their rooms: `options` there has
+their options, `command` their `accept` and `run`."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
 ARTIFACT_OF = {command: artifact for artifact, command in CHAIN.items()}
@@ -54,6 +55,10 @@ AGENT_COMMANDS = ("evaluate", "dream")
 """Commands that the agent that comes with the package can be used with."""
 PREVALIDATED = ("train_vae", "train_memory", "train_controller")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
+
+
+WHOLE_CHAIN = ("pipeline", "iterate")
+"""Commands that make all artifacts."""
 
 
 def pipeline_artifacts(config: Config) -> list[str]:

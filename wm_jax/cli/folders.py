@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, pipeline_artifacts
+from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, WHOLE_CHAIN, pipeline_artifacts
 from wm_jax.config.layers import file_name
 from wm_jax.config.schema import Config
 from wm_jax.utils.errors import UsageError, UserError
@@ -42,11 +42,11 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
         if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
             raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
         base, path = path, path / "named" / options.name
-    made = pipeline_artifacts(config) if command == "pipeline" else []
+    made = pipeline_artifacts(config) if command in WHOLE_CHAIN else []
     if command in ARTIFACT_OF:
         made = [ARTIFACT_OF[command]]
-    # A pipeline on a base is there for what comes after the replays.
-    makes = set(made) - ({"replays"} if command == "pipeline" and base is not None else set())
+    # A chain on a base is there for what comes after the replays.
+    makes = set(made) - ({"replays"} if command in WHOLE_CHAIN and base is not None else set())
     return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
 
 

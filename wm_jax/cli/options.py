@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, COMPARISONS, MAINTENANCE, PIPELINE, SECTIONS
+from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS, TOOLS
 from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
@@ -93,8 +93,8 @@ def _parser(command: str, base: Config) -> Parser:
     if command == "train_controller":
         text = "evolve one controller in the dream at each of these, and make a table of them"
         parser.add_argument("--temperatures", metavar="T", type=float, nargs="+", help=text)
-    if command in COMPARISONS:
-        importlib.import_module(f"{COMPARISONS[command]}.options").add(parser)
+    if command in TOOLS:
+        importlib.import_module(f"{TOOLS[command]}.options").add(parser)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument(
         "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"

@@ -110,6 +110,10 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=free)
 
 
+START_FROM = "folder of a run whose weights it begins with, of the same sizes (default: random ones)"
+"""What the setting of that name is."""
+
+
 class TrainingConfig(Section):
     """What every training has."""
 
@@ -120,6 +124,7 @@ class TrainingConfig(Section):
     steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=20, description="updates fused into one device call")
     save_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between checkpoints")
     report_every: Annotated[Count, MUTABLE] = Field(default=1000, description="updates between held-out evaluations")
+    start_from: Annotated[str | None, MUTABLE] = Field(default=None, description=START_FROM)
 
     def shape(self) -> dict[str, Any]:
         """What decides the network before it is trained: all but how it is trained, as far as it is not the default."""

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from wm_jax.config.base import (
     MUTABLE,
+    START_FROM,
     Arguments,
     Choice,
     Count,
@@ -245,6 +246,7 @@ class ControllerConfig(Section):
         description="other episodes, on which the kept mean is scored once, at the end (default: evaluate_episodes)",
     )
     save_every: Annotated[Count, MUTABLE] = Field(default=1, description="generations between checkpoints")
+    start_from: Annotated[str | None, MUTABLE] = Field(default=None, description=START_FROM)
 
 
 class EvaluateConfig(Section):

@@ -62,11 +62,15 @@ class ControllerState(NamedTuple):
     dream: DreamChoice | None = None
 
     @staticmethod
-    def first(evolution: Evolution, *, in_dream: bool) -> "ControllerState":
-        """Before the first generation."""
+    def first(evolution: Evolution, mean: jax.Array | None = None, *, in_dream: bool) -> "ControllerState":
+        """Before the first generation.
+
+        Args:
+          mean: float32[n_params], where the search begins (None: at zero).
+        """
         nothing, none = jnp.zeros(evolution.n_params), jnp.float32(-jnp.inf)
         choice = DreamChoice(nothing, none, jnp.int32(0)) if in_dream else None
-        return ControllerState(evolution.init(), nothing, none, choice)
+        return ControllerState(evolution.init(mean), nothing, none, choice)
 
 
 Kept = TypeVar("Kept", ControllerState, DreamChoice)

@@ -293,7 +293,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
     moving = seen.get("moving_explained")
     if moving is not None and moving < inspection.LITTLE_MOVING:
         found.append(
-            f"on {game} V draws {max(moving, 0):.0%} of what moves (of its variance around the background): it hardly "
+            f"on {game} V draws {max(0, moving):.0%} of what moves (of its variance around the background): it hardly "
             "sees what the game is about. Collect more frames, train V longer, or give --vae.moving_weight"
         )
     return found

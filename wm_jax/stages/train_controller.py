@@ -25,6 +25,7 @@ from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
+from wm_jax.run.starting_weights import starting_controller
 from wm_jax.training.evolution import Evolution
 from wm_jax.training.loop import resume
 from wm_jax.utils import streams
@@ -48,15 +49,17 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         "controller": settings.fixed(),
         **({"dream": config.dream.fixed()} if dream is not None else {}),
     }
+    mean, start = starting_controller(settings.start_from, world.agent.controller.n_params)
+    parents = world.parents | start
     with stage.lock():
-        stage.check(identity, world.parents)
+        stage.check(identity, parents)
         if (done := stage.finished("generations", settings.generations, world.controllers(settings))) is not None:
             log(f"controller: evolved already ({done['generations']:,} generations)")
             return done
         evolution = _evolution(config, world)
-        stage.claim(identity, world.parents, config.model_dump())
+        stage.claim(identity, parents, config.model_dump())
         stage.note(config.model_dump())
-        search, latest, figures = _evolve(config, run, game, world, dream, evolution, stop)
+        search, latest, figures = _evolve(config, run, game, world, dream, evolution, mean, stop)
         tree = {"best": search.best, "latest": latest}
         if search.dream is not None:
             tree["dream"] = search.dream.best
@@ -112,11 +115,22 @@ def _evolution(config: Config, world: WorldModel) -> Evolution:
 
 
 def _evolve(
-    config: Config, run: Run, game: Game, world: WorldModel, dream: Dream | None, evolution: Evolution, stop: Stop
+    config: Config,
+    run: Run,
+    game: Game,
+    world: WorldModel,
+    dream: Dream | None,
+    evolution: Evolution,
+    mean: jax.Array | None,
+    stop: Stop,
 ) -> tuple[ControllerState, jax.Array, dict[str, Any]]:
-    """The search at its end, the mean it ended with, and the figures of the last generation and of what is kept."""
+    """The search at its end, the mean it ended with, and the figures of the last generation and of what is kept.
+
+    Args:
+      mean: where it begins (None: at zero).
+    """
     stage, settings = run.stage("controller"), config.controller
-    start = ControllerState.first(evolution, in_dream=dream is not None)
+    start = ControllerState.first(evolution, mean, in_dream=dream is not None)
     begun = resume(stage, start, settings.generations, "generation")
     generation, search, figures, evaluated = begun.count, begun.state, begun.figures, begun.reported
     saved = generation
@@ -130,6 +144,8 @@ def _evolve(
         Progress("controller", settings.generations, "generation", done=generation) as progress,
     ):
         arena = FitnessEvaluator(config, world, evolution, pool, dream)
+        if mean is not None and generation == 0:  # what it begins with may stay the best
+            search, _ = arena.evaluate_mean(search)
         while generation < settings.generations:
             try:
                 search, figures = arena.play_generation(search, generation, stop)

@@ -17,6 +17,7 @@ from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
+from wm_jax.run.starting_weights import starting_params
 from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
 
 REPORT_BATCHES = 4
@@ -43,7 +44,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     mesh = open_mesh(config.devices, settings.batch, "memory.batch")
     kind, like = vae.model().latent_kind, latent_like(vae)
     graphdef, params = init_memory(without_kernels(settings, mesh), kind, game.actions.size, config.seed)
-    parents = {"vae": vae.digest, "replays": store.digest}
+    params, start = starting_params(settings.start_from, "memory", params)
+    parents = {"vae": vae.digest, "replays": store.digest, **start}
     carried = settings.carry_state
 
     def prepare(seed: int) -> tuple[Task, Report]:

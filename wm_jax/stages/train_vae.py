@@ -29,6 +29,7 @@ from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run.artifacts import init_vae, open_replays, pictures
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
+from wm_jax.run.starting_weights import starting_params
 from wm_jax.training.generated_frames import GeneratedFrames
 from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
 from wm_jax.utils import moving_pixels, streams
@@ -53,6 +54,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     store = open_replays(run, config, begun=stage)
     mesh = open_mesh(config.devices, settings.batch, "vae.batch")
     graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
+    params, start = starting_params(settings.start_from, "vae", params)
     sheet = stage.path / "reconstructions.png"
     generated = settings.frames == "generated"
 
@@ -66,7 +68,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     job = TrainingJob(
         settings=settings,
         store=store,
-        parents={"replays": store.digest},
+        parents={"replays": store.digest, **start},
         params=params,
         carry=(),
         mesh=mesh,

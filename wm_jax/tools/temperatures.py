@@ -15,6 +15,7 @@ from wm_jax.distributed.progress import log
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import train_controller
+from wm_jax.utils import markdown
 from wm_jax.utils.errors import UsageError
 from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
 
@@ -74,11 +75,6 @@ def _found(folder: Path) -> dict[str, dict[str, Any]]:
 def _write(folder: Path, found: dict[str, dict[str, Any]]) -> None:
     found = dict(sorted(found.items(), key=lambda each: float(each[0])))
     write_manifest(folder / TABLE, plain(found), indent=1)
-    rows = [["temperature", *FIGURES.values()], ["---"] * (1 + len(FIGURES))]
-    rows += [[temperature, *map(_shown, figures.values())] for temperature, figures in found.items()]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [[temperature, *figures.values()] for temperature, figures in found.items()]
+    text = markdown.table(["temperature", *FIGURES.values()], rows)
     write_atomically(folder / "temperatures.md", text.encode())
-
-
-def _shown(figure: float | None) -> str:
-    return "" if figure is None else f"{figure:,.4g}" if isinstance(figure, float) else f"{figure:,}"

@@ -1,0 +1,203 @@
+"""Rounds of the whole chain: who plays for which, what each begins with, how they go on; and weights to begin with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wm_jax import cli
+from wm_jax.data.replay import ReplayStore
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.tools.iterate import command
+
+WORDS = ["--game", "jax:side_game:Sides", "--env.backend", "device", "--preset", "smoke"]
+TINY = (
+    "--collect.episodes 8 --vae.width 0.125 --vae.latent 4 --vae.steps 6 --vae.batch 8 --memory.hidden 4 "
+    "--memory.sequence 8 --memory.batch 4 --memory.steps 6 --controller.population 4 --controller.episodes 2 "
+    "--controller.generations 2 --controller.evaluate_episodes 4 --evaluate.episodes 4 --evaluate.looked_at 0"
+).split()
+
+
+def iterate(folder: Path, *more: str) -> list[str]:
+    return ["iterate", *WORDS, "--run", str(folder), *TINY, *more]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three rounds."""
+    folder = tmp_path_factory.mktemp("rounds") / "run"
+    assert cli.main(iterate(folder, "--rounds", "3", "--growth", "0.5")) == 0
+    return folder
+
+
+def weights(run: Run, stage: str) -> str:
+    return (run.stage(stage).summary() or {})["weights"]
+
+
+def round_of(folder: Path, number: int) -> Run:
+    return Run.open(folder) if number == 1 else Run.open(folder / "named" / f"round-{number}")
+
+
+def test_the_agent_of_each_round_plays_for_the_next(rounds: Path) -> None:
+    store = ReplayStore.open(rounds / "replays")
+    players: dict[str, int] = {}
+    for shard in store.shards:
+        who = shard.player.get("weights", shard.player["policy"])
+        players[who] = players.get(who, 0) + len({record.number for record in shard.records})
+    of_rounds = [weights(round_of(rounds, number), "controller") for number in (1, 2)]
+    assert players == {"held": 8, of_rounds[0]: 4, of_rounds[1]: 4}
+
+
+def test_each_round_begins_where_the_one_before_ended(rounds: Path) -> None:
+    for number in (2, 3):
+        own, before = round_of(rounds, number), round_of(rounds, number - 1)
+        for stage in ("vae", "memory", "controller"):
+            assert (own.stage(stage).manifest() or {})["parents"]["start_from"] == weights(before, stage)
+            assert weights(own, stage) != weights(before, stage)
+
+
+def test_later_rounds_see_the_replays_of_all(rounds: Path) -> None:
+    seen = [(round_of(rounds, n).stage("vae").manifest() or {})["settings"]["episodes"] for n in (1, 2, 3)]
+    assert seen == [8, 12, 16]
+
+
+def test_the_table_has_a_row_for_each_and_nothing_is_done_twice(
+    rounds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {path: path.stat().st_mtime_ns for path in rounds.rglob("summary.json")}
+    assert cli.main(iterate(rounds, "--rounds", "3", "--growth", "0.5", "--json")) == 0
+    assert made == {path: path.stat().st_mtime_ns for path in rounds.rglob("summary.json")}
+    found = said(capsys)["rounds"]
+    assert list(found) == ["1", "2", "3"] and None not in found["3"].values()
+    lines = (rounds / "rounds.md").read_text().splitlines()
+    assert len(lines) == 5 and lines[4].startswith("| 3 |") and len({line.count("|") for line in lines}) == 1
+
+
+def test_a_run_that_is_there_is_the_first_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert cli.main(["pipeline", *WORDS, "--run", str(run), *TINY, "--evaluate.on", "official"]) == 0
+    first = weights(Run.open(run), "controller")
+    assert cli.main(iterate(run, "--rounds", "1")) == 0
+    assert weights(Run.open(run), "controller") == first and "round 1 of" not in capsys.readouterr().err
+
+
+def test_stopped_anywhere_it_ends_as_if_it_had_not_been(
+    rounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped before every stage of all rounds; each time, the same command goes on."""
+    done: set[tuple[Path, str]] = set()
+    for name, stage in dict(command.STAGES).items():
+
+        def stopped(config: Any, run: Run, stop: Stop, name: str = name, stage: Any = stage) -> None:
+            if (run.path, name) not in done:
+                done.add((run.path, name))
+                raise Interrupted
+            stage(config, run, stop)
+
+        monkeypatch.setitem(command.STAGES, name, stopped)
+    words = iterate(tmp_path / "run", "--rounds", "2", "--growth", "0.5")
+    statuses = []
+    while not statuses or statuses[-1] == 130:
+        statuses.append(cli.main(words))
+    assert statuses == [130] * 11 + [0]
+    for number in (1, 2):
+        for stage in ("vae", "memory", "controller"):
+            there = (round_of(tmp_path / "run", number), round_of(rounds, number))
+            assert weights(there[0], stage) == weights(there[1], stage)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--rounds", "0"], "--rounds 0: give 1 or more"),
+        (["--growth", "0"], "--growth 0: give a number above 0, such as 1"),
+        (["--growth", "nan"], "--growth nan: give a number above 0, such as 1"),
+        (["--fresh"], "--fresh: rounds are built on each other; give another --run to start anew"),
+        (["--collect.policy", "agent"], "--collect.policy agent: the first round has none yet"),
+        (["--controller.world", "random"], "--controller.world random: what does not learn has no rounds"),
+    ],
+)
+def test_rounds_that_make_no_sense(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(iterate(tmp_path / "none", *words)) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+# Weights to begin with
+
+
+def test_no_steps_leave_the_weights_as_they_came(rounds: Path, tmp_path: Path) -> None:
+    """With a learning rate of next to nothing V is the one that it began with."""
+    words = [
+        "train_vae",
+        *WORDS,
+        "--run",
+        str(tmp_path),
+        "--base",
+        str(rounds),
+        *TINY[2:],
+        "--vae.learning_rate",
+        "1e-30",
+    ]
+    assert cli.main([*words, "--vae.start_from", str(rounds)]) == 0
+    assert weights(Run.open(tmp_path), "vae") == weights(Run.open(rounds), "vae")
+
+
+def test_a_search_begins_at_the_best_and_keeps_it_if_nothing_is_better(rounds: Path, tmp_path: Path) -> None:
+    words = ["train_controller", *WORDS, "--run", str(tmp_path), "--base", str(rounds), *TINY[2:]]
+    assert cli.main([*words, "--controller.start_from", str(rounds), "--controller.sigma", "1e-12"]) == 0
+    there = (Run.open(path).stage("controller") for path in (tmp_path, rounds))
+    sizes = dict.fromkeys(
+        ("best", "latest"), np.zeros((Run.open(rounds).stage("controller").summary() or {})["parameters"], np.float32)
+    )
+    found, began = (stage.weights.restore(sizes) for stage in there)
+    assert found is not None and began is not None and np.abs(began[1]["best"]).max() > 0.01
+    np.testing.assert_allclose(found[1]["best"], began[1]["best"], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "sentence"),
+    [
+        ("nowhere", [], "--vae.start_from nowhere: there is no such folder; give a run's"),
+        ("empty", [], "no vae is finished there; run bin/train_vae on it first"),
+        ("rounds", ["--vae.width", "0.25"], "its vae is of other sizes; give the settings that it was made with"),
+    ],
+)
+def test_weights_that_cannot_be_had(
+    start: str,
+    more: list[str],
+    sentence: str,
+    rounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rounds").symlink_to(rounds)
+    monkeypatch.chdir(tmp_path)
+    words = ["train_vae", *WORDS, "--run", str(tmp_path / "run"), "--base", str(rounds), *TINY[2:], *more]
+    assert cli.main([*words, "--vae.start_from", start]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_other_weights_to_begin_with_make_another_v(rounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "train_vae",
+        *WORDS,
+        "--run",
+        str(rounds),
+        *TINY[2:],
+        "--vae.start_from",
+        str(rounds / "named" / "round-2"),
+    ]
+    assert cli.main(words) == 1
+    assert "was made with start_from None, but now it is" in capsys.readouterr().err

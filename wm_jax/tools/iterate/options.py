@@ -1,0 +1,14 @@
+"""The options of iterate that are not settings; apart from the command, which takes long to import."""
+
+import argparse
+
+ROUNDS, GROWTH = 3, 1.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add them to the command's parser."""
+    parser.add_argument("--rounds", metavar="N", type=int, default=ROUNDS, help="rounds in all; the first is what "
+                        f"bin/pipeline does, and none is done twice [{ROUNDS}]")  # fmt: skip
+    parser.add_argument("--growth", metavar="X", type=float, default=GROWTH, help="the agent plays so many times as "
+                        "many episodes (or frames) for each further round as random play did for the first; replays "
+                        f"of all rounds are kept [{GROWTH:g}]")  # fmt: skip
