@@ -142,12 +142,12 @@ def dreaming() -> jax.stages.Traced:
     v, m = nnx.merge(policy.vae, params.vae), nnx.merge(*shapes(dreaming_memory))
     zero = np.zeros((1, 1, 32), np.float32)
     begins = Beginnings(Gaussian(zero, zero), np.zeros((1, 0, CAR_ACTIONS.size), np.float32))
-    dream = Dream(find("carracing", EnvConfig(backend="device")), v, m, begins, ends="sampled")
+    dream = Dream(find("carracing", EnvConfig(backend="device")), v, [m], begins, ends="sampled")
     keys = jax.eval_shape(jax.vmap(jax.random.key), Spec((SLOTS,), jnp.uint32))
     carry = jax.eval_shape(lambda: m.init_carry(SLOTS))
-    variables = params.vae, nnx.split(m)[1]
+    variables = params.vae, (nnx.split(m)[1],)
     tau, z = (jax.eval_shape(lambda size=size: jnp.zeros(size)) for size in ((), (SLOTS, 32)))
-    world: Any = (*variables, tau, z, carry, keys)
+    world: Any = (*variables, tau, z, (carry,), keys)
     world = DreamParams(*world)
     begun = start_all.trace(dream, world, jnp.arange(SLOTS, dtype=jnp.int32)).out_info
     limits, playing = jnp.zeros(2, jnp.int32), jax.eval_shape(lambda: device._vacant(policy, begun, SLOTS))

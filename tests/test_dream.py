@@ -33,6 +33,7 @@ from wm_jax.models.heads import Mixture
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.memory import MDNRNN, Prediction
 from wm_jax.render.video import extract_frames
+from wm_jax.rollout.dreaming import dream_along
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.metrics import read_metrics
@@ -110,7 +111,7 @@ def learned(run: Path, name: str) -> Run:
 
 def dreamed(run: Run, **settings: object) -> Dream:
     config = CONFIG.model_copy(update={"dream": DreamConfig.model_validate(settings)})
-    return load_dream(run, config, find(GAME, config.env))
+    return load_dream(run, config, find(GAME, config.env))[0]
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,7 @@ def told(ends: Ends, logit: float, game: Game | None = None, temperature: float 
     """Z, rewards and ends of many dreams' first step."""
     rows = Beginnings(Gaussian(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)), NOTHING)
     vae = Ruler(CustomVaeConfig(variant="sledge_game:Ruler", latent=2), nnx.Rngs(0))
-    dream = Dream(game or find(GAME, CONFIG.env), vae, Says(logit), rows, ends=ends, temperature=temperature)
+    dream = Dream(game or find(GAME, CONFIG.env), vae, [Says(logit)], rows, ends=ends, temperature=temperature)
     return stepped(dream, range(2000), 1)[1:]
 
 
@@ -225,6 +226,74 @@ def test_ends_come_as_they_are_asked_for() -> None:
     assert not told("never", 100.0)[2].any()
     assert told("sampled", 0.0)[2].mean() == pytest.approx(1 / 11, abs=0.02)
     assert told("sampled", float(np.log(10)))[2].mean() == pytest.approx(1 / 2, abs=0.03)
+
+
+class Expects(Says):
+    """An M that always expects one z, as far as its outputs of 1 are not masked."""
+
+    def __init__(self, z: float, dropout: float = 0.0):
+        super().__init__(-1.0)
+        self.config = self.config.model_copy(update={"dropout": dropout})
+        self.cell = self.config  # which says how many outputs there are
+        self.z = nnx.Param(jnp.float32(z))
+
+    def output(self, carry: jax.Array) -> jax.Array:
+        return jnp.ones((len(carry), 4))
+
+    def predict(self, h: jax.Array) -> Prediction:
+        mean = self.z[...] * h[:, None, :2]
+        mixture = Mixture(jnp.zeros_like(mean), mean, jnp.full(mean.shape, -7.0))
+        return Prediction(mixture, jnp.full(len(h), 7.0), jnp.full(len(h), -1.0))
+
+
+def expected(*memories: MDNRNN, disagreement: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Z [T + 1, N, 2] of dreams by these M's, and rewards [T, N]."""
+    rows = Beginnings(Gaussian(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)), NOTHING)
+    vae = Ruler(CustomVaeConfig(variant="sledge_game:Ruler", latent=2), nnx.Rngs(0))
+    dream = Dream(find(GAME, CONFIG.env), vae, memories, rows, disagreement=disagreement)
+    found = dream_along(dream, range(1000), np.zeros((6, 1000), np.int32))
+    return np.asarray(found.z), np.asarray(found.reward)
+
+
+def test_each_dream_is_that_of_one_m() -> None:
+    z, reward = expected(Expects(1.0), Expects(3.0), Expects(8.0))
+    each = z[1:].round(1)
+    assert (each == each[:1]).all(), "of one and the same M from the first step to the last"
+    np.testing.assert_allclose([(each[0, :, 0] == guess).mean() for guess in (1, 3, 8)], 1 / 3, atol=0.05)
+    assert (reward == 7).all()
+
+
+def test_what_they_do_not_agree_on_costs_reward() -> None:
+    reward = expected(Expects(1.0), Expects(3.0), disagreement=0.5)[1]
+    np.testing.assert_allclose(reward, 7 - 0.5 * 1.0, rtol=1e-6)  # 1 and 3 have a standard deviation of 1
+
+
+def test_each_dream_does_without_the_same_outputs_throughout() -> None:
+    z = expected(Expects(1.0, dropout=0.5))[0][1:].round(2)
+    assert (z == z[:1]).all()
+    assert set(np.unique(z)) == {0.0, 2.0} and z.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_further_ms_are_trained_and_named(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS, "--run", str(truthful.path), *CONTROLLER.split(), "--name", "many", "--dream.members", "2"]
+    assert cli.main(["train_controller", *words]) == 1
+    assert (
+        "named/member-2 is not trained yet; run bin/train_memory with --dream.members first" in capsys.readouterr().err
+    )
+    training = ["train_memory", *WORDS, "--run", str(truthful.path.parent.parent), "--name", "truthful"]
+    assert cli.main([*training, *MEMORY.split(), "--dream.members", "2"]) == 0
+    assert cli.main(["train_controller", *words, "--dream.disagreement", "0.5"]) == 0
+    made = Run.open(truthful.path / "named" / "many").stage("controller").manifest() or {}
+    member = Run.open(truthful.path / "named" / "member-2").stage("memory").summary() or {}
+    assert made["parents"]["member-2"] == member["weights"] != (truthful.stage("memory").summary() or {})["weights"]
+    assert cli.main(["train_controller", *words]) == 1
+    assert "was made with --dream.disagreement 0.5, but now it is 0.0" in capsys.readouterr().err
+
+
+def test_one_m_disagrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train_controller", *WORDS, "--run", str(tmp_path / "none"), "--in", "dream", "--dream.disagreement", "1"]
+    assert cli.main(words) == 2
+    assert "--dream.disagreement 1: a single M disagrees with nobody; give --dream.members 4" in capsys.readouterr().err
 
 
 def test_the_temperature_widens_what_is_drawn() -> None:

@@ -151,6 +151,30 @@ def test_z_is_drawn_from_the_posterior_afresh() -> None:
     assert float(losses.mean()) == pytest.approx(expected, rel=0.02)
 
 
+def test_dropout_leaves_out_the_same_outputs_at_all_times() -> None:
+    """What an output that is left out is multiplied by learns nothing, from no step of its window."""
+    whole, thinned, batch = make(), make(dropout=0.5), jax.tree.map(lambda leaf: leaf[:, :1], make_batch())
+    graphdef, variables = nnx.split(thinned)
+    learning = []
+    for key in range(20):
+        gradients = loss_and_grad(graphdef, variables, batch, thinned.init_carry(1), jax.random.key(key))[2]
+        learning.append(np.abs(np.asarray(gradients["kernel"][...])).max(axis=1) > 0)
+    assert 0.3 < np.mean(learning) < 0.7 and len({tuple(row) for row in np.array(learning)}) > 10
+    of = {
+        name: model.loss(batch, model.init_carry(1), jax.random.key(0), training=name == "training")[0]
+        for name, model in {"training": thinned, "used": thinned, "without": whole}.items()
+    }
+    assert of["used"] == of["without"] != of["training"]
+
+
+def test_outputs_that_dropout_leaves_are_as_much_larger() -> None:
+    mask = make(dropout=0.25).mask(jax.random.key(0), 1000)
+    assert mask is not None and mask.shape == (1000, H)
+    np.testing.assert_allclose(np.unique(mask), [0, 4 / 3])
+    assert float(mask.mean()) == pytest.approx(1, abs=0.02)
+    assert make().mask(jax.random.key(0), 5) is None
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_masked_entries_cannot_leak(cell: str) -> None:
     """NaN in every entry that no real step uses changes neither loss nor state nor gradient."""

@@ -166,6 +166,11 @@ class MemoryConfig(TrainingConfig):
     steps: Annotated[Count, MUTABLE] = Field(default=4000, description="updates")
     learning_rate: Positive = Field(default=1e-3, description="Adam's step size")
     clip: Positive = Field(default=1.0, description="gradients are clipped to this absolute value")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="share of M's outputs that predictions do without: others for each training window, and in dreams "
+        "for each dream, which makes these harder to cheat",
+    )
     steps_per_dispatch: Annotated[Count, MUTABLE] = Field(default=5, description="updates fused into one device call")
     save_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between checkpoints")
     report_every: Annotated[Count, MUTABLE] = Field(default=200, description="updates between held-out evaluations")
@@ -292,6 +297,16 @@ class DreamConfig(Section):
     random_start: bool = Field(
         default=False,
         description="dreams begin at any frame of the replays instead of at the first ones of episodes",
+    )
+    members: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1,
+        description="so many M's, of which one is drawn for each dream; train_memory trains them, each from a seed of "
+        "its own",
+    )
+    disagreement: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="so many times as far as they are apart (deviation of the expected z, mean over its numbers) is "
+        "taken off the reward of a step",
     )
 
 

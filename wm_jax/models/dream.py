@@ -23,6 +23,8 @@ from wm_jax.utils.errors import UserError
 
 WARM_UP_ROWS = 16
 """Dreams that are warmed up together."""
+MEMBER, MASK = 2**32 - 1, 2**32 - 2
+"""Of a dream's random streams: which M it is that of, and what that M does without. The others are its frames'."""
 
 
 class Beginnings(NamedTuple):
@@ -40,18 +42,18 @@ class Beginnings(NamedTuple):
 class DreamParams(NamedTuple):
     """What S dreams are dreamt by, and where they begin.
 
-    vae, memory: variables of V and M.
+    vae, memories: variables of V, and of each M.
     temperature: tau, how uncertain the dream is (`Distribution.sample`).
     z: of the first frame.
-    carry: M's state before that frame, its arrays [S, ...].
+    carries: each M's state before that frame, its arrays [S, ...].
     keys: of all that is drawn in each dream.
     """
 
     vae: Any
-    memory: Any
+    memories: tuple[Any, ...]
     temperature: Float[Array, ""]
     z: Float[Array, "S Z"]
-    carry: Carry
+    carries: tuple[Carry, ...]
     keys: Key[Array, "S"]
 
 
@@ -59,13 +61,13 @@ class DreamState(NamedTuple):
     """One dream, between two steps.
 
     z: what is observed now.
-    carry: M's state before it, [1, ...].
+    carries: each M's state before it, [1, ...].
     key: of all that is drawn.
     shown: int32[], frames so far.
     """
 
     z: Float[Array, "Z"]
-    carry: Carry
+    carries: tuple[Carry, ...]
     key: Key[Array, ""]
     shown: Int32[Array, ""]
 
@@ -79,33 +81,39 @@ class Dream(DeviceGame):
         self,
         game: Game,
         vae: Vae,
-        memory: MDNRNN,
+        memories: Sequence[MDNRNN],
         beginnings: Beginnings,
         *,
         temperature: float = 1.0,
         ends: Ends = "threshold",
         episode_steps: int | None = None,
+        disagreement: float = 0.0,
     ):
         """The dream.
 
         Args:
           game: that it is the dream of.
           vae: V, for what z its codes stand for.
-          memory: M. Its head for rewards says them, unless they are always the same (`Game.step_reward`); without both
-            there are none. Without a head for ends, the last step is the only one.
+          memories: M, or several that differ in their weights alone, one of which is drawn for each dream. Its head for
+            rewards says them, unless they are always the same (`Game.step_reward`); without both there are none.
+            Without a head for ends, the last step is the only one.
           beginnings: where dreams may begin.
           temperature: tau, how uncertain the dream is (`Distribution.sample`).
           ends: where M's head for ends thinks one likelier than not, as in the paper's code; or as often as it says; or
             only after so many steps.
           episode_steps: of the longest dream, if that of the game is not shorter.
+          disagreement: how many times as far as the M's are apart is taken off the reward of a step. Where they were
+            trained on nothing like it, they differ: what an agent could gain there is no gain.
         """
         self.name, self.actions = f"the dream of {game.title}", game.actions
         self.episode_steps = game.up_to(episode_steps).episode_steps
         self.fps, self.unit, self.solved = game.fps, game.unit, game.solved
         self._step_reward = game.step_reward
         self.beginnings, self.temperature, self.ends = beginnings, temperature, ends
-        (self._vae, vae_variables), (self._memory, memory_variables) = nnx.split(vae), nnx.split(memory)
-        self._variables = vae_variables, memory_variables
+        self._disagreement = disagreement
+        self._vae, vae_variables = nnx.split(vae)
+        self._memory = nnx.split(memories[0])[0]
+        self._variables = vae_variables, tuple(nnx.split(memory)[1] for memory in memories)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -118,35 +126,47 @@ class Dream(DeviceGame):
         count = len(self.beginnings.action)
         rows = np.array([streams.generator(seed, "dream").integers(count) for seed in seeds])
         keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
-        vae, memory = self._variables
+        vae, memories = self._variables
         pieces = []
         # Pieces of one size, for a row's bits depend on how many are multiplied together.
         for start in range(0, len(rows), WARM_UP_ROWS):
             here = np.arange(start, start + WARM_UP_ROWS).clip(max=len(rows) - 1)
             latent, action = jax.tree.map(lambda leaf, here=here: leaf[rows[here]], self.beginnings)
-            pieces.append(_warmed_up(self._memory, memory, latent, action, keys[here]))
-        z, carry = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *pieces)
-        return DreamParams(vae, memory, jnp.float32(self.temperature), z, carry, keys)
+            pieces.append(_warmed_up(self._memory, memories, latent, action, keys[here]))
+        z, carries = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *pieces)
+        return DreamParams(vae, memories, jnp.float32(self.temperature), z, carries, keys)
 
     def start(self, params: DreamParams, place: Array) -> tuple[Float[Array, "Z"], DreamState]:
         """See `DeviceGame`."""
-        carry = jax.tree.map(lambda leaf: leaf[place][None], params.carry)
-        state = DreamState(params.z[place], carry, params.keys[place], jnp.int32(1))
+        carries = jax.tree.map(lambda leaf: leaf[place][None], params.carries)
+        state = DreamState(params.z[place], carries, params.keys[place], jnp.int32(1))
         return state.z, state
 
     def step(
         self, params: DreamParams, state: DreamState, action: Array
     ) -> tuple[Float[Array, "Z"], DreamState, Float[Array, ""], Bool[Array, ""]]:
         """See `DeviceGame`: P(z_{t+1}, r_t, d_t | z_t, a_t, h_t), equation in 4.1 of the paper."""
-        memory = nnx.merge(self._memory, params.memory)
+        vae = nnx.merge(self._vae, params.vae)
+        memories = [nnx.merge(self._memory, variables) for variables in params.memories]
         encoded = self.actions.encode(self.actions.from_game(action))
-        carry = memory.step(state.carry, state.z[None], encoded[None])
-        expected = memory.predict(memory.output(carry))
+        carries = tuple(
+            memory.step(carry, state.z[None], encoded[None])
+            for memory, carry in zip(memories, state.carries, strict=True)
+        )
+        mask = memories[0].mask(jax.random.fold_in(state.key, MASK), 1)
+        outputs = [memory.output(carry) for memory, carry in zip(memories, carries, strict=True)]
+        if mask is not None:
+            outputs = [h * mask for h in outputs]
+        predictions = [memory.predict(h) for memory, h in zip(memories, outputs, strict=True)]
+        expected = _drawn(predictions, jax.random.fold_in(state.key, MEMBER))
         drawing, ending = jax.random.split(jax.random.fold_in(state.key, state.shown))
-        target = expected.latent.sample(drawing, params.temperature)
-        z = nnx.merge(self._vae, params.vae).embed(target)[0]
+        z = vae.embed(expected.latent.sample(drawing, params.temperature))[0]
         reward = self._reward(expected)
-        return z, DreamState(z, carry, state.key, state.shown + 1), reward, self._ended(memory, expected, ending)
+        if self._disagreement:
+            guesses = jnp.stack([vae.embed(each.latent.best_guess())[0] for each in predictions])
+            reward = reward - self._disagreement * guesses.std(axis=0).mean()
+        after = DreamState(z, carries, state.key, state.shown + 1)
+        return z, after, reward, self._ended(memories[0], expected, ending)
 
     def _reward(self, expected: Prediction) -> Float[Array, ""]:
         if self._step_reward is not None or expected.reward is None:
@@ -184,15 +204,30 @@ def require_heads(config: MemoryConfig, game: Game, ends: Ends) -> None:
             )
 
 
+def _drawn(predictions: Sequence[Prediction], key: Key[Array, ""]) -> Prediction:
+    """That of one M, the same whenever the key is."""
+    if len(predictions) == 1:
+        return predictions[0]
+    member = jax.random.randint(key, (), 0, len(predictions))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[member], *predictions)
+
+
 @partial(jax.jit, static_argnums=0)
 def _warmed_up(
-    graphdef: nnx.GraphDef[Any], variables: Any, latent: Any, action: Float[Array, "S W A"], keys: Key[Array, "S"]
-) -> tuple[Float[Array, "S Z"], Carry]:
-    """The first z, and M's state before it, of dreams whose frames z is drawn of with their keys."""
-    memory = nnx.merge(graphdef, variables)
+    graphdef: nnx.GraphDef[Any],
+    memories: tuple[Any, ...],
+    latent: Any,
+    action: Float[Array, "S W A"],
+    keys: Key[Array, "S"],
+) -> tuple[Float[Array, "S Z"], tuple[Carry, ...]]:
+    """The first z, and each M's state before it, of dreams whose frames z is drawn of with their keys."""
     z = jax.vmap(lambda row, key: row.sample(jax.random.fold_in(key, 0)))(latent, keys)
     before, first = jnp.swapaxes(z[:, :-1], 0, 1), z[:, -1]
-    carry = memory.init_carry(len(first))
-    if before.shape[0]:
-        carry, _ = memory.unroll(carry, before, jnp.swapaxes(action, 0, 1), jnp.zeros(before.shape[:2], bool))
-    return first, carry
+    carries = []
+    for variables in memories:
+        memory = nnx.merge(graphdef, variables)
+        carry = memory.init_carry(len(first))
+        if before.shape[0]:
+            carry, _ = memory.unroll(carry, before, jnp.swapaxes(action, 0, 1), jnp.zeros(before.shape[:2], bool))
+        carries.append(carry)
+    return first, tuple(carries)

@@ -28,6 +28,8 @@ from wm_jax.utils.user_classes import make_custom
 Carry = Any
 """The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
 
+DROPOUT = 1
+"""Which of an update's random streams dropout has; z is drawn by the key itself."""
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
 
@@ -258,8 +260,17 @@ class MDNRNN(nnx.Module):
             raw[..., next(heads)] if self.config.done_head else None,
         )
 
+    def mask(self, key: Key[Array, ""], n: int) -> Float[Array, "n H"] | None:
+        """What h is multiplied by before `predict` in n windows, or dreams: 0 in places that they do without, the same
+        throughout (Gal & Ghahramani 2016); None without dropout.
+        """
+        kept = 1.0 - self.config.dropout
+        if kept == 1.0:
+            return None
+        return jax.random.bernoulli(key, kept, (n, self.cell.hidden)).astype(jnp.float32) / kept
+
     def loss(
-        self, batch: Sequences, carry: Carry, key: Key[Array, ""]
+        self, batch: Sequences, carry: Carry, key: Key[Array, ""], *, training: bool = True
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Carry]]:
         """Nll / Z (or classes) + reward + done, each a mean over the real steps of the batch.
 
@@ -270,6 +281,7 @@ class MDNRNN(nnx.Module):
           batch: windows; z is drawn from their latents here, afresh in every call.
           carry: state before the windows.
           key: for that draw.
+          training: with dropout, where there is any.
 
         Returns:
           the loss, and (metrics, state after the windows). Metrics: loss; nll in nats per step, summed over Z;
@@ -284,6 +296,8 @@ class MDNRNN(nnx.Module):
         )
         reward, done = (jnp.where(real, x, 0.0) for x in (batch.reward, batch.done))
         carry, h = self.unroll(carry, inputs, action, batch.is_first)
+        if training and (mask := self.mask(jax.random.fold_in(key, DROPOUT), h.shape[1])) is not None:
+            h = h * mask[None]
         weight = real.astype(h.dtype)
         weight = weight / jnp.maximum(weight.sum(), 1.0)
         loss, metrics = self._mean_terms(h, target, reward, done, weight)

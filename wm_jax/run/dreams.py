@@ -5,12 +5,27 @@ from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import flat_latents
 from wm_jax.envs.types import Game
 from wm_jax.models.dream import Dream, require_heads
-from wm_jax.run.artifacts import latent_like, load_memory, load_vae, open_latents, open_replays
+from wm_jax.run.artifacts import Trained, latent_like, load_memory, load_vae, open_latents, open_replays
 from wm_jax.run.folder import Run
+from wm_jax.run.provenance import require_same
+from wm_jax.utils import streams
+from wm_jax.utils.errors import UserError
 
 
-def load_dream(run: Run, config: Config, game: Game) -> Dream:
-    """The dream to learn in, which begins where the run's training episodes do.
+def member_run(run: Run, number: int) -> Run:
+    """The run in which the further M's of an ensemble lie, `number` from 2 on: named ones of the run with the first."""
+    owner = run.stage("memory").run
+    path = owner.path / "named" / f"member-{number}"
+    return Run.open(path, owner.path, makes={"memory"}, anew={"memory"} & owner.old.keys())
+
+
+def member_seed(seed: int, number: int) -> int:
+    """From which such an M is trained."""
+    return streams.integer(seed, "memory", "member", number)
+
+
+def load_dream(run: Run, config: Config, game: Game) -> tuple[Dream, dict[str, str]]:
+    """The dream to learn in, which begins where the run's training episodes do; and the identities of its further M's.
 
     Raises:
       UserError: V, M, or the latents are missing or don't fit together; or M lacks a head.
@@ -18,18 +33,38 @@ def load_dream(run: Run, config: Config, game: Game) -> Dream:
     vae = load_vae(run, config)
     memory = load_memory(run, vae, game)
     settings = config.dream
+    further = {f"member-{number}": _member(run, vae, game, number) for number in range(2, settings.members + 1)}
+    for name, member in further.items():
+        require_same(run.path, memory.about["settings"], member.about["settings"], f"train {name} anew")
     require_heads(memory.model().config, game, settings.ends)
     # Those that M was trained on, although there may be more by now.
     store = open_replays(run, config, begun=run.stage("memory"))
     latents = open_latents(run, store, vae.digest)
     flat = flat_latents(latents, latent_like(vae), store, game.actions, "train")
     begins = [record.begin for record in store.records if record.split == "train"]
-    return Dream(
+    dream = Dream(
         game,
         vae.model(),
-        memory.model(),
+        [each.model() for each in (memory, *further.values())],
         beginnings(flat, begins, settings.warm_up, anywhere=settings.random_start),
         temperature=settings.temperature,
         ends=settings.ends,
         episode_steps=settings.episode_steps,
+        disagreement=settings.disagreement,
     )
+    return dream, {name: member.digest for name, member in further.items()}
+
+
+def _member(run: Run, vae: Trained, game: Game, number: int) -> Trained:
+    """One of the further M's.
+
+    Raises:
+      UserError: it is not trained yet, or was trained on another V.
+    """
+    own = member_run(run, number)
+    if own.stage("memory").summary() is None:
+        raise UserError(
+            f"dream.members {number}: {own.path} is not trained yet; run bin/train_memory with --dream.members first, "
+            "which leaves alone what is there"
+        )
+    return load_memory(own, vae, game)

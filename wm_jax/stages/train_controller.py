@@ -41,7 +41,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("controller"), config.controller
     game = training_game(config)
     world = load_world(run, config, game, settings)
-    dream = load_dream(run, config, game) if settings.arena == "dream" else None
+    dream, members = load_dream(run, config, game) if settings.arena == "dream" else (None, {})
     identity = {
         "seed": config.seed,
         "game": config.game,
@@ -50,7 +50,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         **({"dream": config.dream.fixed()} if dream is not None else {}),
     }
     mean, start = starting_controller(settings.start_from, world.agent.controller.n_params)
-    parents = world.parents | start
+    parents = world.parents | members | start
     with stage.lock():
         stage.check(identity, parents)
         if (done := stage.finished("generations", settings.generations, world.controllers(settings))) is not None:
@@ -91,6 +91,11 @@ def accept(config: Config) -> None:
     if settings.arena == "dream" and settings.world == "random":
         raise UsageError("--controller.world random: an untrained M dreams of nothing; leave it out, or --in dream")
     if settings.arena == "dream":
+        if config.dream.disagreement and config.dream.members == 1:
+            raise UsageError(
+                f"--dream.disagreement {config.dream.disagreement:g}: a single M disagrees with nobody; give "
+                "--dream.members 4, or leave it out"
+            )
         require_heads(config.memory, find(config.game, config.env), config.dream.ends)
     if settings.seeds == "paired" and settings.population % 2:
         raise UsageError(

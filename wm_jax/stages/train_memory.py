@@ -15,6 +15,7 @@ from wm_jax.envs.games import find
 from wm_jax.evaluation import prediction
 from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
+from wm_jax.run.dreams import member_run, member_seed
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.starting_weights import starting_params
@@ -36,7 +37,17 @@ def accept(config: Config) -> None:
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
-    """Train until `memory.steps`; returns the negative log-likelihoods."""
+    """Train until `memory.steps`, and further M's for dreams of several; returns the negative log-likelihoods."""
+    summary = _train(config, run, stop)
+    for number in range(2, config.dream.members + 1):
+        stop.check()
+        log(f"memory: member {number} of {config.dream.members} that dream")
+        _train(config.model_copy(update={"seed": member_seed(config.seed, number)}), member_run(run, number), stop)
+    return summary
+
+
+def _train(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    """Train one M."""
     stage, settings = run.stage("memory"), config.memory
     game = find(config.game, config.env)
     vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
@@ -93,7 +104,8 @@ def _reporter(graphdef: Any, batches: Batches, batch: int) -> Report:
     @jax.jit
     def look(params: Any, data: Any, references: Any, key: jax.Array) -> Any:
         model, reference = nnx.merge(graphdef, params), jax.tree.map(lambda leaf: leaf[0], references)
-        return model.loss(batches.fetch(data, reference), model.init_carry(batch), key)[1][0]
+        batch_of = batches.fetch(data, reference)
+        return model.loss(batch_of, model.init_carry(batch), key, training=False)[1][0]
 
     def report(params: Any, step: int) -> dict[str, float]:
         references = [batches.references(i, 1, 1) for i in range(REPORT_BATCHES)]

@@ -82,7 +82,7 @@ class Players:
         return Dream(
             self.game,
             self.vae,
-            self.memory,
+            [self.memory],
             Beginnings(begin, np.zeros((1, 0, self.memory.action), np.float32)),
             ends="never",
         )
