@@ -24,7 +24,7 @@ def test_every_config_builds(game: str, preset: str) -> None:
 
 def test_every_yaml_file_belongs_to_a_game_a_family_or_a_preset() -> None:
     for path in config_folder().glob("*.yaml"):
-        assert path.stem in ("atari", "procgen", "gymnasium", "jax") or family_of(path.stem)
+        assert path.stem in ("atari", "procgen", "gymnasium", "jax", "own") or family_of(path.stem)
     assert set(presets()) == {"gpu", "paper", "quick", "smoke"}
 
 

@@ -5,6 +5,7 @@ training windows that run from one episode into the next.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -277,9 +278,7 @@ def test_each_dream_does_without_the_same_outputs_throughout() -> None:
 def test_further_ms_are_trained_and_named(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*WORDS, "--run", str(truthful.path), *CONTROLLER.split(), "--name", "many", "--dream.members", "2"]
     assert cli.main(["train_controller", *words]) == 1
-    assert (
-        "named/member-2 is not trained yet; run bin/train_memory with --dream.members first" in capsys.readouterr().err
-    )
+    assert "named/member-2 is not trained yet; run bin/train_memory --dream.members 2 first" in capsys.readouterr().err
     training = ["train_memory", *WORDS, "--run", str(truthful.path.parent.parent), "--name", "truthful"]
     assert cli.main([*training, *MEMORY.split(), "--dream.members", "2"]) == 0
     assert cli.main(["train_controller", *words, "--dream.disagreement", "0.5"]) == 0
@@ -288,6 +287,38 @@ def test_further_ms_are_trained_and_named(truthful: Run, capsys: pytest.CaptureF
     assert made["parents"]["member-2"] == member["weights"] != (truthful.stage("memory").summary() or {})["weights"]
     assert cli.main(["train_controller", *words]) == 1
     assert "was made with --dream.disagreement 0.5, but now it is 0.0" in capsys.readouterr().err
+
+
+def test_a_member_is_no_copy_and_goes_with_the_first(
+    truthful: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(truthful.path.parent.parent, run)
+    quick = [*MEMORY.replace("1500", "20").split(), "--dream.members", "2"]
+    words = ["--game", GAME, *WORDS[2:], "--run", str(run), "--name", "pair", *quick]
+    assert cli.main(["train_memory", *words]) == 0
+    before = [(Run.open(path).stage("memory").summary() or {})["weights"] for path in members(run)]
+    assert cli.main(["train_memory", *words, "--fresh", "--memory.hidden", "24"]) == 0
+    after = [(Run.open(path).stage("memory").summary() or {})["weights"] for path in members(run)]
+    assert len({*before, *after}) == 4
+    evolving = [
+        "train_controller",
+        *words,
+        *CONTROLLER.split(),
+        "--memory.hidden",
+        "24",
+        "--controller.generations",
+        "1",
+    ]
+    assert cli.main(evolving) == 0
+    shutil.rmtree(members(run)[1] / "memory")
+    shutil.copytree(members(run)[0] / "memory", members(run)[1] / "memory")
+    assert cli.main([*evolving, "--fresh"]) == 1
+    assert "is a copy of another M; run bin/train_memory --fresh --dream.members 2" in capsys.readouterr().err
+
+
+def members(run: Path) -> tuple[Path, Path]:
+    return run / "named" / "pair", run / "named" / "pair" / "named" / "member-2"
 
 
 def test_one_m_disagrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ ROOMS = (
     "evaluation",
     "render",
     "stages",
+    "library",
     "tools",
     "cli",
     "__main__",

@@ -1,6 +1,7 @@
 """Rounds of the whole chain: who plays for which, what each begins with, how they go on; and weights to begin with."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,14 @@ def test_later_rounds_see_the_replays_of_all(rounds: Path) -> None:
 def test_the_table_has_a_row_for_each_and_nothing_is_done_twice(
     rounds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = {path: path.stat().st_mtime_ns for path in rounds.rglob("summary.json")}
-    assert cli.main(iterate(rounds, "--rounds", "3", "--growth", "0.5", "--json")) == 0
-    assert made == {path: path.stat().st_mtime_ns for path in rounds.rglob("summary.json")}
+    made = {path: path.stat().st_mtime_ns for path in rounds.rglob("[!e]*/summary.json")}
+    for number in ("3", "1"):
+        assert cli.main(iterate(rounds, "--rounds", number, "--growth", "0.5", "--json")) == 0
+    assert made == {path: path.stat().st_mtime_ns for path in rounds.rglob("[!e]*/summary.json")}
     found = said(capsys)["rounds"]
     assert list(found) == ["1", "2", "3"] and None not in found["3"].values()
+    frames = [row["frames"] for row in found.values()]
+    assert frames[1] - frames[0] == frames[2] - frames[1] == frames[0] / 2 > 0
     lines = (rounds / "rounds.md").read_text().splitlines()
     assert len(lines) == 5 and lines[4].startswith("| 3 |") and len({line.count("|") for line in lines}) == 1
 
@@ -85,7 +89,33 @@ def test_a_run_that_is_there_is_the_first_round(tmp_path: Path, capsys: pytest.C
     assert cli.main(["pipeline", *WORDS, "--run", str(run), *TINY, "--evaluate.on", "official"]) == 0
     first = weights(Run.open(run), "controller")
     assert cli.main(iterate(run, "--rounds", "1")) == 0
-    assert weights(Run.open(run), "controller") == first and "round 1 of" not in capsys.readouterr().err
+    assert weights(Run.open(run), "controller") == first and (run / "rounds.md").is_file()
+
+
+def test_rounds_that_are_done_hold_with_their_own_settings(rounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, setting in ((["--memory.hidden", "5"], "memory.hidden 4"), (["--seed", "1"], "seed 0")):
+        assert cli.main(iterate(rounds, *words)) == 1
+        assert f"{setting}, but now it is" in capsys.readouterr().err
+    assert cli.main(iterate(rounds, "--in", "dream")) == 1
+    assert "was made with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("growth", ["0.25", "2"])
+def test_an_agent_plays_whatever_there_is_already(rounds: Path, tmp_path: Path, growth: str) -> None:
+    """A store with more than the settings ask for, or another growth than before."""
+    run = tmp_path / "run"
+    shutil.copytree(rounds, run)
+    assert cli.main(iterate(run, "--rounds", "4", "--growth", growth)) == 0
+    seen = [(round_of(run, n).stage("vae").manifest() or {})["settings"]["episodes"] for n in (3, 4)]
+    assert seen[1] - seen[0] == 8 * float(growth)
+
+
+def test_a_round_that_was_moved_goes_on(rounds: Path, tmp_path: Path) -> None:
+    """Without the folder that it began with."""
+    run = tmp_path / "moved"
+    shutil.copytree(rounds, run)
+    words = ["train_controller", *WORDS, "--run", str(run), "--name", "round-2", *TINY[2:], "--vae.frames", "replays"]
+    assert cli.main([*words, "--controller.generations", "4"]) == 0
 
 
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(
@@ -121,6 +151,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(
         (["--growth", "nan"], "--growth nan: give a number above 0, such as 1"),
         (["--fresh"], "--fresh: rounds are built on each other; give another --run to start anew"),
         (["--collect.policy", "agent"], "--collect.policy agent: the first round has none yet"),
+        (["--name", "mine"], "--name: the agents play into the run's own replays; leave it out, or give another --run"),
         (["--controller.world", "random"], "--controller.world random: what does not learn has no rounds"),
     ],
 )
@@ -169,6 +200,7 @@ def test_a_search_begins_at_the_best_and_keeps_it_if_nothing_is_better(rounds: P
     [
         ("nowhere", [], "--vae.start_from nowhere: there is no such folder; give a run's"),
         ("empty", [], "no vae is finished there; run bin/train_vae on it first"),
+        ("run", [], "--vae.start_from run: no vae is finished there"),
         ("rounds", ["--vae.width", "0.25"], "its vae is of other sizes; give the settings that it was made with"),
     ],
 )
@@ -182,6 +214,7 @@ def test_weights_that_cannot_be_had(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
     (tmp_path / "rounds").symlink_to(rounds)
     monkeypatch.chdir(tmp_path)
     words = ["train_vae", *WORDS, "--run", str(tmp_path / "run"), "--base", str(rounds), *TINY[2:], *more]
@@ -201,3 +234,5 @@ def test_other_weights_to_begin_with_make_another_v(rounds: Path, capsys: pytest
     ]
     assert cli.main(words) == 1
     assert "was made with start_from None, but now it is" in capsys.readouterr().err
+    assert cli.main([*words[:-1], str(rounds)]) == 1
+    assert "this is the run itself; give another one, or leave it out" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from wm_jax import cli
 from wm_jax.cli.options import parse
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
+from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.render.video import extract_frames
@@ -28,7 +29,7 @@ from wm_jax.run import ancestors, interrupt
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.stages import collect, evaluate, report, train_controller, train_vae
-from wm_jax.stages.collect import episode_seeds, split_of
+from wm_jax.stages.collect import episode_seeds
 from wm_jax.training import loop
 from wm_jax.training.evolution import Evolution, EvolutionState
 from wm_jax.utils.errors import UserError

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wm_jax.data.episodes import split_of
 from wm_jax.data.frames import Shuffle
 from wm_jax.data.reader import READ_FRAMES, _pieces
 from wm_jax.data.sequences import Lanes, random_windows
 from wm_jax.distributed import processes
-from wm_jax.stages.collect import split_of
 from wm_jax.training.loop import Schedule
 from wm_jax.utils import streams
 from wm_jax.utils.arrays import padded_size

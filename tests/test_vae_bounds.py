@@ -279,16 +279,17 @@ def test_with_open_gates_it_is_vanilla() -> None:
     np.testing.assert_allclose(model.flow(base.mean, context)[1], 0, atol=1e-6)
 
 
-def test_what_is_stored_of_it_is_its_linearisation() -> None:
-    """In one dimension, where a Jacobian has nothing beside its diagonal."""
-    model = stirred(make("iaf", latent=1, hidden=6))
+def test_what_is_stored_of_it_is_where_each_latent_lies_after_the_flow() -> None:
+    """Its mean and spread, by many draws from a narrow base, around which the flow is nearly linear."""
+    model = stirred(make("iaf", latent=5, hidden=12))
+    narrow: Any = lambda features: jnp.full((len(features), 5), -9.0) + jnp.arange(5.0)[None]  # noqa: E731
+    model.log_var = narrow
     seen = Batch(frames(2)).encoder_input
     base, context = model.base(seen)
     stored = model.encode(seen)
-    slope = jax.vmap(jax.grad(lambda z, c: model.flow(z[None, None], c[None])[0][0, 0]))(base.mean[:, 0], context)
     np.testing.assert_allclose(stored.mean, model.flow(base.mode(), context)[0], rtol=1e-6)
-    deviation = np.exp(float64(base.log_var[:, 0]) / 2) * float64(slope)
-    np.testing.assert_allclose(np.exp(float64(stored.log_var[:, 0]) / 2), deviation, rtol=1e-4)
+    drawn = jax.vmap(lambda key: model.flow(base.sample(key), context)[0])(jax.random.split(KEY, 40_000))
+    np.testing.assert_allclose(np.exp(float64(stored.log_var) / 2), float64(drawn).std(0), rtol=0.03)
 
 
 def test_every_number_may_reach_every_other_one_over_two_steps() -> None:

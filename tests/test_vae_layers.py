@@ -212,7 +212,7 @@ def test_ladder_kl_is_of_all_levels_and_warm_up_ends() -> None:
 
 
 def test_ladder_of_one_level_is_the_paper_s() -> None:
-    ladder, plain = make("ladder", depth=1, warm_up=0), make("vanilla", seed=1)
+    ladder, plain = make("ladder", depth=1, warm_up=0, free_nats=0.5), make("vanilla", seed=1)
     plain.encoder, plain.mean, plain.log_var, plain.decoder = (
         ladder.encoder,
         ladder.mean[0],

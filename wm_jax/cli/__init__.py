@@ -38,6 +38,10 @@ from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
 
+SPELT_FREELY = ("game", "preset", "seed", "devices", "run", "base", "json", "debug")
+"""Options that processes of one command may spell differently: settings are compared as they are resolved, and folders
+where they are opened."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
@@ -95,9 +99,12 @@ def _main(arguments: list[str]) -> int:
 
 
 def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
+    from wm_jax.run.ancestors import with_imported_actions
     from wm_jax.run.interrupt import Interrupted, graceful_stop
 
     run = open_run(command, options, config)
+    if command != "import":
+        config = with_imported_actions(config, run)
     if not options.debug:
         # What goes wrong in Orbax's threads reaches us as an exception; its logged tracebacks only repeat it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -181,8 +188,7 @@ def _require_same_command(command: str, options: argparse.Namespace, config: Con
     """See that all processes were started for the same."""
     given = {
         "command": command,
-        "fresh": options.fresh,
-        "temperatures": options.temperatures,
+        **{name: value for name, value in vars(options).items() if "." not in name and name not in SPELT_FREELY},
         **config.model_dump(exclude={"hosts"}),
     }
     if other := processes.first_mismatch(given):
@@ -204,7 +210,7 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
         return []
     if command == "compare_vaes":
         return [] if run.stage("replays").summary() is not None else ["collect"]
-    if command == "iterate":  # looks after its stages itself
+    if command in ("iterate", "import"):  # they look after their stages themselves
         return []
     if command == "pipeline":
         return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]

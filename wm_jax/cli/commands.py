@@ -6,6 +6,7 @@ from wm_jax.config.schema import Config
 from wm_jax.run.stage_graph import CHAIN, upstream
 
 COMMANDS = {
+    "import": "make recordings from elsewhere (pictures, videos, arrays) a run's replays",
     "collect": "play with an exploring policy and store the episodes",
     "train_vae": "train V, the auto-encoder, on the stored frames",
     "encode": "encode every stored frame with V",
@@ -26,7 +27,11 @@ STANDALONE = {
     "doctor": "wm_jax.tools.doctor",
 }
 """Commands without a game, and the modules that have a `main` of their own for them."""
-TOOLS = {"compare_vaes": "wm_jax.tools.compare", "iterate": "wm_jax.tools.iterate"}
+TOOLS = {
+    "compare_vaes": "wm_jax.tools.compare",
+    "iterate": "wm_jax.tools.iterate",
+    "import": "wm_jax.tools.import_data",
+}
 """Commands with a game and options of their own that are no stage of the chain, and their rooms: `options` there has
 their options, `command` their `accept` and `run`."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
@@ -39,11 +44,12 @@ MAINTENANCE = {
 }
 """What `collect` does to a store that is there."""
 SECTIONS = {
+    "import": ("collect",),
     "collect": ("env", "collect"),
     "train_vae": ("env", "collect", "data", "vae", "hosts"),
     "compare_vaes": ("env", "collect", "vae", "memory", "controller"),
     "encode": ("encode", "hosts"),
-    "train_memory": ("memory", "hosts"),
+    "train_memory": ("memory", "dream", "hosts"),
     "train_controller": ("env", "controller", "dream", "hosts"),
     "evaluate": ("env", "evaluate"),
     "dream": ("env", "dream", "film"),

@@ -35,6 +35,9 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
             "(bin/collect), then start the later stages anew, one by one"
         )
+    if command == "iterate" and (options.name, options.base) != (None, None):
+        shared = "--name" if options.base is None else "--base"
+        raise UsageError(f"{shared}: the agents play into the run's own replays; leave it out, or give another --run")
     base = None if options.base is None else _folder("--base", options.base)
     if options.name is not None:
         if base is not None:
@@ -45,6 +48,8 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     made = pipeline_artifacts(config) if command in WHOLE_CHAIN else []
     if command in ARTIFACT_OF:
         made = [ARTIFACT_OF[command]]
+    if command == "import":
+        made = ["replays"]
     # A chain on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if command in WHOLE_CHAIN and base is not None else set())
     return Run.open(path, base, makes=makes, anew=made if options.fresh else ())

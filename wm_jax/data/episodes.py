@@ -4,6 +4,7 @@ Short episodes are recorded whole; of a long one windows are, spread over all of
 `Episode` here: a stretch of consecutive steps.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from wm_jax.utils.sizes import FRAME
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+def split_of(episode: int, test_fraction: float) -> Split:
+    """Test episodes lie evenly among the others, the first episode being one."""
+    return "test" if math.ceil((episode + 1) * test_fraction) > math.ceil(episode * test_fraction) else "train"
 
 
 @dataclass(frozen=True)

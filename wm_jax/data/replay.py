@@ -30,7 +30,7 @@ from wm_jax.data.reader import Damage, FrameReader, damaged, damages_of, read_fi
 from wm_jax.data.shards import Steps
 from wm_jax.utils import files
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.sizes import FRAME
+from wm_jax.utils.sizes import FRAME, FRAME_BYTES
 
 FORMAT = "wm_jax replays 3"
 READABLE = (FORMAT, "wm_jax replays 2")
@@ -171,6 +171,20 @@ class ReplayStore:
         chosen = [record for record in self.records if split in (None, record.split)]
         steps = sum(record.steps for record in chosen)
         return Counts(len({record.number for record in chosen}), steps + len(chosen), steps)
+
+    def describe(self) -> dict[str, Any]:
+        """What it holds, in figures; `recorded` is the share of the played steps that it keeps."""
+        episodes = list({record.number: record for record in self.records}.values())
+        size = sum(stamp.size for shard in self.shards for stamp in shard.stamps.values())
+        return {
+            "episodes": self.count().episodes,
+            "train_frames": self.count("train").frames,
+            "test_frames": self.count("test").frames,
+            "mean_return": round(float(np.mean([episode.score for episode in episodes])), 3),
+            "recorded": round(self.count().steps / sum(episode.length for episode in episodes), 3),
+            "bytes": size,
+            "compressed_to": round(size / (self.count().frames * FRAME_BYTES), 4),
+        }
 
     # -- reading --------------------------------------------------------------------------------------------------
 

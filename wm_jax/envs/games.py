@@ -4,13 +4,14 @@ Nothing is imported or opened to read the catalogue. `find` asks the emulator (A
 the game's own class (`jax:MODULE:CLASS`) for what only they know: the action set and the size of the screen.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from wm_jax.config.schema import EnvConfig
 from wm_jax.config.text import nearest, shown
-from wm_jax.envs.spaces import Continuous, Discrete, Thresholds
+from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete, Thresholds
 from wm_jax.envs.types import Crop, Game
 from wm_jax.utils.errors import UsageError
 from wm_jax.utils.sizes import SIDE
@@ -40,7 +41,9 @@ ATARI = tuple(_ATARI.split())
 DOOM = ("doomtakecover",)
 _ALIASES = {"doom": "doomtakecover", "takecover": "doomtakecover"}
 
-_BY_NAME = ("gymnasium:", "jax:")
+NO_ACTIONS = ("none",)
+"""The names of the actions of recordings without any."""
+_BY_NAME = ("gymnasium:", "jax:", "own:")
 """What games begin with that are no part of the catalogue."""
 
 CAR_ACTIONS = Continuous(
@@ -80,7 +83,7 @@ _ONLY_OF = {
     **dict.fromkeys(("sticky", "frame_skip"), ("atari",)),
     **dict.fromkeys(("difficulty", "levels", "first_level", "test_first_level"), ("procgen",)),
     **dict.fromkeys(("observation", "pixels"), ("gymnasium",)),
-    "kwargs": ("gymnasium", "jax"),
+    "kwargs": ("gymnasium", "jax", "own"),
     "skill": ("doom",),
 }
 """Settings of the families that have them."""
@@ -117,13 +120,14 @@ def canonical_name(name: str) -> str:
     if _plain(name) in known:
         return known[_plain(name)]
     near = nearest(name.lower(), names()) or (
-        "; choose carracing, doomtakecover, a Procgen or an Atari game, gymnasium:ID or jax:MODULE:CLASS"
+        "; choose carracing, doomtakecover, a Procgen or an Atari game, gymnasium:ID, jax:MODULE:CLASS, or own:NAME "
+        "for what bin/import brings"
     )
     raise UsageError(f"game {name}: no such game{near}")
 
 
 def family_of(name: str) -> str:
-    """`carracing`, `doom`, `atari`, `procgen`, `gymnasium` or `jax`; raises UsageError for an unknown game."""
+    """`carracing`, `doom`, `atari`, `procgen`, `gymnasium`, `jax` or `own`; raises UsageError for an unknown game."""
     name = canonical_name(name)
     if name.startswith(_BY_NAME):
         return name.partition(":")[0]
@@ -153,6 +157,7 @@ def find(name: str, env: EnvConfig) -> Game:
         "procgen": _procgen,
         "gymnasium": _gymnasium,
         "jax": _jax,
+        "own": _own,
     }
     game = makers[family_of(name)](name, env)
     _check_crop(game)
@@ -317,6 +322,47 @@ def _jax(name: str, env: EnvConfig) -> Game:
         unit=game.unit,
         solved=game.solved,
     )
+
+
+def _own(name: str, env: EnvConfig) -> Game:
+    """Recordings of one's own: nobody can play them."""
+    if env.backend != EnvConfig.model_fields["backend"].default:
+        raise UsageError(f"env.backend {env.backend}: {name} consists of recordings, which nothing plays; leave it out")
+    _refuse_action_names(name, env, "has the actions that were imported")
+    if env.crop is not None:
+        raise UsageError(f"env.crop {shown(env.crop)}: recordings are seen whole; cut them before they are imported")
+    return Game(
+        name=name,
+        family="own",
+        title=name.removeprefix("own:"),
+        actions=imported_actions(env.kwargs),
+        screen=(SIDE, SIDE),
+        crop=None,
+        **_length(name, env, None),
+        fps=15.0,
+        env=env,
+        recorded=True,
+    )
+
+
+def imported_actions(arguments: Mapping[str, Any]) -> ActionSpace:
+    """The actions of recordings: a choice of so many, numbers within bounds, or a single one where there are none.
+
+    Args:
+      arguments: `env.kwargs`: actions=N, or low=[...] high=[...], or nothing.
+
+    Raises:
+      UsageError: these are others.
+    """
+    match dict(arguments):
+        case {"low": [*low], "high": [*high]} if len(low) == len(high) > 0:
+            names = tuple(map(str, range(len(low))))
+            return Continuous(names, tuple(map(float, low)), tuple(map(float, high)), ("tanh",) * len(low))
+        case {"actions": int(count)} if count > 0:
+            return Discrete(tuple(map(str, range(count))), tuple(range(count)))
+        case {**others} if not others:
+            return Discrete(NO_ACTIONS, (0,))
+    raise UsageError(f"env.kwargs {shown(arguments)}: give actions=N, or low and high of each, or leave it out")
 
 
 def _length(name: str, env: EnvConfig, limit: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from wm_jax.envs.games import announce
 from wm_jax.envs.host.pool import EpisodePool
 from wm_jax.envs.load import load_device_game
 from wm_jax.envs.types import DeviceGame, Game, Pool
+from wm_jax.utils.errors import UserError
 
 
 def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, random_start: bool = False) -> Pool:
@@ -17,7 +18,15 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
       random_start: begin episodes anywhere, where the game can (`Game.random_starts`): on the track of CarRacing, at
         any time of a game of Atari in which nobody acts; elsewhere, and in the official game, ignored.
       workers: threads (EnvPool) or processes (Gymnasium) (0: `env.threads`, and one per core if that is 0 too).
+
+    Raises:
+      UserError: it consists of recordings, or can't be opened here.
     """
+    if game.recorded:
+        raise UserError(
+            f"{game.name} consists of recordings and can't be played: V and M learn from them, no C does; to play, "
+            "import them as a game of the catalogue, or write one (docs/architecture.md)"
+        )
     announce(game)
     # All are imported late: JAX may be of no use here, EnvPool takes a second and isn't needed for Gymnasium's games.
     if game.env.backend == "device" and not (official and game.gymnasium_id is not None):

@@ -27,7 +27,7 @@ class Game:
     name: str
     """As in the catalogue; names the run's folder."""
     family: str
-    """carracing, doom, atari, procgen, gymnasium or jax."""
+    """carracing, doom, atari, procgen, gymnasium, jax or own."""
     title: str
     """For people."""
     actions: ActionSpace
@@ -52,6 +52,8 @@ class Game:
     """The mean score at which the game counts as solved."""
     step_reward: float | None = None
     """The reward of every step, where that is always the same: then M need not learn it."""
+    recorded: bool = False
+    """It consists of recordings (bin/import): there is nothing to play."""
     conversions: tuple[str, ...] = ()
     """What is done to an environment's observations and actions before they are seen and played, in words."""
     remarks: tuple[str, ...] = ()

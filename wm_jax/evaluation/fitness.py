@@ -113,10 +113,16 @@ class FitnessEvaluator:
         scores = _scores(returns.mean(1))
         return search, scores | played.figures() | {"not_finite": int(search.evolution.failed)}
 
-    def evaluate_mean(self, search: ControllerState) -> tuple[ControllerState, dict[str, Any]]:
-        """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
+    def evaluate_mean(
+        self, search: ControllerState, mean: jax.Array | None = None
+    ) -> tuple[ControllerState, dict[str, Any]]:
+        """Play the distribution's mean on episodes of their own; keep it if it is the best so far.
+
+        Args:
+          mean: float32[n_params], to play in its place, such as where the search begins.
+        """
         settings = self.config.controller
-        mean = rounded(self.evolution.mean(search.evolution), settings.rounding)
+        mean = rounded(self.evolution.mean(search.evolution) if mean is None else mean, settings.rounding)
         # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
         played = self._evaluated(mean, "evaluation")
         search = _keep_if_better(search, mean, played)

@@ -28,8 +28,8 @@ from wm_jax.utils.user_classes import make_custom
 Carry = Any
 """The state of B episodes: any pytree of arrays [B, ...], such as (h, c) [B, H] of an LSTM."""
 
-DROPOUT = 1
-"""Which of an update's random streams dropout has; z is drawn by the key itself."""
+DROPOUT = 2**32 - 1
+"""Which of an update's random streams dropout has: none of those that `split` makes for the parts of a z."""
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import CHOICES, Config
+from wm_jax.envs.games import family_of
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.provenance import misfit
 from wm_jax.run.stage_graph import CHAIN, parents
@@ -46,6 +47,21 @@ def inherit_settings(config: Config, run: Run, artifact: str, given: Collection[
             config = config.model_copy(update={name: recorded})
         config = inherit_settings(config, run, parent, given)
     return config
+
+
+def with_imported_actions(config: Config, run: Run) -> Config:
+    """The settings with the actions that a run's recordings have, which only the run knows.
+
+    Raises:
+      UserError: such a game without recordings.
+    """
+    if family_of(config.game) != "own" or config.env.kwargs:
+        return config
+    manifest = run.stage("replays").manifest()
+    if manifest is None:
+        raise UserError(f"{run.path} has no recordings of {config.game}: bring them by bin/import --from first")
+    env = config.env.model_copy(update={"kwargs": manifest["config"]["env"]["kwargs"]})
+    return config.model_copy(update={"env": env})
 
 
 def _made_with(stage: Stage) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The dream of a run: its game as its V and M know it."""
 
+from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
 from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import flat_latents
@@ -12,11 +13,15 @@ from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
 
-def member_run(run: Run, number: int) -> Run:
-    """The run in which the further M's of an ensemble lie, `number` from 2 on: named ones of the run with the first."""
+def member_run(run: Run, number: int, *, anew: bool = False) -> Run:
+    """The run in which a further M of an ensemble lies, `number` from 2 on: a named one of the run with the first.
+
+    Args:
+      anew: it is to be trained anew.
+    """
     owner = run.stage("memory").run
     path = owner.path / "named" / f"member-{number}"
-    return Run.open(path, owner.path, makes={"memory"}, anew={"memory"} & owner.old.keys())
+    return Run.open(path, owner.path, makes={"memory"}, anew={"memory"} if anew else ())
 
 
 def member_seed(seed: int, number: int) -> int:
@@ -33,9 +38,16 @@ def load_dream(run: Run, config: Config, game: Game) -> tuple[Dream, dict[str, s
     vae = load_vae(run, config)
     memory = load_memory(run, vae, game)
     settings = config.dream
-    further = {f"member-{number}": _member(run, vae, game, number) for number in range(2, settings.members + 1)}
-    for name, member in further.items():
-        require_same(run.path, memory.about["settings"], member.about["settings"], f"train {name} anew")
+    further = {
+        f"member-{number}": _member(run, vae, game, number, settings.members)
+        for number in range(2, settings.members + 1)
+    }
+    seen = {memory.digest}
+    for number, member in enumerate(further.values(), 2):
+        _require_alike(member_run(run, number), memory, member, settings.members)
+        if member.digest in seen:
+            raise UserError(f"{member_run(run, number).path} is a copy of another M; {_remedy(settings.members)}")
+        seen.add(member.digest)
     require_heads(memory.model().config, game, settings.ends)
     # Those that M was trained on, although there may be more by now.
     store = open_replays(run, config, begun=run.stage("memory"))
@@ -55,7 +67,7 @@ def load_dream(run: Run, config: Config, game: Game) -> tuple[Dream, dict[str, s
     return dream, {name: member.digest for name, member in further.items()}
 
 
-def _member(run: Run, vae: Trained, game: Game, number: int) -> Trained:
+def _member(run: Run, vae: Trained, game: Game, number: int, members: int) -> Trained:
     """One of the further M's.
 
     Raises:
@@ -64,7 +76,25 @@ def _member(run: Run, vae: Trained, game: Game, number: int) -> Trained:
     own = member_run(run, number)
     if own.stage("memory").summary() is None:
         raise UserError(
-            f"dream.members {number}: {own.path} is not trained yet; run bin/train_memory with --dream.members first, "
-            "which leaves alone what is there"
+            f"dream.members {members}: {own.path} is not trained yet; run bin/train_memory --dream.members {members} "
+            "first, which leaves alone what is there"
         )
     return load_memory(own, vae, game)
+
+
+def _require_alike(own: Run, first: Trained, member: Trained, members: int) -> None:
+    """See that a further M differs from the first one in nothing but its seed.
+
+    Raises:
+      UserError: it was trained with other settings, or on other replays.
+    """
+    was, now = (
+        {f"memory.{name}": value for name, value in of_record("memory", each.about["settings"]).fixed().items()}
+        | {"replays": each.about["parents"]["replays"]}
+        for each in (member, first)
+    )
+    require_same(own.path, was, now, _remedy(members), mend="train the first one so, too")
+
+
+def _remedy(members: int) -> str:
+    return f"run bin/train_memory --fresh --dream.members {members}, which trains all anew"

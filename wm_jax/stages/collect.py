@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wm_jax.config.schema import CollectConfig, Config, current_names
-from wm_jax.data.episodes import Split
+from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find, random_start_in
@@ -30,7 +30,7 @@ from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
 from wm_jax.run.artifacts import load_agent
-from wm_jax.run.folder import Run
+from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UsageError, UserError
@@ -66,19 +66,19 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     game = find(config.game, config.env)
     player = _player(config, run, game)
     with stage.lock():
-        record = {**config.model_dump(), "conversions": game.conversions}
+        record = {**_noted(config, stage), "conversions": game.conversions}
         stage.claim(settings, {}, record)
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
         lost = _lost(config, run, game, player, store)
         if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
             log(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
-            return {**describe(store), "episodes_added": 0}
+            return {**store.describe(), "episodes_added": 0}
         stage.note(record)
         with stage.timed() as watch:
             played = Collector(config, game, store, stop).fill(player, lost)
         summary = {
-            **describe(store),
+            **store.describe(),
             "episodes_added": store.count().episodes - before.episodes,
             "steps_played": played,
             "steps_per_second": round(played / (time.monotonic() - began), 1),
@@ -88,19 +88,13 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         return summary
 
 
-def describe(store: ReplayStore) -> dict[str, Any]:
-    """What a store holds; `recorded` is the share of the played steps that it keeps."""
-    episodes = list({record.number: record for record in store.records}.values())
-    size = sum(stamp.size for shard in store.shards for stamp in shard.stamps.values())
-    return {
-        "episodes": store.count().episodes,
-        "train_frames": store.count("train").frames,
-        "test_frames": store.count("test").frames,
-        "mean_return": round(float(np.mean([episode.score for episode in episodes])), 3),
-        "recorded": round(store.count().steps / sum(episode.length for episode in episodes), 3),
-        "bytes": size,
-        "compressed_to": round(size / (store.count().frames * FRAME_BYTES), 4),
-    }
+def _noted(config: Config, stage: Stage) -> dict[str, Any]:
+    """All settings for the record. An agent that plays on in a store that others began does not change who began it."""
+    record, before = config.model_dump(), stage.manifest()
+    if config.collect.policy == "agent" and before is not None:
+        amount = {name: record["collect"][name] for name in ("episodes", "frames")}
+        record["collect"] = before["config"]["collect"] | amount
+    return record
 
 
 def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplayStore) -> list[tuple[Player, list[int]]]:
@@ -141,7 +135,7 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
     how = {"random_start": False} | {name: about[name] for name in about if name != "weights"}
     settings = config.collect.model_copy(update=how)
     try:
-        then = _player(config.model_copy(update={"collect": settings}), run, game)
+        then = _player(config.model_copy(update={"collect": settings}), _with_agent(run, about), game)
         reason = f"{run.stage('controller').path} is {then.about.get('weights', '')[:12]} now"
     except UserError as error:
         then, reason = None, str(error)
@@ -154,6 +148,16 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
         f"the agent {about['weights'][:12]}, which can't play them again ({reason}): put its folders back, or give "
         "--collect.replace_lost to have others played in their place"
     )
+
+
+def _with_agent(run: Run, about: dict[str, Any]) -> Run:
+    """The run in which the agent lies that played: this one, that of the replays, or one that is named there."""
+    owner = run.stage("replays").run
+    named = [Run.open(path) for path in sorted((owner.path / "named").glob("*")) if path.is_dir()]
+    for each in (run, owner, *named):
+        if "weights" in about and (each.stage("controller").summary() or {}).get("weights") == about["weights"]:
+            return each
+    return run
 
 
 class Collector:
@@ -240,11 +244,6 @@ def episode_seeds(seed: int) -> Iterator[int]:
         found = next(number for number in attempts if number not in seen)
         seen.add(found)
         yield found
-
-
-def split_of(episode: int, test_fraction: float) -> Split:
-    """Test episodes lie evenly among the others, the first episode being one."""
-    return "test" if math.ceil((episode + 1) * test_fraction) > math.ceil(episode * test_fraction) else "train"
 
 
 class Meter:

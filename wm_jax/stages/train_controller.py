@@ -25,7 +25,7 @@ from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
-from wm_jax.run.starting_weights import starting_controller
+from wm_jax.run.starting_weights import require_start, starting_controller
 from wm_jax.training.evolution import Evolution
 from wm_jax.training.loop import resume
 from wm_jax.utils import streams
@@ -49,7 +49,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         "controller": settings.fixed(),
         **({"dream": config.dream.fixed()} if dream is not None else {}),
     }
-    mean, start = starting_controller(settings.start_from, world.agent.controller.n_params)
+    mean, start = starting_controller(stage, settings.start_from, world.agent.controller.n_params)
     parents = world.parents | members | start
     with stage.lock():
         stage.check(identity, parents)
@@ -88,6 +88,7 @@ def accept(config: Config) -> None:
       UsageError: the first of them.
     """
     settings = config.controller
+    require_start(settings.start_from, "controller")
     if settings.arena == "dream" and settings.world == "random":
         raise UsageError("--controller.world random: an untrained M dreams of nothing; leave it out, or --in dream")
     if settings.arena == "dream":
@@ -150,7 +151,7 @@ def _evolve(
     ):
         arena = FitnessEvaluator(config, world, evolution, pool, dream)
         if mean is not None and generation == 0:  # what it begins with may stay the best
-            search, _ = arena.evaluate_mean(search)
+            search, _ = arena.evaluate_mean(search, mean)
         while generation < settings.generations:
             try:
                 search, figures = arena.play_generation(search, generation, stop)

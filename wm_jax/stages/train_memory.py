@@ -1,5 +1,6 @@
 """train_memory: M learns to predict the next latent from this one and the action."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,28 +10,37 @@ from wm_jax.config.schema import Config, CustomMemoryConfig
 from wm_jax.data.episodes import SPLITS
 from wm_jax.data.frames import Batches
 from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequences, flat_latents
+from wm_jax.distributed import processes
 from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
-from wm_jax.envs.games import find
+from wm_jax.envs.games import NO_ACTIONS, find
 from wm_jax.evaluation import prediction
 from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
 from wm_jax.run.dreams import member_run, member_seed
-from wm_jax.run.folder import Run
+from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
-from wm_jax.run.starting_weights import starting_params
+from wm_jax.run.starting_weights import require_start, starting_params
 from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.utils.errors import UsageError
 
 REPORT_BATCHES = 4
 """Held-out batches that a report looks at."""
 
 
 def accept(config: Config) -> None:
-    """Refuse a class that is no cell, before anything is played.
+    """Refuse recordings without actions, and a class that is no cell, before anything is played.
 
     Raises:
-      UserError: there is none of that name, or it makes something else.
+      UsageError: there is nothing for M to learn.
+      UserError: there is no cell of that name, or it makes something else.
     """
+    require_start(config.memory.start_from, "memory")
+    game = find(config.game, config.env)
+    if game.actions.names == NO_ACTIONS:
+        raise UsageError(
+            f"{game.name}: it was imported without actions, and M learns what follows them: V is all there is"
+        )
     if isinstance(config.memory, CustomMemoryConfig):
         started()
         make_cell(config.memory, config.vae.latent + 1, nnx.Rngs(0))
@@ -42,20 +52,44 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     for number in range(2, config.dream.members + 1):
         stop.check()
         log(f"memory: member {number} of {config.dream.members} that dream")
-        _train(config.model_copy(update={"seed": member_seed(config.seed, number)}), member_run(run, number), stop)
+        _train(_of_member(config, number), member_run(run, number), stop, run.stage("memory"))
     return summary
 
 
-def _train(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
-    """Train one M."""
+@processes.on_main_process
+def _set_members_aside(run: Run) -> None:
+    """The further M's of a first one that was made anew are of no use to the new one."""
+    for path in sorted((run.path / "named").glob("member-*")):
+        stage = member_run(run, int(path.name.removeprefix("member-")), anew=True).stage("memory")
+        with stage.lock():
+            stage.start_anew()
+
+
+def _of_member(config: Config, number: int) -> Config:
+    """The settings of a further M. It begins with the weights of that of the same number, if the first one does so."""
+    start_from = config.memory.start_from
+    if start_from is not None:
+        other = member_run(Run.open(Path(start_from).expanduser()), number)
+        start_from = str(other.path) if other.stage("memory").summary() is not None else None
+    memory = config.memory.model_copy(update={"start_from": start_from})
+    return config.model_copy(update={"seed": member_seed(config.seed, number), "memory": memory})
+
+
+def _train(config: Config, run: Run, stop: Stop, first: Stage | None = None) -> dict[str, Any]:
+    """Train one M.
+
+    Args:
+      first: the stage of the first M, if this is a further one: it sees the same replays.
+    """
     stage, settings = run.stage("memory"), config.memory
+    anew = first is None and processes.on_main_process(lambda: "memory" in run.anew)()
     game = find(config.game, config.env)
-    vae, store = load_vae(run, config), open_replays(run, config, begun=stage)
+    vae, store = load_vae(run, config), open_replays(run, config, begun=first or stage)
     latents = open_latents(run, store, vae.digest)
     mesh = open_mesh(config.devices, settings.batch, "memory.batch")
     kind, like = vae.model().latent_kind, latent_like(vae)
     graphdef, params = init_memory(without_kernels(settings, mesh), kind, game.actions.size, config.seed)
-    params, start = starting_params(settings.start_from, "memory", params)
+    params, start = starting_params(stage, settings.start_from, params)
     parents = {"vae": vae.digest, "replays": store.digest, **start}
     carried = settings.carry_state
 
@@ -80,6 +114,7 @@ def _train(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         record={"settings": settings.model_dump(), "parents": parents, "actions": list(game.actions.names)},
         extras={},
         examine=examine,
+        claimed=(lambda: _set_members_aside(run)) if anew else lambda: None,
     )
     return train(stage, job, config, stop)
 

@@ -29,7 +29,7 @@ from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.run.artifacts import init_vae, open_replays, pictures
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.run.starting_weights import starting_params
+from wm_jax.run.starting_weights import require_start, starting_params
 from wm_jax.training.generated_frames import GeneratedFrames
 from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
 from wm_jax.utils import moving_pixels, streams
@@ -54,7 +54,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     store = open_replays(run, config, begun=stage)
     mesh = open_mesh(config.devices, settings.batch, "vae.batch")
     graphdef, params = init_vae(without_kernels(settings, mesh), config.seed)
-    params, start = starting_params(settings.start_from, "vae", params)
+    params, start = starting_params(stage, settings.start_from, params)
     sheet = stage.path / "reconstructions.png"
     generated = settings.frames == "generated"
 
@@ -136,6 +136,7 @@ def accept(config: Config) -> None:
         agent is to play, or something is needed that generated frames lack.
       UserError: the custom class does not keep the contract of auto-encoders.
     """
+    require_start(config.vae.start_from, "vae")
     if isinstance(config.vae, CustomVaeConfig):
         started()
         init_vae(config.vae, config.seed)

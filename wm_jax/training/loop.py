@@ -137,6 +137,7 @@ class TrainingJob:
       examine: the trained parameters to such entries.
       warn: the last report's figures to what must be known of them, one sentence each.
       also_fixed: settings of other sections that must stay the same while this is gone on with.
+      claimed: called by all processes once the stage is accepted and its old artifact, if it is made anew, moved aside.
     """
 
     settings: TrainingConfig
@@ -151,6 +152,7 @@ class TrainingJob:
     examine: Callable[[Any], dict[str, Any]] = lambda _: {}
     warn: Callable[[dict[str, float]], list[str]] = lambda _: []
     also_fixed: dict[str, Any] = field(default_factory=dict)
+    claimed: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def train(stage: Stage, job: TrainingJob, config: Config, stop: Stop) -> dict[st
         seed = streams.integer(config.seed, stage.name, "train")
         task, report = job.prepare(seed)
         stage.claim(identity, job.parents, config.model_dump())
+        job.claimed()
         stage.note(config.model_dump())
         params, figures = fit(
             task,

@@ -1,5 +1,7 @@
 """The settings of auto-encoders with tighter bounds, other priors, other posteriors, or several levels of z."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from wm_jax.config.base import Count, Fraction, NonNegative, Positive, Size
@@ -49,7 +51,9 @@ class IafConfig(SampledKlConfig):
 class GammaConfig(KlConfig):
     """V, with gamma-distributed latents: z is positive."""
 
-    prior_concentration: Positive = Field(default=2.0, description="concentration (shape) of the prior")
+    prior_concentration: Annotated[float, Field(gt=1)] = Field(
+        default=2.0, description="concentration (shape) of the prior, above 1 as those of the posterior are"
+    )
     prior_rate: Positive = Field(default=1.0, description="rate (inverse scale) of the prior")
 
 
@@ -60,7 +64,7 @@ class HierarchicalConfig(SampledKlConfig):
     hidden: Size = Field(default=256, description="units of the networks between the levels")
 
 
-class LadderConfig(KlConfig):
+class LadderConfig(SampledKlConfig):
     """V, a ladder VAE: each level's posterior combines what the frame and the level above say about it."""
 
     depth: Size = Field(default=3, description="levels of z, each with about twice as many numbers as the one above")

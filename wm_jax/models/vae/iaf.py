@@ -35,12 +35,14 @@ class Iaf(GaussianVae):
     def encode(self, frames: Float[Array, "B side side 3"]) -> Gaussian:
         """A Gaussian approximation of the posterior of frames in [0, 1], which can be stored without the flow.
 
-        The flow is linearised at the base's mean, keeping only the diagonal of its Jacobian. `loss` uses the flow
+        Each latent has the mean and the variance that it has under the flow linearised at the base's mean,
+        sum_j J_ij^2 exp(log_var_j) with the Jacobian J; what latents have in common is lost. `loss` uses the flow
         itself.
         """
         base, context = self.base(frames)
-        z, log_slope = self.flow(base.mode(), context)
-        return Gaussian(z, base.log_var + 2 * log_slope)
+        jacobian = jax.vmap(jax.jacfwd(lambda z, context: self.flow(z[None], context[None])[0][0]))(base.mean, context)
+        variance = jnp.einsum("bij,bj->bi", jnp.square(jacobian), jnp.exp(base.log_var))
+        return Gaussian(self.flow(base.mode(), context)[0], jnp.log(variance))
 
     def base(self, frames: Float[Array, "B side side 3"]) -> tuple[Gaussian, Float[Array, "B context"]]:
         """The Gaussian that the flow starts from, and the context: what else its steps are told about each frame."""

@@ -1,7 +1,8 @@
 """Ladder VAE: several levels of z; each level's posterior combines what the frame and the level above say about it.
 
 Sønderby, Raiko, Maaløe, Sønderby & Winther 2016, "Ladder Variational Autoencoders" (arXiv 1602.02282), without its
-batch normalisation. The paper counts levels from the bottom, 1 to L; lists here start at the top.
+batch normalisation; layers between levels are tanh, and variances exponentials. The paper counts levels from the
+bottom, 1 to L; lists here start at the top.
 """
 
 import jax

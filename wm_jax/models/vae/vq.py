@@ -22,7 +22,7 @@ from wm_jax.utils.errors import UserError
 
 
 class Vq(Vae):
-    """Prior: uniform over the codes that are in use."""
+    """Prior: uniform over all codes in the KL, and over those in use where z is drawn from it."""
 
     config: VqConfig
 
@@ -79,7 +79,7 @@ class Vq(Vae):
 
         Returns:
           The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of a chosen code from the
-          uniform distribution over all codes, the same for every frame; section 3.2) and those of `batch_usage`.
+          uniform distribution over all codes, the same for every frame; section 3.1) and those of `batch_usage`.
         """
         output = self.output(self.encoder(batch.encoder_input))
         indices, vectors = self.nearest(output)

@@ -14,16 +14,17 @@ import math
 from typing import Any
 
 from wm_jax.config.schema import Config
+from wm_jax.data.replay import Counts, ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
 from wm_jax.run.ancestors import inherit_settings
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.stage_graph import CHAIN, upstream
-from wm_jax.stages import collect, encode, evaluate, train_controller, train_memory, train_vae
+from wm_jax.stages import collect, encode, evaluate, report, train_controller, train_memory, train_vae
 from wm_jax.utils import markdown, process
-from wm_jax.utils.errors import UsageError
-from wm_jax.utils.files import plain, write_atomically, write_manifest
+from wm_jax.utils.errors import UsageError, UserError
+from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
 
 STAGES = {
     "replays": processes.on_main_process(collect.run),
@@ -36,7 +37,6 @@ STAGES = {
 """What makes each artifact; those that are not shared by all processes, the main one makes."""
 
 FIGURES = {
-    "replays.train_frames": "frames seen",
     "vae.test_reconstruction": "V's error",
     "vae.test_moving_explained": "moving, explained",
     "memory.test_nll": "M's loss",
@@ -47,14 +47,15 @@ FIGURES = {
     "evaluation.official_random_mean": "random play",
 }
 """Of a round: entries of its stages' summaries, and what they are called in the table. Errors are those on held-out
-episodes of the round's own store, in which each round's agent plays a larger part."""
+episodes of all that the round was trained on, of which each round's agent has played more."""
+TABLE = "rounds.json"
 
 
 def accept(config: Config, options: argparse.Namespace) -> None:
     """Refuse what makes no sense, before anything is played.
 
     Raises:
-      UsageError: no rounds, no growth, or an agent that has nothing to learn from what it sees.
+      UsageError: no rounds, no growth, or an agent that learns nothing from what it sees.
     """
     if options.rounds < 1:
         raise UsageError(f"--rounds {options.rounds}: give 1 or more")
@@ -75,28 +76,36 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     """Do all rounds that are not done; returns the figures of each, and where their table is.
 
     Raises:
-      Interrupted, UserError: see the stages.
+      UserError: a round that is there was made with other settings; or see the stages.
+      Interrupted: see the stages.
     """
     accept(config, options)
-    found: dict[str, dict[str, Any]] = {}
+    if run.base is not None:
+        raise UserError(
+            f"{run.path} takes its replays from {run.base.path}, and rounds need their own; give another --run"
+        )
+    found = _rows(run)
     before: Run | None = None
     for number in range(1, options.rounds + 1):
         own, settings = run, config
         if before is not None:
-            made = frozenset(upstream("evaluation", config.controller)) - {"replays"} | {"evaluation"}
+            made = frozenset(_artifacts(config)) - {"replays"}
             own = Run.open(run.path / "named" / f"round-{number}", run.path, makes=made)
             settings = _further(config, before)
-        if own.stage("evaluation").summary() is None:
-            log(f"== round {number} of {options.rounds}, in {own.path}")
-            if before is not None:
-                _let_play(config, before, number, options.growth, stop)
-            _make(settings, own, stop)
+        log(f"== round {number} of {options.rounds}, in {own.path}")
+        if before is not None and own.stage("vae").summary() is None:
+            _let_play(config, run, before, options.growth, stop)
+        _make(settings, own, stop, further=before is not None)
         found[str(number)] = _figures(own)
         if processes.is_main_process():
-            write_manifest(run.path / "rounds.json", plain(found), indent=1)
-            write_atomically(run.path / "rounds.md", _table(found).encode())
+            _write(run, found)
         before = own
     return {"table": str(run.path / "rounds.md"), "rounds": found}
+
+
+def _artifacts(config: Config) -> tuple[str, ...]:
+    """Of a round."""
+    return (*upstream("evaluation", config.controller), "evaluation")
 
 
 def _further(config: Config, before: Run) -> Config:
@@ -109,20 +118,35 @@ def _further(config: Config, before: Run) -> Config:
     return config.model_copy(update={"vae": vae, "memory": memory, "controller": controller})
 
 
-def _let_play(config: Config, before: Run, number: int, growth: float, stop: Stop) -> None:
-    """Have the agent of the round before play for this one."""
-    times, settings = 1 + growth * (number - 1), config.collect
-    wanted = {"episodes": math.ceil(settings.episodes * times), "frames": math.ceil(settings.frames * times)}
-    collecting = settings.model_copy(update={"policy": "agent", **wanted})
+def _let_play(config: Config, run: Run, before: Run, growth: float, stop: Stop) -> None:
+    """Have the agent of the round before play for this one, beyond all that was seen then."""
+    first, seen = _seen(run, run), _seen(run, before)
+    wanted = {
+        "episodes": seen.episodes + math.ceil(growth * first.episodes),
+        "frames": seen.frames + math.ceil(growth * first.frames) if config.collect.frames else 0,
+    }
+    collecting = config.collect.model_copy(update={"policy": "agent", **wanted})
     _stage("replays", config.model_copy(update={"collect": collecting}), before, stop)
 
 
-def _make(config: Config, run: Run, stop: Stop) -> None:
-    """All that a round consists of; what is finished says so."""
-    for artifact in (*upstream("evaluation", config.controller), "evaluation"):
-        if artifact == "replays" and run.base is not None:
-            continue  # the agent has played for it
+def _seen(run: Run, own: Run) -> Counts:
+    """The replays that a round's V was trained on."""
+    manifest = own.stage("vae").manifest()
+    if manifest is None:
+        raise own.stage("vae").lost_record()
+    return ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"]).count()
+
+
+def _make(config: Config, run: Run, stop: Stop, *, further: bool) -> None:
+    """All that a round consists of. What is finished says so, unless it was made with other settings."""
+    done = run.stage("evaluation").summary() is not None
+    for artifact in _artifacts(config):
+        # For a further round the agent has played. Of a finished one, latents of what came later are of no use.
+        if (artifact == "replays" and (further or done)) or (artifact == "latents" and done):
+            continue
         _stage(artifact, inherit_settings(config, run, artifact), run, stop)
+    if not done:
+        processes.on_main_process(report.run)(config, run, stop)
 
 
 def _stage(artifact: str, config: Config, run: Run, stop: Stop) -> None:
@@ -135,10 +159,22 @@ def _stage(artifact: str, config: Config, run: Run, stop: Stop) -> None:
 
 def _figures(run: Run) -> dict[str, Any]:
     """A round's row; None where a stage has no such figure."""
-    return {name: (run.stage(name.split(".")[0]).summary() or {}).get(name.split(".")[1]) for name in FIGURES}
+    owner = run if run.base is None else run.base
+    row: dict[str, Any] = {"frames": _seen(owner, run).frames}
+    for name in FIGURES:
+        stage, _, figure = name.partition(".")
+        row[name] = (run.stage(stage).summary() or {}).get(figure)
+    return row
 
 
-def _table(found: dict[str, dict[str, Any]]) -> str:
-    return markdown.table(
-        ["round", *FIGURES.values()], [[number, *figures.values()] for number, figures in found.items()]
-    )
+def _rows(run: Run) -> dict[str, dict[str, Any]]:
+    """The rows of the rounds that were done before."""
+    path = run.path / TABLE
+    rows = read_manifest(path, "remove the file, and the same command writes it again") if path.exists() else {}
+    return {number: row for number, row in rows.items() if isinstance(row, dict)}
+
+
+def _write(run: Run, found: dict[str, dict[str, Any]]) -> None:
+    write_manifest(run.path / TABLE, plain(found), indent=1)
+    rows = [[number, *figures.values()] for number, figures in sorted(found.items(), key=lambda each: int(each[0]))]
+    write_atomically(run.path / "rounds.md", markdown.table(["round", "frames", *FIGURES.values()], rows).encode())

@@ -1,0 +1,268 @@
+"""A trained agent, or what there is of one, in one object: `wm_jax.load("carracing")`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from wm_jax.config import layers
+from wm_jax.config.schema import Config
+from wm_jax.envs.games import family_of, find
+from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Game
+from wm_jax.evaluation.autoencoding import decode, encode
+from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+from wm_jax.models.memory import MDNRNN, Carry
+from wm_jax.models.vae import Vae
+from wm_jax.render.game import record_game
+from wm_jax.rollout.agent_policy import AgentPolicy
+from wm_jax.rollout.play import play
+from wm_jax.rollout.types import EpisodeStats
+from wm_jax.run import pretrained
+from wm_jax.run.artifacts import WorldModel, load_agent, load_memory, load_vae
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils.errors import UserError
+from wm_jax.utils.sizes import FRAME
+
+PARTS = ("controller", "memory", "vae")
+"""Of an agent; what a run's record of the last one that is there says of its game holds for all."""
+
+
+class Expected(NamedTuple):
+    """What M expects after each of T steps.
+
+    z: float32[T, Z], its best guess.
+    reward: float32[T], or None without that head.
+    end: float32[T], the probability that the episode ends there, or None without that head.
+    carry: M's state after the last step, to go on from.
+    """
+
+    z: np.ndarray
+    reward: np.ndarray | None
+    end: np.ndarray | None
+    carry: Carry
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedAgent:
+    """V, M and C of a run, as far as they are trained there.
+
+    Arrays go in and come out as NumPy's. Where a part is needed that is lacking, a UserError says so.
+
+    Attributes:
+      config: the settings that it was made with.
+      game: what it plays.
+      vae, memory: NNX modules; None where the run has none.
+      about: the summary of each part that is there: steps, errors, scores.
+    """
+
+    config: Config
+    game: Game
+    vae: Vae
+    memory: MDNRNN | None
+    about: Mapping[str, Mapping[str, Any]]
+    _world: WorldModel | None
+    _controller: jax.Array | None
+
+    def encode(self, frames: UInt8[np.ndarray, "*lead side side 3"]) -> Float[np.ndarray, "*lead Z"]:
+        """What V sees in frames uint8 [..., 64, 64, 3]: z float32 [..., Z], the modes of the posteriors.
+
+        Raises:
+          ValueError: they are no such frames.
+        """
+        frames = np.asarray(frames)
+        if frames.dtype != np.uint8 or frames.shape[-3:] != FRAME:
+            raise ValueError(
+                f"frames: {frames.dtype} {frames.shape}, expected uint8 [..., {', '.join(map(str, FRAME))}]"
+            )
+        lead = frames.shape[:-3]
+        return encode(self._network, frames.reshape(-1, *FRAME))[1].reshape(*lead, -1)
+
+    def decode(self, z: Float[np.ndarray, "*lead Z"]) -> UInt8[np.ndarray, "*lead side side 3"]:
+        """The frames uint8 [..., 64, 64, 3] that V draws of z float32 [..., Z].
+
+        Raises:
+          ValueError: z is of another size.
+        """
+        z = np.asarray(z, np.float32)
+        if z.ndim == 0 or z.shape[-1] != self.vae.latent_kind.size:
+            raise ValueError(f"z: {z.shape}, expected [..., {self.vae.latent_kind.size}]")
+        return decode(self._network, z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], *FRAME)
+
+    def predict(self, z: Float[np.ndarray, "T Z"], actions: np.ndarray, carry: Carry | None = None) -> Expected:
+        """What M expects after each step of an episode that it is shown.
+
+        Args:
+          z: float32[T, Z], of the frames before each step.
+          actions: int32[T], positions in `game.actions.names`, or float32[T, A].
+          carry: M's state before the first (None: an episode's beginning).
+
+        Raises:
+          UserError: there is no M.
+        """
+        memory = self._need("memory", self.memory)
+        encoded = self.game.actions.encode(jax.numpy.asarray(actions))
+        before = memory.init_carry(1) if carry is None else carry
+        guess, reward, end, after = _look_ahead(*nnx.split(memory), before, jax.numpy.asarray(z, np.float32), encoded)
+        z_after, reward, end = jax.tree.map(np.asarray, (self.vae.embed(guess), reward, end))
+        return Expected(z_after, reward, end, after)
+
+    def begin(self, episodes: int = 1) -> AgentCarry:
+        """The agent's state at the beginning of so many episodes."""
+        return self._need("controller", self._world).agent.init(episodes)
+
+    def act(
+        self, frames: UInt8[np.ndarray, "N side side 3"], carry: AgentCarry, seed: int = 0
+    ) -> tuple[np.ndarray, AgentCarry]:
+        """One step of N episodes side by side.
+
+        Args:
+          frames: uint8 [N, 64, 64, 3], what they show now; `wm_jax.to_frames` makes them of screens of any size.
+          carry: of `begin`, or of the step before, which is given up.
+          seed: of what an agent draws that acts on a sampled z.
+
+        Returns:
+          the actions, as the game takes them (int32[N], or float32[N, A]), and the state after them.
+
+        Raises:
+          UserError: there is no C.
+        """
+        world, rows = self._need("controller", self._world), len(frames)
+        seeds = np.full(rows, seed, np.int32)
+        carry, actions = world.agent.act(self._params, carry, np.arange(rows), np.asarray(frames), seeds)
+        return np.asarray(self.game.actions.in_game(actions)), carry
+
+    def play(self, seeds: Sequence[int], *, official: bool = False, slots: int = 64) -> EpisodeStats:
+        """Play one episode for each seed.
+
+        Args:
+          official: the game that scores are published for, instead of the one that it was trained on.
+          slots: most episodes side by side.
+
+        Returns:
+          their `returns` and `lengths`, and how long that took.
+
+        Raises:
+          UserError: there is no C, or the game can't be opened here.
+        """
+        world, seeds = self._need("controller", self._world), list(seeds)
+        if not seeds:
+            raise ValueError("seeds: give one for each episode")
+        pool = open_pool(self.game, min(slots, len(seeds)), official=official)
+        try:
+            params = world.params(self._need("controller", self._controller))
+            policy = AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, pool.slots)
+            return play(pool, seeds, policy)
+        finally:
+            pool.close()
+
+    def film(self, path: str | Path, *, seed: int = 0, official: bool = False) -> Path:
+        """Write an MP4 of one episode, each frame beside what V draws of it; returns where it lies.
+
+        Args:
+          seed: of the episode.
+          official: see `play`.
+
+        Raises:
+          UserError: there is no C, or the game can't be opened here.
+        """
+        world, controller = self._need("controller", self._world), self._need("controller", self._controller)
+        pool = open_pool(self.game, 1, official=official)
+        try:
+            record_game(pool, seed, world, controller, Path(path), self.game.fps, Stop())
+        finally:
+            pool.close()
+        return Path(path)
+
+    @property
+    def agent(self) -> Agent:
+        """V, M and C as pure functions, without their numbers.
+
+        Raises:
+          UserError: there is no C.
+        """
+        return self._need("controller", self._world).agent
+
+    @property
+    def params(self) -> AgentParams:
+        """Its numbers.
+
+        Raises:
+          UserError: there is no C.
+        """
+        return self._params
+
+    @property
+    def _params(self) -> AgentParams:
+        world = self._need("controller", self._world)
+        return world.base_params._replace(controller=self._need("controller", self._controller))
+
+    @property
+    def _network(self) -> Any:
+        return nnx.split(self.vae)
+
+    def _need(self, part: str, found: Any) -> Any:
+        if found is None:
+            raise UserError(f"{self.game.name}: there is no trained {part} in this run, only {', '.join(self.about)}")
+        return found
+
+
+def load(source: str | Path) -> TrainedAgent:
+    """What a run has trained, or the agent of a game that comes with the package.
+
+    Args:
+      source: a run's folder, such as "runs/enduro-quick" or "runs/enduro-quick/named/round-2"; or a game's name,
+        "carracing".
+
+    Raises:
+      UserError: there is no such thing, or it is unfinished or damaged.
+    """
+    path = Path(source).expanduser()
+    if str(source) in pretrained.games() and not path.is_dir():
+        path = pretrained.AGENTS / str(source)
+    if not path.is_dir():
+        shipped = ", ".join(pretrained.games()) or "none"
+        raise UserError(f"{source}: no such run's folder, nor a game whose agent comes with the package ({shipped})")
+    run = Run.open(path)
+    about = {part: summary for part in PARTS[::-1] if (summary := run.stage(part).summary()) is not None}
+    if "vae" not in about:
+        raise UserError(f"{path}: no trained V lies there; give a run's folder after bin/train_vae")
+    config = _recorded_config(run, next(part for part in PARTS if part in about))
+    game = find(config.game, config.env)
+    vae = load_vae(run, config)
+    memory = load_memory(run, vae, game).model() if "memory" in about else None
+    world, controller = None, None
+    if "controller" in about:
+        world, controller, _ = load_agent(run, config)
+    return TrainedAgent(config, game, vae.model(), memory, about, world, controller)
+
+
+def _recorded_config(run: Run, part: str) -> Config:
+    """All settings that a part of a run was made with."""
+    manifest = run.stage(part).manifest()
+    if manifest is None:
+        raise run.stage(part).lost_record()
+    recorded = manifest["config"]
+    base = layers.load(recorded["game"], family_of(recorded["game"]))
+    sections = {name: layers.of_record(name, recorded[name]) for name in ("env", "collect", *PARTS) if name in recorded}
+    return base.model_copy(update={"seed": recorded["seed"], "preset": recorded["preset"], **sections})
+
+
+@partial(jax.jit, static_argnums=0)
+def _look_ahead(graphdef: Any, variables: Any, carry: Carry, z: Array, actions: Array) -> Any:
+    memory = nnx.merge(graphdef, variables)
+    carry, h = memory.unroll(carry, z[:, None], actions[:, None], jax.numpy.zeros((len(z), 1), bool))
+    expected = memory.predict(h[:, 0])
+    end = (
+        None
+        if expected.done_logit is None
+        else jax.nn.sigmoid(expected.done_logit - jax.numpy.log(memory.config.done_weight))
+    )
+    return expected.latent.best_guess(), expected.reward, end, carry

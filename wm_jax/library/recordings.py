@@ -1,0 +1,75 @@
+"""Recordings from elsewhere become the run's replays (`data/importing.py`: what they may be)."""
+
+from typing import Any
+
+from wm_jax.config.schema import Config
+from wm_jax.data.episodes import split_of
+from wm_jax.data.importing import Recording, arguments_for, episodes
+from wm_jax.data.replay import ReplayStore
+from wm_jax.distributed.progress import Progress, log
+from wm_jax.envs.games import find
+from wm_jax.envs.spaces import Continuous
+from wm_jax.envs.types import Game
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.utils.errors import UserError
+
+RECORDINGS_TOGETHER = 32
+"""In one shard."""
+
+
+def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recording]) -> dict[str, Any]:
+    """Make them the run's replays.
+
+    Raises:
+      UserError: the run has replays already, or the recordings do not fit each other or the game.
+    """
+    arguments = arguments_for([each.actions for each in found])
+    game = find(config.game, config.env)
+    if game.recorded:
+        config = config.model_copy(update={"env": config.env.model_copy(update={"kwargs": arguments})})
+        game = find(config.game, config.env)
+    else:
+        _require_actions(game, arguments)
+    stage = run.stage("replays")
+    settings = {"game": config.game, "seed": config.seed, "env": config.env.fixed(), "collect": config.collect.fixed()}
+    with stage.lock():
+        if stage.summary() is not None:
+            raise UserError(f"{stage.path} holds replays already: give another --run, or --fresh to move them aside")
+        stage.claim(settings, {}, config.model_dump())
+        stage.set_aside("manifest.json", "shards")  # of an import that was stopped
+        store = ReplayStore.open_or_create(stage.path, settings)
+        log(f"replays: {sum(len(each.frames) for each in found):,} frames of {len(found):,} recordings")
+        _write(store, found, game, config.collect.test_fraction, stop)
+        if store.count("test").episodes == 0 or store.count("train").episodes == 0:
+            raise UserError("a single episode can't be split into train and test; give two or more recordings")
+        summary = {**store.describe(), "recordings": len(found)}
+        stage.write_summary(summary)
+        return summary
+
+
+def _require_actions(game: Game, arguments: dict[str, Any]) -> None:
+    """See that the actions are those of a game of the catalogue."""
+    numbers = isinstance(game.actions, Continuous)
+    if numbers and len(arguments.get("low", ())) != game.actions.size:
+        raise UserError(
+            f"actions: {game.name} has {game.actions.size} numbers ({', '.join(game.actions.names)}); give these"
+        )
+    if not numbers and arguments.get("actions", game.actions.size + 1) > game.actions.size:
+        raise UserError(
+            f"actions: {game.name} has {game.actions.size} to choose from ({', '.join(game.actions.names)}); give "
+            "their positions, from 0"
+        )
+
+
+def _write(store: ReplayStore, found: list[Recording], game: Game, test_fraction: float, stop: Stop) -> None:
+    count = 0
+    with Progress("import", len(found), "recording") as progress:
+        for start in range(0, len(found), RECORDINGS_TOGETHER):
+            stop.check()
+            with store.new_shard({"policy": "imported"}) as shard:
+                for recording in found[start : start + RECORDINGS_TOGETHER]:
+                    for episode in episodes(recording, game.actions, count):
+                        shard.add(episode, split_of(count, test_fraction), count)
+                        count += 1
+                    progress.advance(1)

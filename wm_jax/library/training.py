@@ -1,0 +1,82 @@
+"""V and M trained on arrays, in one call: the same stages as those of the commands, with a folder or without."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_jax.config import layers
+from wm_jax.data.importing import checked
+from wm_jax.library.agents import TrainedAgent, load
+from wm_jax.library.recordings import import_recordings
+from wm_jax.run.ancestors import inherit_settings, with_imported_actions
+from wm_jax.run.folder import Run
+from wm_jax.run.interrupt import Stop
+from wm_jax.stages import encode, train_memory, train_vae
+
+GAME = "own:arrays"
+
+
+def train(
+    frames: np.ndarray | Sequence[np.ndarray],
+    actions: np.ndarray | Sequence[np.ndarray] | None = None,
+    rewards: np.ndarray | Sequence[np.ndarray] | None = None,
+    ends: np.ndarray | Sequence[np.ndarray] | None = None,
+    *,
+    folder: str | Path | None = None,
+    preset: str = "quick",
+    seed: int = 0,
+    vae: Mapping[str, Any] | None = None,
+    memory: Mapping[str, Any] | None = None,
+) -> TrainedAgent:
+    """Train V on frames, and M on what was done between them, if that is told.
+
+    Args:
+      frames: of one recording, uint8 or floats in [0, 1], [N, H, W, 3] (grey, with alpha and channels first are
+        understood, too); or a list of recordings. They are shrunk to 64 x 64.
+      actions: integers [N] or [N - 1] from 0 on, or floats [.., A]; action i follows frame i. None: V alone is trained.
+      rewards: one for each action.
+      ends: whether an episode ended with an action; the next frame is then another one's first.
+      folder: a run's folder, in which everything is kept, and where the same call goes on after an interruption;
+        None: a temporary one.
+      preset: `quick`, or `smoke` to see whether all works.
+      seed: of all that is random.
+      vae, memory: settings, as in `{"variant": "vq", "steps": 2000}`; `bin/train_vae --help` and
+        `bin/train_memory --help` show them.
+
+    Returns:
+      V, and M if there are actions.
+
+    Raises:
+      UserError: the arrays, or the settings, do not fit.
+    """
+    single = isinstance(frames, np.ndarray) and frames.dtype != object
+    given = {"frames": frames, "actions": actions, "rewards": rewards, "ends": ends}
+    parts = {name: [each] if single else list(each) for name, each in given.items() if each is not None}
+    count = len(parts["frames"])
+    if wrong := [name for name, each in parts.items() if len(each) != count]:
+        raise ValueError(f"{wrong[0]}: {len(parts[wrong[0]])} recordings, but {count} of frames")
+    found = [checked(f"recording {i}", {name: each[i] for name, each in parts.items()}) for i in range(count)]
+    overrides = {"seed": seed, "vae": dict(vae or {}), "memory": dict(memory or {})}
+    config, stop = layers.load(GAME, "own", preset, overrides), Stop()
+    with _folder(folder) as path:
+        run = Run.open(Path(path))
+        if run.stage("replays").summary() is None:
+            import_recordings(config, run, stop, found)
+        config = with_imported_actions(config, run)
+        for stage in (train_vae, *((encode, train_memory) if actions is not None else ())):
+            artifact = {train_vae: "vae", encode: "latents", train_memory: "memory"}[stage]
+            stage.run(inherit_settings(config, run, artifact), run, stop)
+        return load(path)
+
+
+@contextlib.contextmanager
+def _folder(folder: str | Path | None) -> Iterator[str | Path]:
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="wm_jax-") as path:
+        yield path

@@ -1,0 +1,1 @@
+"""Recordings from elsewhere as a run's replays."""
