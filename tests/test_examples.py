@@ -53,6 +53,28 @@ def test_weights_of_rare_and_of_moving_pixels_add_up() -> None:
     assert Examples.of(VanillaConfig(), frames).batch(jnp.asarray(middle), jax.random.key(0)).weights is None
 
 
+@pytest.mark.parametrize(("flips", "views"), [("left_right", 2), ("up_down", 2), ("both", 4)])
+def test_half_of_the_frames_are_mirrored_and_their_weights_with_them(flips: str, views: int) -> None:
+    """Each view comes as often as any other, and the heavy pixels lie where the ball is in it."""
+    frame = ball()[20:21]
+    frame[:, 30:34, 20:24] = 90
+    frame[:, 50:54, 10:14] = (250, 20, 20)  # in no mirror where it was
+    examples = Examples.of(VanillaConfig.model_validate({"rare_weight": 7.0, "flips": flips}), ball())
+    batch = jax.jit(examples.batch)(jnp.asarray(np.repeat(frame, 800, axis=0)), jax.random.key(0))
+    assert batch.weights is not None
+    np.testing.assert_array_equal(batch.weights[..., 0] > 1, batch.frames[..., 0] == 250)
+    seen, counts = np.unique(np.asarray(batch.frames), axis=0, return_counts=True)
+    assert len(seen) == views
+    np.testing.assert_allclose(counts / 800, 1 / views, atol=0.05)
+    mirrors = {
+        "left_right": [np.fliplr],
+        "up_down": [np.flipud],
+        "both": [np.fliplr, np.flipud, lambda x: x[::-1, ::-1]],
+    }
+    for view in (frame[0], *(mirror(frame[0]) for mirror in mirrors[flips])):
+        assert (seen == view).all(axis=(1, 2, 3)).any()
+
+
 def test_noise_comes_where_all_frames_are_alike() -> None:
     frames = ball()
     patches = common_patches(frames)

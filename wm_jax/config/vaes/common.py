@@ -56,6 +56,11 @@ class VaeConfig(TrainingConfig):
         description="replace 5-pixel squares of the encoder's input by noise: true: on a fixed 6x6 grid; common: "
         "wherever all frames are alike",
     )
+    flips: Literal["none", "left_right", "up_down", "both"] = Field(
+        default="none",
+        description="mirror half of the training frames, for games that look no different in a mirror: V then learns "
+        "more from few levels",
+    )
     steps: Annotated[Count, MUTABLE] = Field(
         default=1_000_000, description="updates (the paper's ten epochs over 10,000 episodes)"
     )

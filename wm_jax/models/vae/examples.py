@@ -1,4 +1,4 @@
-"""From stored frames to the batches of training: noise in the encoder's input, and weights of pixels in the error.
+"""From stored frames to the batches of training: mirrored frames, noise in the encoder's input, weights of pixels.
 
 None of this belongs to an auto-encoder, so all of it combines with each of them.
 """
@@ -29,6 +29,12 @@ SOFT = 0.02
 """Squared differences much smaller than this are mostly noise: their weight does not grow any further."""
 
 
+FLIPPED = {"none": (), "left_right": (2,), "up_down": (1,), "both": (1, 2)}
+"""The axes that each setting `flips` mirrors."""
+FLIPS = 1000
+"""The first of the random streams that decide it; they are far from those of what else has this key."""
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """How training makes its batches.
@@ -37,12 +43,14 @@ class Examples:
       moving_weight, rare_weight: see the settings.
       palette: the game's colours; None where rare colours have no weight of their own.
       patches: bool[side, side], the pixels that are replaced by noise; None for none.
+      flipped: axes of [B, rows, columns, 3] along which frames are mirrored, each for half of them.
     """
 
     moving_weight: float = 0.0
     rare_weight: float = 0.0
     palette: Palette | None = None
     patches: Bool[np.ndarray, "side side"] | None = None
+    flipped: tuple[int, ...] = ()
 
     @staticmethod
     def of(config: VaeConfig, sample: UInt8[np.ndarray, "F side side 3"]) -> "Examples":
@@ -64,7 +72,7 @@ class Examples:
                 )
         elif config.noise_patches:
             patches = fixed_patches()
-        return Examples(config.moving_weight, config.rare_weight, palette, patches)
+        return Examples(config.moving_weight, config.rare_weight, palette, patches, FLIPPED[config.flips])
 
     def batch(self, raw: "Array | Mapping[str, Array]", key: Key[Array, ""]) -> Batch:
         """A batch of training.
@@ -73,14 +81,18 @@ class Examples:
           raw: what `data.frames.Batches.fetch` gives: frames uint8 [B, 64, 64, 3], or [B, 5, 64, 64, 3] with the frames
             around each, whose median is its background (`data.neighbours`); or a mapping with one of these as `frames`
             and a `condition` [B, K].
-          key: for the noise.
+          key: for the noise, and what is mirrored.
         """
         given = raw if isinstance(raw, Mapping) else {"frames": raw}
         frames = given["frames"]
         around = frames if frames.ndim == 5 else None
         frames = frames if around is None else frames[:, frames.shape[1] // 2]
+        weights = self._weights(frames, around)
+        for axis in self.flipped:
+            chosen = jax.random.bernoulli(jax.random.fold_in(key, FLIPS + axis), shape=(len(frames),))
+            frames, weights = (_flip_chosen(each, chosen, axis) for each in (frames, weights))
         noisy_input = None if self.patches is None else with_noise(to_float(frames), self.patches, key)
-        return Batch(frames, noisy_input, self._weights(frames, around), given.get("condition"))
+        return Batch(frames, noisy_input, weights, given.get("condition"))
 
     def _weights(self, frames: Array, around: Array | None) -> Array | None:
         weights = None
@@ -90,6 +102,13 @@ class Examples:
             rare = self.rare_weight * self.palette.rare(frames)[..., None].astype(jnp.float32)
             weights = 1.0 + rare if weights is None else weights + rare
         return weights
+
+
+def _flip_chosen(pixels: Array | None, chosen: Bool[Array, "B"], axis: int) -> Array | None:
+    """Pixels [B, rows, columns, _], mirrored along an axis in some rows of the batch."""
+    if pixels is None:
+        return None
+    return jnp.where(chosen[:, None, None, None], jnp.flip(pixels, axis), pixels)
 
 
 def moving_weights(
