@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from wm_jax import cli
+from wm_jax.cli.options import parse
 from wm_jax.config import layers as layers_module
 from wm_jax.config.layers import config_folder, load, presets, validate
 from wm_jax.config.schema import Config, ControllerConfig, field_names
@@ -301,3 +303,36 @@ def test_options_in_a_file_are_those_of_its_own_choice(layers: Path) -> None:
     same, other = (load("enduro", "atari", overrides={"vae": {"variant": name}}).vae for name in ("m:C", "m:D"))
     assert isinstance(same, CustomVaeConfig) and isinstance(other, CustomVaeConfig)
     assert (same.options, other.options, same.latent, other.latent) == ({"codes": 3}, {}, 5, 5)
+
+
+def test_a_file_of_ones_own_lies_between_the_game_s_and_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "vae: {latent: 7, beta: 3}\nseed: 5\npresets: {smoke: {vae: {steps: 11}}, paper: {vae: {steps: 12}}}"
+    )
+    words = ["--game", "enduro", "--preset", "smoke", "--config", str(mine)]
+    config = parse("train_vae", [*words, "--vae.beta", "4"])[1]
+    assert isinstance(config.vae, VanillaConfig)
+    assert (config.vae.latent, config.vae.beta, config.vae.steps, config.seed) == (7, 4, 11, 5)
+    assert config.vae.width == load("enduro", "atari", "smoke").vae.width
+    for text, sentence in (
+        ("vae: {latnet: 7}", "mine.yaml: vae.latnet: no such setting; did you mean vae.latent"),
+        ("vae: [", "mine.yaml: not valid YAML"),
+        ("game: enduro", "mine.yaml: game: the command line says that (--game); remove the line"),
+        (None, f"--config {mine}: there is no such file"),
+    ):
+        mine.unlink() if text is None else mine.write_text(text)
+        assert cli.main(["train_vae", *words, "--run", str(tmp_path / "none")]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_it_says_of_finished_work_is_held_against_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine, run = tmp_path / "mine.yaml", tmp_path / "run"
+    mine.write_text("collect: {window: 11}")
+    words = ["--game", "jax:side_game:Sides", "--env.backend", "device", "--preset", "smoke", "--run", str(run)]
+    assert cli.main(["collect", *words]) == 0
+    assert cli.main(["train_vae", *words, "--config", str(mine)]) == 1
+    assert "was made with --collect.window 10, but now it is 11" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import wm_jax
 from wm_jax import cli
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -24,3 +25,15 @@ def test_the_models_and_games_of_the_documents_are_trained(tmp_path: Path, monke
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as outside of our tests
         assert cli.main([*words, *own]) == 0
     assert (tmp_path / "run" / "controller" / "summary.json").exists()
+
+
+def test_the_page_of_the_library_is_made_from_its_docstrings() -> None:
+    """And has all of it: whoever changes one makes the page anew, by the command that it names."""
+    from wm_jax.tools.api import PAGE, page
+
+    there, made = (DOCS.parent / PAGE).read_text(), page()
+    assert there == made, f"run {sys.executable} -m wm_jax.tools.api"
+    for name in wm_jax.__all__:
+        assert f"## {name}\n" in made
+    for member in ("encode", "decode", "predict", "act", "play", "film"):
+        assert f"### TrainedAgent.{member}\n" in made

@@ -27,7 +27,7 @@ from wm_jax.cli.commands import (
     pipeline_artifacts,
 )
 from wm_jax.cli.folders import open_run
-from wm_jax.cli.options import parse
+from wm_jax.cli.options import given_settings, parse
 from wm_jax.cli.sentences import as_typed, explained
 from wm_jax.config.schema import Config
 from wm_jax.config.text import nearest
@@ -38,7 +38,7 @@ from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
 
-SPELT_FREELY = ("game", "preset", "seed", "devices", "run", "base", "json", "debug")
+SPELT_FREELY = ("game", "preset", "config", "seed", "devices", "run", "base", "json", "debug")
 """Options that processes of one command may spell differently: settings are compared as they are resolved, and folders
 where they are opened."""
 
@@ -115,7 +115,7 @@ def _execute(command: str, options: argparse.Namespace, config: Config) -> int:
                 from wm_jax.run.pretrained import install
 
                 processes.on_main_process(install)(config.game, run)
-            given = {name for name, value in vars(options).items() if value is not None}
+            given = given_settings(options)
             summary = _do(command, config, given, run, stop, options)
             leads = processes.is_main_process()
     except Interrupted:

@@ -19,12 +19,14 @@ COMMANDS = {
     "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
+    "runs": "list the runs there are: how far each is, its size and its score",
     "doctor": "say what works on this machine, and the remedy for what does not",
 }
 STANDALONE = {
     "benchmark": "wm_jax.tools.benchmark.command",
     "check_car_racing": "wm_jax.tools.fidelity.command",
     "doctor": "wm_jax.tools.doctor",
+    "runs": "wm_jax.tools.runs",
 }
 """Commands without a game, and the modules that have a `main` of their own for them."""
 TOOLS = {

@@ -3,13 +3,14 @@
 import argparse
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
 from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS, TOOLS
 from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
-from wm_jax.config.layers import load, presets
+from wm_jax.config.layers import load, presets, user_layers
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
 from wm_jax.config.text import arguments_of, nearest, shown
 from wm_jax.envs.games import canonical_name, family_of
@@ -33,6 +34,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--game")
     first.add_argument("--preset", default="quick")
+    first.add_argument("--config", type=Path)
     for section, choice in CHOICES.items():
         first.add_argument(f"--{section}.{choice.key}")
     known, _ = first.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
@@ -43,15 +45,14 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     game = canonical_name(game)
     forced = PIPELINE if command == "pipeline" else {}
     chosen = {section: {choice.key: vars(known)[f"{section}.{choice.key}"]} for section, choice in CHOICES.items()}
-    base = load(
-        game, family_of(game), known.preset, forced | {s: v for s, v in chosen.items() if None not in v.values()}
-    )
+    wanted = forced | {s: v for s, v in chosen.items() if None not in v.values()}
+    base = load(game, family_of(game), known.preset, wanted, known.config)
     parser = _parser(command, base)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         word = unknown[0]
         hint = nearest(
-            word.lstrip("-").split("=")[0], (*field_names(), "run", "name", "base", "json", "fresh", "debug")
+            word.lstrip("-").split("=")[0], (*field_names(), "run", "name", "base", "config", "json", "fresh", "debug")
         )
         raise UsageError(f"{word}: no such option{hint} (see --help)")
     overrides = {section: dict(values) for section, values in forced.items()}
@@ -60,7 +61,15 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
             section, key = name.split(".")
             overrides.setdefault(section, {})[key] = _value(f"--{name}", value)
     overrides |= {name: value for name in ("seed", "devices") if (value := getattr(options, name)) is not None}
-    return options, load(game, family_of(game), known.preset, overrides)
+    return options, load(game, family_of(game), known.preset, overrides, known.config)
+
+
+def given_settings(options: argparse.Namespace) -> set[str]:
+    """The settings that the command line names itself, or a file that it names, as `section.key`."""
+    given = {name for name, value in vars(options).items() if value is not None}
+    for _, layer in user_layers(Path(options.config), options.preset or "quick") if options.config else ():
+        given |= {f"{section}.{key}" for section, values in layer.items() if isinstance(values, dict) for key in values}
+    return given
 
 
 def _parser(command: str, base: Config) -> Parser:
@@ -76,6 +85,9 @@ def _parser(command: str, base: Config) -> Parser:
     )
     parser.add_argument("--game", metavar="NAME", help=Config.model_fields["game"].description)
     parser.add_argument("--preset", choices=presets(), help=f"{Config.model_fields['preset'].description} [quick]")
+    parser.add_argument(
+        "--config", metavar="FILE", help="settings in YAML, as the files in configs/ have them, above all of these"
+    )
     parser.add_argument("--run", metavar="DIR", help="the run's folder [runs/GAME-PRESET]")
     parser.add_argument(
         "--name",

@@ -1,5 +1,5 @@
 """The layers that settings come from: the defaults of `schema.py` < configs/<family>.yaml < configs/<game>.yaml <
-configs/presets/<preset>.yaml < the game's own `presets:` block < the command line.
+configs/presets/<preset>.yaml < the game's own `presets:` block < a file of the user's (--config) < the command line.
 
 Every unknown key is an error that names its nearest match.
 """
@@ -39,7 +39,13 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (config_folder() / "presets").glob("*.yaml")))
 
 
-def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, Any] | None = None) -> Config:
+def load(
+    game: str,
+    family: str,
+    preset: str = "quick",
+    overrides: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+) -> Config:
     """Resolve the layers into one `Config`.
 
     Args:
@@ -47,9 +53,10 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
       family: the catalogue's family of the game, whose YAML comes first.
       preset: name of a file in `configs/presets`.
       overrides: nested mapping, from the command line; the topmost layer.
+      file: of the user's, the layer below it.
 
     Raises:
-      UsageError: an unknown preset, key or value.
+      UsageError: an unknown preset, key or value; or there is no such file.
     """
     if preset not in presets():
         raise UsageError(f"preset {preset}: no such preset; choose one of {', '.join(presets())}")
@@ -61,7 +68,7 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
         layer = _read_yaml(folder / f"{name}.yaml")
         late.append((f"{name}.yaml", _own_preset(layer.pop("presets", {}), preset, f"{name}.yaml")))
         early.append((f"{name}.yaml", layer))
-    layers = [*early, (general, _read_yaml(folder / general)), *late]
+    layers = [*early, (general, _read_yaml(folder / general)), *late, *(user_layers(file, preset) if file else ())]
     chosen: dict[str, Any] = {}
     so_far = []  # what the layers up to each one choose
     for source, layer in layers:
@@ -76,6 +83,19 @@ def load(game: str, family: str, preset: str = "quick", overrides: Mapping[str, 
     if settings.get("controller", {}).get("arena") == "dream":  # there is nothing to learn in it without these
         settings["memory"] = {"reward_head": True, "done_head": True} | settings.get("memory", {})
     return validate(settings, (*layers, ("", overrides)))
+
+
+def user_layers(file: Path, preset: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a file of the user's says, and what its own `presets:` block does; with the file's name.
+
+    Raises:
+      UsageError: there is no such file, or it is no YAML.
+    """
+    if not file.is_file():
+        raise UsageError(f"--config {file}: there is no such file")
+    layer = _read_yaml(file)
+    own = _own_preset(layer.pop("presets", {}), preset, file.name)
+    return [(file.name, layer), (file.name, own)]
 
 
 def shared(settings: Mapping[str, Any], before: type[Section], after: type[Section]) -> dict[str, Any]:

@@ -37,7 +37,9 @@ _MALLOC = {
 
 @cache
 def prepare() -> None:
-    """Apply all settings, once; call it before the first import of JAX."""
+    """Give this process what the commands have, once: freed memory is kept for the next call, which on a CPU is worth
+    much, compiled programs are kept on disk, and libraries are quiet. Call it before the first import of JAX.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     keep_freed_memory()

@@ -90,7 +90,8 @@ class Examples:
         weights = self._weights(frames, around)
         for axis in self.flipped:
             chosen = jax.random.bernoulli(jax.random.fold_in(key, FLIPS + axis), shape=(len(frames),))
-            frames, weights = (_flip_chosen(each, chosen, axis) for each in (frames, weights))
+            frames = _flip_chosen(frames, chosen, axis)
+            weights = None if weights is None else _flip_chosen(weights, chosen, axis)
         noisy_input = None if self.patches is None else with_noise(to_float(frames), self.patches, key)
         return Batch(frames, noisy_input, weights, given.get("condition"))
 
@@ -104,10 +105,8 @@ class Examples:
         return weights
 
 
-def _flip_chosen(pixels: Array | None, chosen: Bool[Array, "B"], axis: int) -> Array | None:
+def _flip_chosen(pixels: Array, chosen: Bool[Array, "B"], axis: int) -> Array:
     """Pixels [B, rows, columns, _], mirrored along an axis in some rows of the batch."""
-    if pixels is None:
-        return None
     return jnp.where(chosen[:, None, None, None], jnp.flip(pixels, axis), pixels)
 
 
