@@ -71,7 +71,7 @@ def main(stamp: str, checksum: str, extra: str, *modules: str) -> None:
         write(lock, "unfinished")
         for old in (".ready", ".ready-dev"):
             (VENV / old).unlink(missing_ok=True)
-        options = [name for name in (extra, "dev" if development else "none") if name != "none"]
+        options = ["games", *(name for name in (extra, "dev" if development else "none") if name != "none")]
         build(lock, options, start_over=start_over)
         compile_modules(modules)
         for new in (".ready", stamp):

@@ -130,7 +130,7 @@ def test_first_use_makes_the_environment_and_the_second_only_starts(project: Pro
     status, out, err = project.run("--game", "two words")
     assert (status, out) == (0, f"cli train_vae --game two words\nin {project.path}\n")
     assert "Setting up .venv" in err and "Ready after" in err
-    assert project.installs()[0].endswith("install --no-compile -e . -c constraints.txt")
+    assert project.installs()[0].endswith("install --no-compile -e .[games] -c constraints.txt")
     link = project.path / "link"
     link.symlink_to(project.root / "bin" / "encode")
     assert project.run(command=link) == (0, f"cli encode\nin {project.path}\n", "")
@@ -219,14 +219,14 @@ def test_an_environment_whose_python_is_gone_is_made_anew(project: Project):
 
 def test_the_extra_follows_the_accelerator_and_serves_a_machine_without(project: Project):
     project.run(WM_JAX_ACCELERATOR="cuda")
-    assert "-e .[cuda] " in project.installs()[0]
+    assert "-e .[games,cuda] " in project.installs()[0]
     (project.path / "python3").rename(project.path / "hidden")  # nothing that could set up anything
     assert project.run()[0] == 0
     (project.path / "hidden").rename(project.path / "python3")
     with (project.root / "constraints.txt").open("a") as file:
         file.write("# another line\n")
     project.run()
-    assert "-e .[cuda] " in project.installs()[1]
+    assert "-e .[games,cuda] " in project.installs()[1]
     status, _, err = project.run(WM_JAX_ACCELERATOR="gpu")
     assert status == 1 and "choose none, cuda, cuda13 or tpu" in err
 
@@ -247,7 +247,7 @@ def driver(project: Project, version: str) -> Path:
 def test_the_driver_decides_which_cuda(project: Project, version: str, extra: str):
     driver(project, version)
     project.run(WM_JAX_ACCELERATOR="")
-    assert f"-e .[{extra}] " in project.installs()[0]
+    assert f"-e .[games,{extra}] " in project.installs()[0]
 
 
 @pytest.mark.parametrize(("said", "extra"), [("580.159.04", "cuda13"), ("550.54.15", "cuda"), ("no devices", "cuda")])
@@ -258,7 +258,7 @@ def test_without_the_drivers_own_file_nvidia_smi_is_asked_once(project: Project,
     for _ in range(2):
         assert project.run(WM_JAX_ACCELERATOR="")[0] == 0
     asked, install = project.installs()
-    assert asked == "asked" and f"-e .[{extra}] " in install
+    assert asked == "asked" and f"-e .[games,{extra}] " in install
 
 
 def test_another_cuda_is_installed_into_an_environment_made_anew(project: Project):
@@ -266,7 +266,7 @@ def test_another_cuda_is_installed_into_an_environment_made_anew(project: Projec
     kept = project.root / ".venv" / "kept"
     kept.touch()
     project.run(WM_JAX_ACCELERATOR="cuda13")
-    assert "-e .[cuda13] " in project.installs()[1] and not kept.exists()
+    assert "-e .[games,cuda13] " in project.installs()[1] and not kept.exists()
     kept.touch()
     project.run(WM_JAX_ACCELERATOR="none")
     assert kept.exists() and len(project.installs()) == 2
@@ -293,7 +293,7 @@ def test_only_bin_test_installs_the_development_tools(project: Project):
     (project.root / "bin" / "_test.py").write_text("import sys; print('tests', *sys.argv[1:])")
     project.run()
     assert project.run("-k", "word", command="bin/test")[1] == "tests -k word\n"
-    assert "-e .[dev] " in project.installs()[1]
+    assert "-e .[games,dev] " in project.installs()[1]
     project.run()
     project.run(command="bin/test")
     assert len(project.installs()) == 2

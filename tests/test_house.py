@@ -9,8 +9,11 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from wm_jax.utils.extras import MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wm_jax"
@@ -53,6 +56,9 @@ NO_JAX = (
     "utils.process",
 )
 """Imported by processes that must start fast, or before JAX may be imported; some import it late, in a function."""
+
+GAMES = ("gymnasium", "atari", "carracing", "procgen", "doom")
+"""The extras that bring games."""
 
 # Declared, but imported by nobody here: Gymnasium and EnvPool load them.
 INDIRECT = {"box2d", "pygame-ce", "pyqt5-qt5", "six"}
@@ -188,7 +194,7 @@ def test_worker_processes_start_without_jax():
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {_distribution(requirement) for requirement in project["dependencies"]}
+    declared = {_distribution(requirement) for requirement in with_games(project)}
     used = {name.split(".")[0] for path in modules().values() for name in imports(path)}
     used -= {"wm_jax"} | set(sys.stdlib_module_names)
     makers = importlib.metadata.packages_distributions()
@@ -208,6 +214,21 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     assert used - looked_for == PLATFORMS, "an environment without these would be taken for one that has all"
 
 
+def with_games(project: dict[str, Any]) -> list[str]:
+    """What a whole environment has: the dependencies, and those of all games."""
+    of_games = [each for name in GAMES for each in project["optional-dependencies"][name]]
+    return project["dependencies"] + [each for each in of_games if not each.startswith("wm_jax[")]
+
+
+def test_games_are_all_extras_of_games():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["games"] == [f"wm_jax[{','.join(GAMES[1:])}]"] and {extra for extra, _ in MODULES.values()} == set(
+        GAMES
+    )
+    for name in GAMES[1:]:
+        assert name == "procgen" or extras[name][0] == "wm_jax[gymnasium]"
+
+
 def _distribution(requirement: str) -> str:
     match = re.match(r"[\w.-]+", requirement)
     assert match
@@ -221,7 +242,7 @@ def test_the_constraints_are_versions_and_nothing_else():
         assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.+]+( ; [a-z_ =!<>0-9.'()]+)?", pin), pin
     names = {pin.partition("==")[0] for pin in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*with_games(project), *project["optional-dependencies"]["dev"]]
     assert {_distribution(requirement) for requirement in wanted} <= names
 
 

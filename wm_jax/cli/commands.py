@@ -61,7 +61,7 @@ COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
 """Stages that several processes do together. The others are done by the first, while the rest wait."""
 AGENT_COMMANDS = ("evaluate", "dream")
 """Commands that the agent that comes with the package can be used with."""
-PREVALIDATED = ("train_vae", "train_memory", "train_controller")
+PREVALIDATED = ("collect", "train_vae", "train_memory", "train_controller", "evaluate")
 """Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
 
 

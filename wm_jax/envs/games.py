@@ -14,6 +14,7 @@ from wm_jax.config.text import nearest, shown
 from wm_jax.envs.spaces import ActionSpace, Continuous, Discrete, Thresholds
 from wm_jax.envs.types import Crop, Game
 from wm_jax.utils.errors import UsageError
+from wm_jax.utils.extras import require
 from wm_jax.utils.sizes import SIDE
 
 _PROCGEN = """
@@ -233,6 +234,7 @@ def _atari(name: str, env: EnvConfig) -> Game:
 @cache
 def _ask_emulator(rom: str) -> tuple[tuple[str, ...], tuple[int, int]]:
     """ALE's names of a game's minimal action set, in the order in which a game counts them, and its screen's size."""
+    require("atari", f"game {rom}")
     import ale_py
     from ale_py import roms
 
@@ -268,6 +270,7 @@ def _procgen(name: str, env: EnvConfig) -> Game:
 
 def _gymnasium(name: str, env: EnvConfig) -> Game:
     # Imported late: the adapter imports Gymnasium, which most games don't need.
+    require("gymnasium", name)
     from wm_jax.envs.host.describe import describe
 
     identifier = name.removeprefix("gymnasium:")

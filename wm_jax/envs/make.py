@@ -5,6 +5,10 @@ from wm_jax.envs.host.pool import EpisodePool
 from wm_jax.envs.load import load_device_game
 from wm_jax.envs.types import DeviceGame, Game, Pool
 from wm_jax.utils.errors import UserError
+from wm_jax.utils.extras import require
+
+EXTRAS = {"atari": "atari", "carracing": "carracing", "doom": "doom"}
+"""Of the families that Gymnasium plays, the extras of the package that bring what they need beside it."""
 
 
 def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, random_start: bool = False) -> Pool:
@@ -22,21 +26,17 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
     Raises:
       UserError: it consists of recordings, or can't be opened here.
     """
-    if game.recorded:
-        raise UserError(
-            f"{game.name} consists of recordings and can't be played: V and M learn from them, no C does; to play, "
-            "import them as a game of the catalogue, or write one (docs/architecture.md)"
-        )
+    require_playable(game, official=official)
     announce(game)
     # All are imported late: JAX may be of no use here, EnvPool takes a second and isn't needed for Gymnasium's games.
-    if game.env.backend == "device" and not (official and game.gymnasium_id is not None):
+    if _on_device(game, official):
         from wm_jax.envs.device import DeviceEngine
 
         played = device_game(game)
         return EpisodePool(
             game, slots, DeviceEngine(played.for_training(random_start=True) if random_start else played)
         )
-    if game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None):
+    if _by_gymnasium(game, official):
         from wm_jax.envs.host.gymnasium import open_engine
 
         return EpisodePool(
@@ -45,6 +45,36 @@ def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 
     from wm_jax.envs.host.envpool import EnvPoolEngine
 
     return EpisodePool(game, slots, EnvPoolEngine(game, test_levels=official, workers=workers))
+
+
+def require_playable(game: Game, *, official: bool = False) -> None:
+    """See that something plays a game, and that it is installed.
+
+    Args:
+      official: see `open_pool`.
+
+    Raises:
+      UserError: it is not; or the game consists of recordings.
+    """
+    if game.recorded:
+        raise UserError(
+            f"{game.name} consists of recordings and can't be played: V and M learn from them, no C does; to play, "
+            "import them as a game of the catalogue, or write one (docs/architecture.md)"
+        )
+    if _by_gymnasium(game, official):
+        require(EXTRAS.get(game.family, "gymnasium"), f"{'the official ' if official else ''}{game.title}")
+    elif not _on_device(game, official):
+        require("procgen", f"{game.title} by EnvPool")
+
+
+def _on_device(game: Game, official: bool) -> bool:
+    return game.env.backend == "device" and not (official and game.gymnasium_id is not None)
+
+
+def _by_gymnasium(game: Game, official: bool) -> bool:
+    if _on_device(game, official):
+        return False
+    return game.envpool_id is None or game.env.backend == "gymnasium" or (official and game.gymnasium_id is not None)
 
 
 def device_game(game: Game) -> DeviceGame:

@@ -22,7 +22,7 @@ from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find, random_start_in
-from wm_jax.envs.make import open_pool
+from wm_jax.envs.make import open_pool, require_playable
 from wm_jax.envs.types import Game, Pool
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.exploration import RandomPolicy
@@ -86,6 +86,15 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         }
         stage.write_summary(summary)
         return summary
+
+
+def accept(config: Config) -> None:
+    """Refuse a game that cannot be played here.
+
+    Raises:
+      UserError: it consists of recordings, or what plays it is not installed.
+    """
+    require_playable(find(config.game, config.env))
 
 
 def _noted(config: Config, stage: Stage) -> dict[str, Any]:

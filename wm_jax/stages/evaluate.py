@@ -22,7 +22,7 @@ import numpy as np
 from wm_jax.config.schema import Config, EnvConfig, EvaluateConfig
 from wm_jax.distributed.progress import Progress, Stopwatch, log
 from wm_jax.envs.games import find, is_official, is_transfer, official
-from wm_jax.envs.make import open_pool
+from wm_jax.envs.make import open_pool, require_playable
 from wm_jax.envs.types import Game, Pool
 from wm_jax.evaluation import inspection
 from wm_jax.evaluation.statistics import STATISTICS, is_approximate, statistics
@@ -71,6 +71,17 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
             log(f"warning: {warning}")
         stage.write_summary(summary)
     return summary
+
+
+def accept(config: Config) -> None:
+    """Refuse a game that cannot be played here, before an agent is trained for it.
+
+    Raises:
+      UserError: what plays it is not installed.
+    """
+    if config.evaluate.on != "training":
+        game = find(config.game, config.env)
+        require_playable(official(game), official=True)
 
 
 def _asked(on: str, game: Game) -> tuple[str, ...]:

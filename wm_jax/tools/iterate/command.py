@@ -67,9 +67,11 @@ def accept(config: Config, options: argparse.Namespace) -> None:
         raise UsageError("--controller.world random: what does not learn has no rounds; leave it out")
     if config.collect.policy == "agent":
         raise UsageError("--collect.policy agent: the first round has none yet, the others do so; leave it out")
+    collect.accept(config)
     train_vae.accept(config)
     train_memory.accept(config)
     train_controller.accept(config)
+    evaluate.accept(config)
 
 
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
