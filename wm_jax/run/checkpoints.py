@@ -56,7 +56,7 @@ class Checkpoints:
         Raises:
           OSError: there is no room for it; nothing was written.
         """
-        tree = jax.tree.map(np.asarray, jax.device_get(_keys_as_numbers(tree)))
+        tree = jax.tree.map(np.asarray, jax.device_get(keys_as_numbers(tree)))
         digest = digest_of(tree)
         if not processes.is_main_process():
             return digest
@@ -149,7 +149,7 @@ class Checkpoints:
     def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         """One checkpoint, compared with its digest."""
         about = self._about(step)
-        numbers = _keys_as_numbers(template)
+        numbers = keys_as_numbers(template)
         shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers)
         if about["layout"] != layout_of(shapes):
             raise UserError(
@@ -160,7 +160,7 @@ class Checkpoints:
             tree = jax.tree.map(np.asarray, reader.restore(self.folder / str(step) / "tree", shapes))
         if digest_of(tree) != about["digest"]:
             raise _Damage("its content does not match its digest")
-        return jax.tree.map(_like, template, tree), about
+        return jax.tree.map(like, template, tree), about
 
     def _set_aside(self, step: int) -> Path:
         """Move a checkpoint out of the way, into a folder that no manager looks at."""
@@ -198,12 +198,12 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _keys_as_numbers(tree: Any) -> Any:
+def keys_as_numbers(tree: Any) -> Any:
     """Random keys, which only JAX can hold, as the numbers that they are made of."""
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
-def _like(leaf: Any, numbers: np.ndarray) -> Any:
+def like(leaf: Any, numbers: np.ndarray) -> Any:
     """What was read, as a random key where that was written."""
     return jax.random.wrap_key_data(jnp.asarray(numbers), impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
 

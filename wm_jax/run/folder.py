@@ -8,6 +8,7 @@
       evaluation/   scores, plots, videos
       dream/        films of dreams
       named/NAME/   models of a name of their own, a run whose base this is
+      MODEL_CARD.md what was trained, how well it does, how to use it
       base.json     another run, from which this one takes what it does not make itself
       discarded/    what --fresh moved aside
 
@@ -30,11 +31,13 @@ from typing import Any
 
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import Stopwatch, log
+from wm_jax.run import card
 from wm_jax.run.checkpoints import Checkpoints
 from wm_jax.run.provenance import identity, made_with, now, require_same
 from wm_jax.run.stage_graph import CHAIN, PARENTS
+from wm_jax.run.weights import Weights
 from wm_jax.utils.errors import UserError
-from wm_jax.utils.files import lock, plain, read_manifest, write_manifest
+from wm_jax.utils.files import lock, plain, read_manifest, write_atomically, write_manifest
 
 EMPTY_STAGE_FILES = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard", "seconds.json"}
 """What a stage's folder holds before its first checkpoint."""
@@ -60,9 +63,9 @@ class Stage:
         return Checkpoints(self.path / "checkpoints")
 
     @property
-    def weights(self) -> Checkpoints:
+    def weights(self) -> Weights:
         """Parameters alone, for the stages downstream."""
-        return Checkpoints(self.path / "weights")
+        return Weights(self.path / "weights")
 
     def manifest(self) -> dict[str, Any] | None:
         """The content of `stage.json`, or None when the stage was never started, or is to start anew."""
@@ -73,8 +76,9 @@ class Stage:
         return self.record("summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage finished."""
+        """Mark the stage finished, and say so on the run's card."""
         self.write_record("summary.json", summary)
+        self.run.write_card()
 
     @processes.on_main_process
     def finished(self, unit: str, enough: int, template: Any) -> dict[str, Any] | None:
@@ -318,6 +322,25 @@ class Run:
         if self.base is not None and processes.is_main_process() and not (self.path / BASE).exists():
             where = os.path.relpath(self.base.path.resolve(), self.path.resolve())
             write_manifest(self.path / BASE, {"base": where}, indent=2)
+
+    def card(self, name: str) -> str | None:
+        """The run's model card, or None where there is nothing to say yet.
+
+        Args:
+          name: by which it is loaded.
+        """
+        records = {}
+        for part in (*card.PARTS, "evaluation"):
+            with contextlib.suppress(UserError):  # a damaged record is for the stage that needs it to name
+                manifest, summary = self.stage(part).manifest() or {}, self.stage(part).summary() or {}
+                if card.is_complete(part, manifest, summary):
+                    records[part] = manifest, summary
+        return card.card(records, name) if any(part in records for part in card.PARTS) else None
+
+    def write_card(self) -> None:
+        """Write `MODEL_CARD.md`, if there is something to say; process 0 does."""
+        if processes.is_main_process() and (text := self.card(str(self.path))) is not None:
+            write_atomically(self.path / card.NAME, text.encode())
 
     def stage(self, name: str) -> Stage:
         """The folder of one of the artifacts of `stage_graph.CHAIN`: this run's, or its base's."""

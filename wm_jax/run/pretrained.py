@@ -2,6 +2,7 @@
 
     wm_jax/agents/carracing/
       vae/  memory/  controller/     stage.json  summary.json  weights/, as in a run's folder
+      MODEL_CARD.md                  what it is
 
 `install` copies one into a run's folder, where it is as if it had been trained there. Who has trained a better one
 packs it up with `.venv/bin/python -m wm_jax.run.pretrained RUN`.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from wm_jax.config.layers import file_name
 from wm_jax.distributed.progress import log
+from wm_jax.run.card import NAME as CARD
 from wm_jax.run.folder import Run, Stage
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import sync
@@ -22,8 +24,6 @@ AGENTS = Path(__file__).parent.parent / "agents"
 PARTS = ("vae", "memory", "controller")
 FILES = ("stage.json", "summary.json", "weights")
 """What of a part is packed: no checkpoints, no curves."""
-UNPACKED = "commit_success.txt"
-"""Orbax's note of where it wrote a checkpoint; it reads none on a file system."""
 
 
 def games() -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _copy(source: Path, target: Path) -> None:
     """A part's files; `summary.json`, which says that it is whole, comes last."""
     for name in sorted(FILES, key=lambda name: name == "summary.json"):
         if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, ignore=lambda *_: {UNPACKED}, dirs_exist_ok=True)
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
         else:
             shutil.copyfile(source / name, target / name)
         sync(target / name)
@@ -105,6 +105,7 @@ def pack(run: Run, game: str) -> Path:
     for name in PARTS:
         (target / name).mkdir(parents=True)
         _copy(run.stage(name).path, target / name)
+    (target / CARD).write_text(run.card(game) or "", encoding="utf-8")
     return target
 
 

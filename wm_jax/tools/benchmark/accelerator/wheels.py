@@ -21,7 +21,7 @@ GIVEN = ("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "torch")
 CARRIED = (
     *("evosax", "jaxtyping", "wadler-lindig"),
     *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions"),
-    *("tensorboardx", "packaging", "tqdm", "pillow"),
+    *("tensorboardx", "packaging", "tqdm", "pillow", "safetensors"),
 )
 """What is imported beside them, by the names of constraints.txt. Dependencies that nobody imports are left out."""
 PYTHON = "3.12"
