@@ -1,6 +1,7 @@
 """Recordings from elsewhere become replays that all later stages take; each kind of broken one gets one sentence."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,70 @@ def test_recordings_must_be_alike(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_it_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["import", *GAME, "--run", str(tmp_path)]) == 2
     assert "--from: say which folder or file to import" in capsys.readouterr().err
+
+
+# And out again
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A run with six imported episodes of three kinds of end."""
+    random, source = np.random.default_rng(0), tmp_path / "source"
+    source.mkdir()
+    for i in range(6):
+        ends = np.arange(9) == (8 if i % 2 else -1)
+        np.savez(source / f"{i}.npz", frames=random.integers(0, 255, (10, 64, 64, 3), np.uint8), ends=ends,
+                 actions=random.integers(0, 3, 9), rewards=random.normal(size=9))  # fmt: skip
+    assert run_import(tmp_path / "run", source) == 0
+    return tmp_path / "run"
+
+
+def test_what_is_exported_is_what_was_imported(recorded: Path, tmp_path: Path) -> None:
+    words = ["export_replays", *GAME, "--run", str(recorded), "--to", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert run_import(tmp_path / "again", tmp_path / "out") == 0
+    one, other = (ReplayStore.open(path / "replays") for path in (recorded, tmp_path / "again"))
+    for i in range(6):
+        for mine, theirs in zip(one.episode(i).steps(), other.episode(i).steps(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(one.episode(i).frames, other.episode(i).frames)
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_an_export_overwrites_nothing(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export_replays", *GAME, "--run", str(recorded)]
+    for more, sentence in (
+        ([], "--to: say which folder to write"),
+        (["--to", str(tmp_path)], "it is there already; name"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_dataset_of_minari(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export_replays", *GAME, "--run", str(recorded), "--to", str(tmp_path / "out"), "--format", "minari"]
+    h5py = pytest.importorskip("h5py")
+    assert cli.main(words) == 0
+    about = json.loads((tmp_path / "out" / "data" / "metadata.json").read_text())
+    assert (about["total_episodes"], about["total_steps"], about["jpeg_encoding"]) == (6, 54, False)
+    assert json.loads(about["action_space"]) == {"type": "Discrete", "dtype": "int64", "start": 0, "n": 3}
+    store = ReplayStore.open(recorded / "replays")
+    with h5py.File(tmp_path / "out" / "data" / "main_data.hdf5") as file:
+        for i in range(6):
+            group, episode = file[f"episode_{i}"], store.episode(i)
+            np.testing.assert_array_equal(group["observations"], episode.frames)
+            np.testing.assert_array_equal(group["rewards"], episode.rewards)
+            assert group["terminations"][-1] == i % 2 != group["truncations"][-1]
+            assert group["truncations"][:].sum() + group["terminations"][:].sum() == 1
+
+
+def test_without_h5py_it_says_so(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    words = ["export_replays", *GAME, "--run", str(recorded), "--to", str(tmp_path / "out"), "--format", "minari"]
+    assert cli.main(words) == 1
+    assert "python -m pip install 'wm_jax[hdf5]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    (tmp_path / "a.h5").write_bytes(b"")
+    assert run_import(tmp_path / "new", tmp_path / "a.h5") == 1
+    assert "reading HDF5 needs h5py" in capsys.readouterr().err

@@ -210,7 +210,7 @@ def _before(command: str, config: Config, run: Any) -> list[str]:
         return []
     if command == "compare_vaes":
         return [] if run.stage("replays").summary() is not None else ["collect"]
-    if command in ("iterate", "import"):  # they look after their stages themselves
+    if command in ("iterate", "import", "export_replays"):  # they look after their stages themselves
         return []
     if command == "pipeline":
         return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]

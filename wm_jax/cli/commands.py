@@ -16,6 +16,7 @@ COMMANDS = {
     "dream": "film the game beside what V and M make of it, and dreams in which anything may happen",
     "pipeline": "collect to evaluate, then a report in one HTML file",
     "iterate": "let the agent play for V and M, learn on from that, and again: rounds of the whole chain",
+    "export_replays": "write a run's replays as .npz files, or as a dataset of Minari",
     "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
     "benchmark": "measure the throughput of the stages beside PyTorch's",
     "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
@@ -31,8 +32,9 @@ STANDALONE = {
 """Commands without a game, and the modules that have a `main` of their own for them."""
 TOOLS = {
     "compare_vaes": "wm_jax.tools.compare",
-    "iterate": "wm_jax.tools.iterate",
+    "export_replays": "wm_jax.tools.export_data",
     "import": "wm_jax.tools.import_data",
+    "iterate": "wm_jax.tools.iterate",
 }
 """Commands with a game and options of their own that are no stage of the chain, and their rooms: `options` there has
 their options, `command` their `accept` and `run`."""
@@ -47,6 +49,7 @@ MAINTENANCE = {
 """What `collect` does to a store that is there."""
 SECTIONS = {
     "import": ("collect",),
+    "export_replays": ("env",),
     "collect": ("env", "collect"),
     "train_vae": ("env", "collect", "data", "vae", "hosts"),
     "compare_vaes": ("env", "collect", "vae", "memory", "controller"),

@@ -1,0 +1,1 @@
+"""A run's replays as files that others read."""
