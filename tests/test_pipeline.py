@@ -709,7 +709,7 @@ def test_models_of_other_names_stand_beside_each_other_on_the_same_replays(
     assert "collect" not in said and "== encode: train_memory needs it" in said
     named = tmp_path / "run" / "named" / "smaller"
     assert {path.name for path in named.iterdir() if not path.name.startswith(".")} == {
-        "base.json", "vae", "latents", "memory"
+        "base.json", "MODEL_CARD.md", "vae", "latents", "memory"
     }  # fmt: skip
     first, second = (json.loads((folder / "vae" / "stage.json").read_text()) for folder in (tmp_path / "run", named))
     assert first["parents"] == second["parents"] and second["settings"]["vae.latent"] == 4

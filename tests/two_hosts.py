@@ -21,6 +21,7 @@ from wm_jax.distributed import processes
 from wm_jax.envs.car_racing.game import CarRacingGame
 from wm_jax.envs.games import find
 from wm_jax.run.checkpoints import Checkpoints, digest_of
+from wm_jax.run.weights import Weights
 from wm_jax.training import generated_frames
 from wm_jax.training.generated_frames import GeneratedFrames
 from wm_jax.utils.errors import UserError
@@ -52,19 +53,24 @@ def command(folder: Path, *words: str) -> int:
 def searches(folder: Path) -> dict[str, Any]:
     """C evolved by both processes, and by process 0 alone: digests of the whole search after every generation."""
     saves: list[str] = []
-    save = Checkpoints.save
 
-    def recorded(self: Checkpoints, *arguments: Any) -> str:
-        saves.append(save(self, *arguments))
-        return saves[-1]
+    def recorded(save: Any) -> Any:
+        def saving(*arguments: Any) -> str:
+            saves.append(save(*arguments))
+            return saves[-1]
 
-    Checkpoints.save = recorded  # type: ignore[method-assign]
+        return saving
+
+    original = {kind: kind.save for kind in (Checkpoints, Weights)}
+    for kind, save in original.items():
+        setattr(kind, "save", recorded(save))  # noqa: B010
     words = ("train_controller", "--controller.world", "random", "--controller.population", "5", "--vae.width", "0.125")
     status = command(folder / "both", *words)
     both = saves[:]
     saves.clear()
     processes.on_main_process(command)(folder / "alone", *words)
-    Checkpoints.save = save  # type: ignore[method-assign]
+    for kind, save in original.items():
+        setattr(kind, "save", save)  # noqa: B010
     return {"status": status, "both": both, "alone": processes.all_gather_objects(lambda: saves)[0]}
 
 

@@ -338,8 +338,9 @@ class Run:
         return card.card(records, name) if any(part in records for part in card.PARTS) else None
 
     def write_card(self) -> None:
-        """Write `MODEL_CARD.md`, if there is something to say; process 0 does."""
-        if processes.is_main_process() and (text := self.card(str(self.path))) is not None:
+        """Write `MODEL_CARD.md`, if there is something to say. All processes ask what, process 0 writes."""
+        text = self.card(str(self.path))
+        if text is not None and processes.is_main_process():
             write_atomically(self.path / card.NAME, text.encode())
 
     def stage(self, name: str) -> Stage:
