@@ -222,9 +222,8 @@ def with_games(project: dict[str, Any]) -> list[str]:
 
 def test_games_are_all_extras_of_games():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert extras["games"] == [f"wm_jax[{','.join(GAMES[1:])}]"] and {extra for extra, _ in MODULES.values()} == set(
-        GAMES
-    )
+    assert extras["games"] == [f"wm_jax[{','.join(GAMES[1:])}]"]
+    assert {extra for extra, _ in MODULES.values()} == {*GAMES, "hdf5"}
     for name in GAMES[1:]:
         assert name == "procgen" or extras[name][0] == "wm_jax[gymnasium]"
 

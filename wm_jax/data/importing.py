@@ -16,6 +16,7 @@ from wm_jax.data.episodes import Episode
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.spaces import ActionSpace
 from wm_jax.utils.errors import UserError
+from wm_jax.utils.extras import require
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
@@ -209,10 +210,9 @@ def _named(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def _of_hdf5(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import h5py  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(f"{path}: reading HDF5 needs h5py: python -m pip install h5py") from None
+    require("hdf5", f"{path}: reading HDF5")
+    import h5py  # pyright: ignore[reportMissingImports]
+
     with h5py.File(path, "r") as file:
         arrays = {name: file[name] for name in _known(path, list(file))}
         return _named(path, {name: np.asarray(each) for name, each in arrays.items()})

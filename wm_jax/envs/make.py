@@ -7,9 +7,6 @@ from wm_jax.envs.types import DeviceGame, Game, Pool
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.extras import require
 
-EXTRAS = {"atari": "atari", "carracing": "carracing", "doom": "doom"}
-"""Of the families that Gymnasium plays, the extras of the package that bring what they need beside it."""
-
 
 def open_pool(game: Game, slots: int, *, official: bool = False, workers: int = 0, random_start: bool = False) -> Pool:
     """Open `slots` environments of a game.
@@ -62,7 +59,7 @@ def require_playable(game: Game, *, official: bool = False) -> None:
             "import them as a game of the catalogue, or write one (docs/architecture.md)"
         )
     if _by_gymnasium(game, official):
-        require(EXTRAS.get(game.family, "gymnasium"), f"{'the official ' if official else ''}{game.title}")
+        require(game.family, f"{'the official ' if official else ''}{game.title}")
     elif not _on_device(game, official):
         require("procgen", f"{game.title} by EnvPool")
 

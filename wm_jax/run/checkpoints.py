@@ -151,11 +151,7 @@ class Checkpoints:
         about = self._about(step)
         numbers = keys_as_numbers(template)
         shapes = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers)
-        if about["layout"] != layout_of(shapes):
-            raise UserError(
-                f"{self.folder} holds arrays of other sizes or names: it was made with other settings, "
-                "or by another version of this program"
-            )
+        require_layout(self.folder, about, shapes)
         with _damage_named(), ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
             tree = jax.tree.map(np.asarray, reader.restore(self.folder / str(step) / "tree", shapes))
         if digest_of(tree) != about["digest"]:
@@ -212,6 +208,23 @@ def layout_of(tree: Any) -> str:
     """A digest of names, shapes and types of all arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return identity([[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves])
+
+
+def require_layout(folder: Path, about: dict[str, Any], tree: Any) -> None:
+    """See that what lies in a folder has the layout of a tree.
+
+    Args:
+      about: the record of what lies there.
+      tree: a pytree of arrays, whatever their content.
+
+    Raises:
+      UserError: it holds other arrays.
+    """
+    if about["layout"] != layout_of(tree):
+        raise UserError(
+            f"{folder} holds arrays of other sizes or names: it was made with other settings, "
+            "or by another version of this program"
+        )
 
 
 def digest_of(tree: Any) -> str:

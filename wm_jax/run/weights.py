@@ -28,6 +28,7 @@ from wm_jax.run.checkpoints import (
     keys_as_numbers,
     layout_of,
     like,
+    require_layout,
 )
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
@@ -90,11 +91,7 @@ class Weights:
         if about is None:
             return None
         numbers = keys_as_numbers(template)
-        if about["layout"] != layout_of(jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers)):
-            raise UserError(
-                f"{self.folder} holds arrays of other sizes or names: it was made with other settings, "
-                "or by another version of this program"
-            )
+        require_layout(self.folder, about, jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers))
         try:
             arrays = _parsed((self.folder / ARRAYS).read_bytes())
             found = jax.tree.unflatten(jax.tree.structure(numbers), [arrays[name] for name in _named(numbers)])

@@ -6,7 +6,6 @@ Each search lies in a run of its own (`RUN/named/temperature-T`), whose base is 
 `RUN/temperatures.json` and `.md` have the table.
 """
 
-from pathlib import Path
 from typing import Any
 
 from wm_jax.config.schema import Config
@@ -15,9 +14,8 @@ from wm_jax.distributed.progress import log
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import train_controller
-from wm_jax.utils import markdown
+from wm_jax.tools.tables import read_rows, write_rows
 from wm_jax.utils.errors import UsageError
-from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
 
 FIGURES = {
     "dream_best_score": "in the dream",
@@ -29,7 +27,7 @@ FIGURES = {
 }
 """Of a search's summary, and what they are called in the table. Errors are half of a 95 % interval of the mean."""
 
-TABLE = "temperatures.json"
+TABLE = "temperatures"
 
 
 def accept(config: Config, temperatures: list[float]) -> None:
@@ -50,7 +48,7 @@ def accept(config: Config, temperatures: list[float]) -> None:
 def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict[str, Any]:
     """Evolve a controller at each temperature; returns the table's rows by temperature."""
     run.make()
-    found = _found(run.path)
+    found = read_rows(run.path, TABLE, "remove the file, and give all temperatures again")
     for temperature in temperatures:
         dream = config.dream.model_copy(update={"temperature": temperature})
         name = f"temperature-{temperature:g}"
@@ -61,20 +59,5 @@ def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict
         summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
         found[f"{temperature:g}"] = {name: summary.get(name) for name in FIGURES}
         if processes.is_main_process():
-            _write(run.path, found)
+            write_rows(run.path, TABLE, ["temperature", *FIGURES.values()], found)
     return {"table": str(run.path / "temperatures.md"), "temperatures": found}
-
-
-def _found(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a table that is there."""
-    path = folder / TABLE
-    rows = read_manifest(path, "remove the file, and give all temperatures again") if path.exists() else {}
-    return {name: row for name, row in rows.items() if isinstance(row, dict)}
-
-
-def _write(folder: Path, found: dict[str, dict[str, Any]]) -> None:
-    found = dict(sorted(found.items(), key=lambda each: float(each[0])))
-    write_manifest(folder / TABLE, plain(found), indent=1)
-    rows = [[temperature, *figures.values()] for temperature, figures in found.items()]
-    text = markdown.table(["temperature", *FIGURES.values()], rows)
-    write_atomically(folder / "temperatures.md", text.encode())

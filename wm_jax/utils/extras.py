@@ -1,4 +1,4 @@
-"""Packages that only some games need, which the package's extras bring (`pip install 'wm_jax[atari]'`)."""
+"""Packages that only some games or files need, which the package's extras bring (`pip install 'wm_jax[atari]'`)."""
 
 from importlib.util import find_spec
 
@@ -11,6 +11,7 @@ MODULES = {
     "gymnax": ("carracing", ("gymnax",)),
     "procgen": ("procgen", ("envpool",)),
     "doom": ("doom", ("gymnasium", "vizdoom")),
+    "hdf5": ("hdf5", ("h5py",)),
 }
 """What may be needed: the extra that brings it, and its modules."""
 

@@ -27,7 +27,8 @@ from wm_jax.envs.spaces import ActionSpace, Continuous
 from wm_jax.run.artifacts import open_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.utils.errors import UsageError, UserError
+from wm_jax.utils.errors import UsageError
+from wm_jax.utils.extras import require
 from wm_jax.utils.sizes import FRAME
 
 MINARI = "0.5.4"
@@ -46,7 +47,7 @@ def accept(config: Config, options: argparse.Namespace) -> None:
     if Path(options.to).expanduser().exists():
         raise UsageError(f"--to {options.to}: it is there already; name another folder, or remove it")
     if options.format == "minari":
-        _h5py()
+        require("hdf5", "--format minari: writing HDF5")
 
 
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
@@ -95,7 +96,8 @@ def _write_npz(folder: Path, store: ReplayStore, stop: Stop) -> None:
 
 def _write_minari(folder: Path, store: ReplayStore, actions: ActionSpace, game: str, stop: Stop) -> None:
     """`data/main_data.hdf5`, a group for each episode, and `data/metadata.json`."""
-    h5py = _h5py()
+    import h5py  # pyright: ignore[reportMissingImports]
+
     (folder / "data").mkdir()
     with h5py.File(folder / "data" / "main_data.hdf5", "w") as file:
         for i, episode in _episodes(store, stop):
@@ -137,11 +139,3 @@ def _space(actions: ActionSpace) -> dict[str, Any]:
 def _box(shape: tuple[int, ...], dtype: str, low: Any, high: Any) -> dict[str, Any]:
     bounds = [np.broadcast_to(np.array(bound, dtype), shape).tolist() for bound in (low, high)]
     return {"type": "Box", "dtype": dtype, "shape": list(shape), "low": bounds[0], "high": bounds[1]}
-
-
-def _h5py() -> Any:
-    try:
-        import h5py  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError("--format minari: writing HDF5 needs h5py: python -m pip install 'wm_jax[hdf5]'") from None
-    return h5py

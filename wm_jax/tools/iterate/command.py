@@ -22,9 +22,9 @@ from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.stage_graph import CHAIN, upstream
 from wm_jax.stages import collect, encode, evaluate, report, train_controller, train_memory, train_vae
-from wm_jax.utils import markdown, process
+from wm_jax.tools.tables import read_rows, write_rows
+from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
-from wm_jax.utils.files import plain, read_manifest, write_atomically, write_manifest
 
 STAGES = {
     "replays": processes.on_main_process(collect.run),
@@ -48,7 +48,7 @@ FIGURES = {
 }
 """Of a round: entries of its stages' summaries, and what they are called in the table. Errors are those on held-out
 episodes of all that the round was trained on, of which each round's agent has played more."""
-TABLE = "rounds.json"
+TABLE = "rounds"
 
 
 def accept(config: Config, options: argparse.Namespace) -> None:
@@ -86,7 +86,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         raise UserError(
             f"{run.path} takes its replays from {run.base.path}, and rounds need their own; give another --run"
         )
-    found = _rows(run)
+    found = read_rows(run.path, TABLE, "remove the file, and the same command writes it again")
     before: Run | None = None
     for number in range(1, options.rounds + 1):
         own, settings = run, config
@@ -100,7 +100,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         _make(settings, own, stop, further=before is not None)
         found[str(number)] = _figures(own)
         if processes.is_main_process():
-            _write(run, found)
+            write_rows(run.path, TABLE, ["round", "frames", *FIGURES.values()], found)
         before = own
     return {"table": str(run.path / "rounds.md"), "rounds": found}
 
@@ -167,16 +167,3 @@ def _figures(run: Run) -> dict[str, Any]:
         stage, _, figure = name.partition(".")
         row[name] = (run.stage(stage).summary() or {}).get(figure)
     return row
-
-
-def _rows(run: Run) -> dict[str, dict[str, Any]]:
-    """The rows of the rounds that were done before."""
-    path = run.path / TABLE
-    rows = read_manifest(path, "remove the file, and the same command writes it again") if path.exists() else {}
-    return {number: row for number, row in rows.items() if isinstance(row, dict)}
-
-
-def _write(run: Run, found: dict[str, dict[str, Any]]) -> None:
-    write_manifest(run.path / TABLE, plain(found), indent=1)
-    rows = [[number, *figures.values()] for number, figures in sorted(found.items(), key=lambda each: int(each[0]))]
-    write_atomically(run.path / "rounds.md", markdown.table(["round", "frames", *FIGURES.values()], rows).encode())
