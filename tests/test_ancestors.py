@@ -7,7 +7,7 @@ import pytest
 
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
-from wm_jax.config.vaes import CustomVaeConfig, VanillaConfig
+from wm_jax.config.vaes import CustomVaeConfig, InfoConfig, VanillaConfig
 from wm_jax.run.ancestors import COUNTS, inherit_settings
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import first_difference
@@ -72,6 +72,8 @@ def test_settings_are_read_by_what_they_were_called_then() -> None:
     assert first_difference(was, now) is None
     assert first_difference(was, now | {"controller.random_start": False}) == ("controller.random_start", True, False)
     assert of_record("vae", {"frames": "fresh", "options": {}}) == VanillaConfig(frames="generated")
+    given = of_record("vae", {"variant": "info", "divergence": 200.0})
+    assert given == InfoConfig(variant="info", divergence_weight=200.0)
 
 
 def test_a_recorded_setting_that_nobody_knows_is_refused() -> None:

@@ -87,7 +87,7 @@ def test_loss_is_summed_over_pixels_and_averaged_over_the_batch():
     model, batch, key = make_vae(config, nnx.Rngs(0)), frames(3), jax.random.key(5)
     loss, metrics = model.loss(Batch(batch), Update(key))
     posterior: Any = model.encode(to_float(batch))
-    decoded = model.decode(posterior.sample(key))
+    decoded = model.decode(posterior.sample(jax.random.split(key)[0]))
     error = np.square(np.asarray(decoded) - np.asarray(batch, np.float64) / 255).sum() / 3
     posterior: Any = model.encode(to_float(batch))
     kl = np.asarray(kl_to_standard_normal(posterior)).sum() / 3
@@ -193,7 +193,7 @@ def test_noise_patches_are_encoded_and_never_aimed_at():
     vae = make_vae(config, nnx.Rngs(0))
     batch = Examples.of(config, np.asarray(raw)).batch(raw, jax.random.key(2))
     noised = with_noise(to_float(raw), fixed_patches(), jax.random.key(2))
-    expected = squared_error(vae.decode(vae.encode(noised).sample(key)), to_float(raw)).mean()
+    expected = squared_error(vae.decode(vae.encode(noised).sample(jax.random.split(key)[0])), to_float(raw)).mean()
     np.testing.assert_allclose(vae.loss(batch, Update(key))[1]["reconstruction"], expected, rtol=1e-5)
     assert vae.loss(Batch(raw), Update(key))[1]["reconstruction"] != expected
 

@@ -15,9 +15,9 @@ from flax import nnx
 from wm_jax.config import vaes as settings
 from wm_jax.models.latents import Gamma, Gaussian
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
+from wm_jax.models.vae.bounds import log_mean_exp, log_weights
 from wm_jax.models.vae.gamma import GammaVae, kl_of_gammas
 from wm_jax.models.vae.iaf import Iaf, masks
-from wm_jax.models.vae.iwae import log_mean_exp, log_weights
 from wm_jax.models.vae.vamp import Vamp, log_mixture
 
 KEY = jax.random.key(5)

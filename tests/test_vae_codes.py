@@ -17,7 +17,8 @@ from wm_jax.models.heads import CategoricalHead
 from wm_jax.models.latents import Classes, Gaussian, Joint, from_named, named
 from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, gradient_of, make_vae
-from wm_jax.models.vae.categorical import relaxed, temperature
+from wm_jax.models.vae.categorical import temperature
+from wm_jax.models.vae.classes import relaxed
 from wm_jax.models.vae.codebook import DEAD, Codebook
 from wm_jax.models.vae.fsq import bounded, from_indices, to_indices, to_unit_range
 from wm_jax.models.vae.losses import kl_term, kl_to_uniform

@@ -146,7 +146,7 @@ def test_the_stratified_estimate_is_right_on_average_over_all_batches() -> None:
 
 @pytest.mark.parametrize("sampling", ("weighted", "stratified"))
 def test_with_weights_of_one_it_is_vanilla_with_a_sampled_kl(sampling: str) -> None:
-    ones = {"mutual_information": 1.0, "total_correlation": 1.0, "dimension_wise": 1.0}
+    ones = {f"{name}_weight": 1.0 for name in ("mutual_information", "total_correlation", "dimension_wise")}
     model, posterior = model_of("beta_tc", sampling=sampling, **ones), posteriors()
     sample = jax.vmap(lambda key: model.penalty(posterior, posterior.sample(key), Update(key, 0, 1000)))
     penalty, metrics = sample(jax.random.split(jax.random.key(0), 2000))
@@ -180,7 +180,7 @@ def test_the_three_parts_of_kl_weigh_what_the_settings_say() -> None:
     posterior, weights = posteriors(), (2.0, 3.0, 5.0)
     z = posterior.sample(jax.random.key(1))
     names = ("mutual_information", "total_correlation", "dimension_wise")
-    model = model_of("beta_tc", **dict(zip(names, weights, strict=True)))
+    model = model_of("beta_tc", **{f"{name}_weight": weight for name, weight in zip(names, weights, strict=True)})
     penalty, metrics = model.penalty(posterior, z, Update(jax.random.key(0), 0, 40))
     each = densities(posterior, np.asarray(z, np.float64))
     own = np.log(each[np.arange(FRAMES), np.arange(FRAMES)]).sum(axis=1)
@@ -244,7 +244,7 @@ def odds_by_hand(model: Factor, z: Any) -> np.ndarray:
 
 
 def test_factor_costs_kl_and_gamma_times_the_mean_log_odds() -> None:
-    model, posterior, key = model_of("factor", total_correlation=6.4, beta=3.0), posteriors(), jax.random.key(0)
+    model, posterior, key = model_of("factor", total_correlation_weight=6.4, beta=3.0), posteriors(), jax.random.key(0)
     z = posterior.sample(key)
     penalty, metrics = model.penalty(posterior, z, Update(key))
     odds = odds_by_hand(model, z)
@@ -289,7 +289,7 @@ def test_the_covariance_is_over_the_batch() -> None:
 
 @pytest.mark.parametrize("version", ("I", "II"))
 def test_dip_by_hand(version: str) -> None:
-    weights = {"off_diagonal": 7.0, "diagonal": 3.0, "beta": 2.0}
+    weights = {"off_diagonal_weight": 7.0, "diagonal_weight": 3.0, "beta": 2.0}
     model, posterior = model_of("dip", version=version, **weights), posteriors()
     penalty, metrics = model.penalty(posterior, posterior.sample(jax.random.key(0)), Update(jax.random.key(0)))
     mean, variance = np.asarray(posterior.mean, np.float64), np.exp(np.asarray(posterior.log_var, np.float64))
@@ -308,8 +308,8 @@ def test_dip_by_hand(version: str) -> None:
 @pytest.mark.parametrize(("version", "ratio"), (("I", 10.0), ("II", 1.0)))
 def test_dip_s_default_weighs_variances_as_the_paper_does(version: str, ratio: float) -> None:
     posterior, update = posteriors(), Update(jax.random.key(0))
-    default = model_of("dip", version=version, off_diagonal=3.0).penalty(posterior, posterior.mode(), update)[0]
-    given = model_of("dip", version=version, off_diagonal=3.0, diagonal=3.0 * ratio)
+    default = model_of("dip", version=version, off_diagonal_weight=3.0).penalty(posterior, posterior.mode(), update)[0]
+    given = model_of("dip", version=version, off_diagonal_weight=3.0, diagonal_weight=3.0 * ratio)
     assert default == given.penalty(posterior, posterior.mode(), update)[0]
 
 
@@ -358,8 +358,8 @@ def test_mmd_is_on_average_what_it_is_between_gaussians_in_closed_form(shift: fl
 @pytest.mark.parametrize(("alpha", "divergence", "beta"), ((0.0, 1.0, 1.0), (-3.0, 4.0, 4.0)))
 def test_info_is_the_elbo_or_beta_vae_where_the_paper_says_so(alpha: float, divergence: float, beta: float) -> None:
     batch, key = Batch(frames()), jax.random.key(0)
-    loss, metrics = model_of("info", alpha=alpha, divergence=divergence).loss(batch, Update(key))
-    expected, others = model_of("vanilla", beta=beta).loss(batch, Update(jax.random.split(key)[0]))
+    loss, metrics = model_of("info", alpha=alpha, divergence_weight=divergence).loss(batch, Update(key))
+    expected, others = model_of("vanilla", beta=beta).loss(batch, Update(key))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert metrics["kl"] == others["kl"] and metrics["mmd"] != 0
 
@@ -370,16 +370,20 @@ def test_info_weighs_by_default_the_kl_by_1_and_the_mmd_by_100() -> None:
     np.testing.assert_allclose(penalty, kl_by_hand(posterior).mean() + 100 * float(metrics["mmd"]), rtol=1e-4)
 
 
-@pytest.mark.parametrize("given", ({"divergence": 0.9}, {"alpha": -100.5}, {"alpha": 0.5, "divergence": 0.4}))
+@pytest.mark.parametrize(
+    "given", ({"divergence_weight": 0.9}, {"alpha": -100.5}, {"alpha": 0.5, "divergence_weight": 0.4})
+)
 def test_info_refuses_to_maximise_the_mmd(given: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match=r"vae.divergence .*: the MMD would be maximised; give at least 1 - vae.alpha"):
+    with pytest.raises(
+        UsageError, match=r"vae.divergence_weight .*: the MMD would be maximised; give at least 1 - vae.alpha"
+    ):
         validate({"game": "enduro", "vae": {"variant": "info", **given}})
 
 
 @pytest.mark.parametrize("alpha", (-9.0, 0.5, 1.0))
 def test_info_weighs_kl_and_mmd(alpha: float) -> None:
     posterior, (z_key, key) = posteriors(), jax.random.split(jax.random.key(0))
-    model = model_of("info", alpha=alpha, divergence=110.0)
+    model = model_of("info", alpha=alpha, divergence_weight=110.0)
     penalty, metrics = model.penalty(posterior, posterior.sample(z_key), Update(key))
     expected = (1 - alpha) * kl_by_hand(posterior).mean() + (alpha + 110 - 1) * float(metrics["mmd"])
     np.testing.assert_allclose(penalty, expected, rtol=1e-4)
@@ -406,7 +410,7 @@ def test_the_prior_s_draws_are_not_the_noise_of_the_posterior(kernel: Kernel) ->
 def test_without_noise_the_loss_is_the_error_and_lambda_times_the_divergence(variant: str) -> None:
     shown, noisy = frames(), jnp.zeros((FRAMES, 64, 64, 3)) + 0.3
     weights = 1 + jax.random.uniform(jax.random.key(1), (FRAMES, 64, 64, 1))
-    model = model_of(variant, divergence=3.0, likelihood="laplace")
+    model = model_of(variant, divergence_weight=3.0, likelihood="laplace")
     losses = []
     for key in (jax.random.key(0), jax.random.key(1)):
         loss, metrics = model.loss(Batch(shown, noisy, weights), Update(key))
@@ -461,6 +465,6 @@ def test_directions_are_unit_vectors_and_equally_likely() -> None:
 def test_swae_is_a_mean_over_directions_not_a_sum_over_latents() -> None:
     """Draws from the prior, moved by v: |v|^2 / Z on average over directions."""
     z = jax.random.normal(jax.random.key(7), (1000, Z)) + jnp.asarray([[4.0, 0.0, 0.0, 0.0]])
-    penalty, metrics = model_of("swae", divergence=100.0, projections=500).penalty(z, Update(jax.random.key(0)))
+    penalty, metrics = model_of("swae", divergence_weight=100.0, projections=500).penalty(z, Update(jax.random.key(0)))
     assert metrics["kl"] == pytest.approx(16 / Z, rel=0.15)
     np.testing.assert_allclose(penalty, 100 * metrics["kl"], rtol=1e-6)

@@ -22,7 +22,7 @@ from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Batch, Update, loss_and_grad, make_vae
 from wm_jax.models.vae.aae import Aae
 from wm_jax.models.vae.layers import LogOdds
-from wm_jax.models.vae.losses import LEAST_PROBABILITY, error, kl_term, kl_to_standard_normal, log_cosh
+from wm_jax.models.vae.losses import LEAST_PROBABILITY, frame_errors, kl_term, kl_to_standard_normal, log_cosh
 from wm_jax.models.vae.ms_ssim import ms_ssim
 from wm_jax.models.variables import partition
 
@@ -32,6 +32,8 @@ TARGET = FRAMES.astype(np.float64) / 255
 DECODED = RANDOM.random(TARGET.shape)
 WEIGHTS = 1 + 30 * (RANDOM.random((3, 64, 64, 1)) < 0.1)
 KEY = jax.random.key(5)
+Z_KEY = jax.random.split(KEY)[0]
+"""What draws z of an update with this key."""
 
 
 def single(x: Any) -> jax.Array:
@@ -60,7 +62,7 @@ LIKELIHOODS = {
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_each_likelihood_is_summed_over_pixels_by_their_weights(name: str, weights: np.ndarray | None) -> None:
     given = config("vanilla", likelihood=name, sharpness=7.0)
-    found = error(single(DECODED), single(TARGET), None if weights is None else single(weights), given)
+    found = frame_errors(single(DECODED), single(TARGET), None if weights is None else single(weights), given)
     each = LIKELIHOODS[name](DECODED, TARGET) * (1 if weights is None else weights)
     np.testing.assert_allclose(found, each.reshape(3, -1).sum(1), rtol=1e-5)
 
@@ -68,19 +70,19 @@ def test_each_likelihood_is_summed_over_pixels_by_their_weights(name: str, weigh
 def test_cross_entropy_of_a_sigmoid_that_gave_0_or_1_is_finite_and_its_gradient_too() -> None:
     given = config("vanilla", likelihood="cross_entropy")
     zero, one = jnp.zeros((1, 64, 64, 3)), jnp.ones((1, 64, 64, 3))
-    worst, slope = jax.value_and_grad(lambda d: error(d, one, None, given)[0])(zero)
+    worst, slope = jax.value_and_grad(lambda d: frame_errors(d, one, None, given)[0])(zero)
     np.testing.assert_allclose(worst, -12288 * math.log(LEAST_PROBABILITY), rtol=1e-4)
     # Away from the wrong colour, however certain it is.
     np.testing.assert_allclose(slope, -1 / LEAST_PROBABILITY, rtol=1e-4)
-    slope = jax.grad(lambda d: error(d, zero, None, given)[0])(one)
+    slope = jax.grad(lambda d: frame_errors(d, zero, None, given)[0])(one)
     assert np.isfinite(slope).all() and slope.min() > 0.5 / LEAST_PROBABILITY
-    assert error(one, one, None, given)[0] < 0.1
+    assert frame_errors(one, one, None, given)[0] < 0.1
 
 
 def test_cross_entropy_reaches_the_logits_of_a_nearly_saturated_sigmoid() -> None:
     given, one = config("vanilla", likelihood="cross_entropy"), jnp.ones((1, 64, 64, 3))
     logits = jnp.full((1, 64, 64, 3), -20.0)  # a colour of 2e-9, below what the value is clipped to
-    slope = jax.grad(lambda x: error(jax.nn.sigmoid(x), one, None, given)[0])(logits)
+    slope = jax.grad(lambda x: frame_errors(jax.nn.sigmoid(x), one, None, given)[0])(logits)
     assert np.isfinite(slope).all() and slope.max() < 0
 
 
@@ -100,14 +102,14 @@ def test_calibrated_is_the_likelihood_of_the_best_variance_of_the_batch(weights:
         return float(np.sum(squared / (2 * variance) + 0.5 * math.log(variance)) / 3)
 
     best = min(np.geomspace(0.1, 5, 4001), key=negative_log_likelihood)
-    found = np.mean(error(single(DECODED), single(TARGET), as_given, given))
+    found = np.mean(frame_errors(single(DECODED), single(TARGET), as_given, given))
     np.testing.assert_allclose(found + 12288 / 2, negative_log_likelihood(best), rtol=1e-4)
 
     def logarithm(decoded: jax.Array) -> jax.Array:
         weigh = 1.0 if as_given is None else as_given
         return 12288 / 2 * jnp.log(jnp.mean(weigh * (decoded - single(TARGET)) ** 2))
 
-    ours = jax.grad(lambda d: jnp.mean(error(d, single(TARGET), as_given, given)))(single(DECODED))
+    ours = jax.grad(lambda d: jnp.mean(frame_errors(d, single(TARGET), as_given, given)))(single(DECODED))
     np.testing.assert_allclose(ours, jax.grad(logarithm)(single(DECODED)), rtol=1e-4, atol=1e-6)
 
 
@@ -127,13 +129,18 @@ def test_the_kl_term_floors_each_frame_rises_and_aims_at_a_capacity() -> None:
 @pytest.mark.parametrize("variant", ["logcosh", "ms_ssim", "dfc", "vae_gan"])
 def test_without_its_own_terms_it_is_vanilla(variant: str) -> None:
     """The same networks from the same seed, the same error, the same KL."""
-    own = {"structure": 0.0, "features": 0.0, "adversary": 0.0, "likelihood": "laplace", "beta": 0.3}
+    own = {
+        "structure_weight": 0.0,
+        "feature_weight": 0.0,
+        "adversary_weight": 0.0,
+        "likelihood": "laplace",
+        "beta": 0.3,
+    }
     fields = settings.VARIANTS[variant].model_fields
     alike = model(variant, **{name: value for name, value in own.items() if name in fields})
     batch = Batch(jnp.asarray(FRAMES), weights=single(WEIGHTS))
     loss, metrics = alike.loss(batch, Update(KEY))
-    z_key = jax.random.split(KEY)[0] if alike.extra_randomness else KEY
-    vanilla, figures = model("vanilla", likelihood="laplace", beta=0.3).loss(batch, Update(z_key))
+    vanilla, figures = model("vanilla", likelihood="laplace", beta=0.3).loss(batch, Update(KEY))
     np.testing.assert_allclose(loss, vanilla, rtol=1e-5)
     for name in figures:
         np.testing.assert_allclose(metrics[name], figures[name], rtol=1e-5)
@@ -143,7 +150,7 @@ def test_log_cosh_is_the_likelihood_of_its_own_variant() -> None:
     chosen = config("logcosh")
     assert (chosen.likelihood, chosen.sharpness) == ("logcosh", 10.0)
     loss, metrics = model("logcosh").loss(Batch(jnp.asarray(FRAMES)), Update(KEY))
-    decoded = np.asarray(model("logcosh").decode(model("logcosh").encode(to_float(jnp.asarray(FRAMES))).sample(KEY)))
+    decoded = np.asarray(model("logcosh").decode(model("logcosh").encode(to_float(jnp.asarray(FRAMES))).sample(Z_KEY)))
     each = np.log(np.cosh(10.0 * (decoded.astype(np.float64) - TARGET))) / 10.0
     np.testing.assert_allclose(loss - metrics["kl"], each.sum() / 3, rtol=1e-4)
 
@@ -202,10 +209,10 @@ def test_ms_ssim_of_what_is_the_other_way_round_has_a_gradient_that_mends_it() -
 
 
 def test_ms_ssim_s_loss_is_its_weight_for_each_frame_and_not_for_each_pixel() -> None:
-    apart = model("ms_ssim", pixels=0.0, structure=200.0)
+    apart = model("ms_ssim", pixel_weight=0.0, structure_weight=200.0)
     batch = Batch(jnp.asarray((255 * smooth(3)).astype(np.uint8)))
     loss, metrics = apart.loss(batch, Update(KEY))
-    decoded = apart.decode(apart.encode(batch.target).sample(KEY))
+    decoded = apart.decode(apart.encode(batch.target).sample(Z_KEY))
     alike = np.mean(ms_ssim(decoded, batch.target))
     assert 0.05 < alike < 0.95
     np.testing.assert_allclose(metrics["ms_ssim"], alike, rtol=1e-4)
@@ -213,7 +220,7 @@ def test_ms_ssim_s_loss_is_its_weight_for_each_frame_and_not_for_each_pixel() ->
 
 
 def test_dfc_s_feature_error_is_by_hand_and_its_random_network_never_learns() -> None:
-    vae = model("dfc", pixels=0.0, features=0.7)
+    vae = model("dfc", pixel_weight=0.0, feature_weight=0.7)
     batch = Batch(jnp.asarray(FRAMES))
     graphdef, variables = nnx.split(vae)
     metrics, gradients, others = jax.jit(lambda v: loss_and_grad(graphdef, v, batch, Update(KEY)))(variables)
@@ -231,7 +238,7 @@ def test_dfc_s_feature_error_is_by_hand_and_its_random_network_never_learns() ->
             found.append(x)
         return found
 
-    decoded = np.asarray(vae.decode(vae.encode(batch.target).sample(KEY)), np.float64)
+    decoded = np.asarray(vae.decode(vae.encode(batch.target).sample(Z_KEY)), np.float64)
     features = 12288 * sum(np.mean((a - b) ** 2) for a, b in zip(layers(decoded), layers(TARGET), strict=True))
     np.testing.assert_allclose(metrics["features"], features, rtol=1e-3)
     np.testing.assert_allclose(metrics["loss"] - metrics["kl"], 0.7 * features, rtol=1e-3)
@@ -243,7 +250,7 @@ ADVERSARIAL = ("aae", "vae_gan")
 @pytest.mark.parametrize("variant", ADVERSARIAL)
 def test_each_side_s_loss_moves_its_own_part_alone(variant: str) -> None:
     """Between them they move everything, and every gradient arrives."""
-    graphdef, variables = nnx.split(model(variant, adversary=1.0))
+    graphdef, variables = nnx.split(model(variant, adversary_weight=1.0))
     both = nnx.merge(graphdef, variables).objectives
     batch, update = Batch(jnp.asarray(FRAMES)), Update(KEY)
     slopes = [jax.jit(lambda v, o=each: loss_and_grad(graphdef, v, batch, update, o)[1])(variables) for each in both]
@@ -264,8 +271,8 @@ def test_an_adversary_s_loss_is_the_cross_entropy_of_what_is_real_and_what_is_no
     if variant == "aae":
         real, drawn = vae.prior(KEY, 3), [vae.encode(batch.target).z]
     else:
-        z_key, prior_key = jax.random.split(KEY)
-        z, of_prior = vae.encode(batch.target).sample(z_key), vae.prior(prior_key, 3)
+        prior_key = jax.random.split(KEY)[1]
+        z, of_prior = vae.encode(batch.target).sample(Z_KEY), vae.prior(prior_key, 3)
         real, drawn = batch.target, [vae.decode(z), vae.decode(of_prior)]
     sure = lambda x: scipy.special.expit(np.asarray(vae.discriminator(x), np.float64))  # noqa: E731
     expected = -np.mean(np.log(sure(real)) + sum(np.log(1 - sure(x)) for x in drawn))
@@ -282,7 +289,7 @@ def test_vae_gan_s_decoder_alone_learns_to_deceive() -> None:
     batch = Batch(jnp.asarray(FRAMES))
 
     def slopes(adversary: float) -> Any:
-        graphdef, variables = nnx.split(model("vae_gan", adversary=adversary))
+        graphdef, variables = nnx.split(model("vae_gan", adversary_weight=adversary))
         objective = nnx.merge(graphdef, variables).objectives[0]
         return jax.jit(lambda v: loss_and_grad(graphdef, v, batch, Update(KEY), objective)[1])(variables)
 
@@ -301,14 +308,14 @@ def test_vae_gan_s_features_have_one_size_however_sure_the_discriminator_is() ->
         kernel[...] = kernel[...] * 10
     np.testing.assert_allclose(vae.discriminator.features(single(TARGET)), before, rtol=1e-4, atol=1e-5)
     batch = Batch(jnp.asarray(FRAMES))
-    decoded = vae.decode(vae.encode(batch.target).sample(jax.random.split(KEY)[0]))
+    decoded = vae.decode(vae.encode(batch.target).sample(Z_KEY))
     apart = np.asarray(vae.discriminator.features(decoded) - before, np.float64)
     found = vae.loss(batch, Update(KEY))[1]["features"]
     np.testing.assert_allclose(found, 0.5 * np.square(apart).sum() / 3, rtol=1e-3)
 
 
 def test_aae_has_no_noise_and_its_kl_is_what_the_discriminator_says() -> None:
-    vae = model("aae", adversary=3.0)
+    vae = model("aae", adversary_weight=3.0)
     batch = Batch(jnp.asarray(FRAMES))
     latent = vae.encode(batch.target)
     assert isinstance(latent, Point)
@@ -362,7 +369,7 @@ class SumsOfPixels(Aae):
 
 
 def test_an_adversary_brings_codes_to_the_prior() -> None:
-    vae = SumsOfPixels(config("aae", latent=2, discriminator_width=32, adversary=10.0), nnx.Rngs(0))
+    vae = SumsOfPixels(config("aae", latent=2, discriminator_width=32, adversary_weight=10.0), nnx.Rngs(0))
     graphdef, variables = nnx.split(vae)
     frames = jnp.asarray(RANDOM.integers(0, 256, (128, 64, 64, 3), np.uint8))
 

@@ -378,7 +378,21 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-RENAMED = {"collect.anywhere": "collect.random_start", "controller.anywhere": "controller.random_start"}
+RENAMED = {
+    "collect.anywhere": "collect.random_start",
+    "controller.anywhere": "controller.random_start",
+    "vae.adversary": "vae.adversary_weight",
+    "vae.commitment": "vae.commitment_weight",
+    "vae.diagonal": "vae.diagonal_weight",
+    "vae.dimension_wise": "vae.dimension_wise_weight",
+    "vae.divergence": "vae.divergence_weight",
+    "vae.features": "vae.feature_weight",
+    "vae.mutual_information": "vae.mutual_information_weight",
+    "vae.off_diagonal": "vae.off_diagonal_weight",
+    "vae.pixels": "vae.pixel_weight",
+    "vae.structure": "vae.structure_weight",
+    "vae.total_correlation": "vae.total_correlation_weight",
+}
 """Settings by what they were called when older artifacts recorded them."""
 RENAMED_VALUES = {("vae.frames", "fresh"): "generated"}
 """Likewise values of settings."""

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
+from wm_jax.models.straight_through import straight_through
+
 Either = Array | np.ndarray
 """On the device, or on the host."""
 
@@ -155,9 +157,9 @@ class Classes(NamedTuple):
         return self._vector(jnp.argmax(self.logits, axis=-1))
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, "*lead Z"]:
-        """See `Latent`; its gradient is that of the probabilities (straight-through: Bengio et al. 2013)."""
+        """See `Latent`; its gradient is that of the probabilities."""
         probabilities = jax.nn.softmax(self.logits, axis=-1).reshape(*self.logits.shape[:-2], -1)
-        return self._vector(self.target(key)) + (probabilities - jax.lax.stop_gradient(probabilities))
+        return straight_through(self._vector(self.target(key)), probabilities)
 
     def target(self, key: Key[Array, ""]) -> Int32[Array, "*lead G"]:
         """See `Latent`."""

@@ -11,7 +11,7 @@ from wm_jax.config.vaes.common import BuiltInVaeConfig, Weight
 class WaeConfig(BuiltInVaeConfig):
     """V, a WAE-MMD: no noise; all z together are distributed like samples of N(0, 1)."""
 
-    divergence: Weight = Field(
+    divergence_weight: Weight = Field(
         default=100.0, description="lambda, weight of the distance of all z together from N(0, 1), their MMD"
     )
     kernel: Literal["imq", "rbf"] = Field(
@@ -22,7 +22,7 @@ class WaeConfig(BuiltInVaeConfig):
 class SwaeConfig(BuiltInVaeConfig):
     """V, a sliced-Wasserstein auto-encoder: no noise; in any direction, all z are distributed like N(0, 1)."""
 
-    divergence: Weight = Field(
+    divergence_weight: Weight = Field(
         default=100.0, description="lambda, weight of the distance of all z together from N(0, 1)"
     )
     projections: Size = Field(default=200, description="random directions that z is projected on in each update")
@@ -48,7 +48,7 @@ class RaeConfig(BuiltInVaeConfig):
 class AaeConfig(BuiltInVaeConfig):
     """V, an adversarial auto-encoder: no noise; a discriminator keeps the distribution of z near N(0, 1)."""
 
-    adversary: Weight = Field(
+    adversary_weight: Weight = Field(
         default=10.0, description="weight of deceiving the discriminator beside the summed error (not the paper's)"
     )
     discriminator_layers: Size = Field(default=2, description="hidden layers of the discriminator")

@@ -28,7 +28,7 @@ class VqConfig(BuiltInVaeConfig):
     decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.99, description="decay per update of the moving averages, which also count how often codes are chosen"
     )
-    commitment: Weight = Field(
+    commitment_weight: Weight = Field(
         default=0.25,
         description="weight of the squared distance of the encoder's output from the chosen vectors, summed over z "
         "(the paper averages over a frame's codes)",

@@ -15,9 +15,13 @@ class VanillaConfig(KlConfig):
 class BetaTcConfig(SampledKlConfig):
     """V, a beta-TC-VAE: of the KL's three parts, the total correlation of z's dimensions weighs most."""
 
-    mutual_information: Weight = Field(default=1.0, description="weight of the mutual information of frame and z")
-    total_correlation: Weight = Field(default=6.0, description="weight of the total correlation of z's dimensions")
-    dimension_wise: Weight = Field(default=1.0, description="weight of each dimension's own KL from the prior")
+    mutual_information_weight: Weight = Field(
+        default=1.0, description="weight of the mutual information of frame and z"
+    )
+    total_correlation_weight: Weight = Field(
+        default=6.0, description="weight of the total correlation of z's dimensions"
+    )
+    dimension_wise_weight: Weight = Field(default=1.0, description="weight of each dimension's own KL from the prior")
     sampling: Literal["weighted", "stratified"] = Field(
         default="weighted", description="estimate of q(z) from a batch: minibatch-weighted or -stratified sampling"
     )
@@ -26,7 +30,9 @@ class BetaTcConfig(SampledKlConfig):
 class FactorConfig(KlConfig):
     """V, a FactorVAE: a discriminator keeps z's dimensions independent."""
 
-    total_correlation: Weight = Field(default=6.4, description="weight of the total correlation of z's dimensions")
+    total_correlation_weight: Weight = Field(
+        default=6.4, description="weight of the total correlation of z's dimensions"
+    )
     discriminator_layers: Size = Field(
         default=3, description="hidden layers of the discriminator (the paper has twice as many)"
     )
@@ -39,11 +45,11 @@ class DipConfig(KlConfig):
     version: Literal["I", "II"] = Field(
         default="I", description="which covariance is penalised: I: of the posteriors' means; II: of z itself"
     )
-    off_diagonal: Weight = Field(default=10.0, description="weight of the sum of squared covariances")
-    diagonal: Weight | None = Field(
+    off_diagonal_weight: Weight = Field(default=10.0, description="weight of the sum of squared covariances")
+    diagonal_weight: Weight | None = Field(
         default=None,
-        description="weight of the sum of squared differences of variances from 1 (default: 10 times off_diagonal for "
-        "I, the same for II)",
+        description="weight of the sum of squared differences of variances from 1 (default: 10 times that of the "
+        "covariances for I, the same for II)",
     )
 
 
@@ -53,7 +59,7 @@ class InfoConfig(KlConfig):
     alpha: Annotated[float, Field(le=1)] = Field(
         default=0.0, description="weight of the mutual information of frame and z: the KL weighs (1 - this) * beta"
     )
-    divergence: Weight = Field(
+    divergence_weight: Weight = Field(
         default=101.0,
         validate_default=True,
         description="lambda, weight of the distance of all z together from N(0, 1): the MMD weighs alpha + this - 1",
@@ -62,7 +68,7 @@ class InfoConfig(KlConfig):
         default="imq", description="kernel of the MMD: inverse multiquadratic, or Gaussian"
     )
 
-    @field_validator("divergence")
+    @field_validator("divergence_weight")
     @classmethod
     def _keep_mmd_minimised(cls, value: float, info: ValidationInfo) -> float:
         """The MMD's weight must not be negative."""
@@ -81,10 +87,10 @@ class LogCoshConfig(KlConfig):
 class MsSsimConfig(KlConfig):
     """V, an MS-SSIM VAE: reconstructions are compared by structure on three scales, beside pixel by pixel."""
 
-    structure: Weight = Field(
+    structure_weight: Weight = Field(
         default=300.0, description="weight of 1 - MS-SSIM, which is 0 to 1 for a frame, beside the KL (summed)"
     )
-    pixels: Weight = Field(
+    pixel_weight: Weight = Field(
         default=1.0, description="weight of the pixel error (0: MS-SSIM alone, which hardly sees colours)"
     )
 
@@ -92,8 +98,8 @@ class MsSsimConfig(KlConfig):
 class DfcConfig(KlConfig):
     """V, a deep feature consistent VAE: reconstructions are also compared by the features of a random network."""
 
-    pixels: Weight = Field(default=1.0, description="weight of the pixel error (the paper has none)")
-    features: Weight = Field(
+    pixel_weight: Weight = Field(default=1.0, description="weight of the pixel error (the paper has none)")
+    feature_weight: Weight = Field(
         default=0.5, description="weight of the feature error, of which each of three layers adds about a pixel error"
     )
 
@@ -101,9 +107,9 @@ class DfcConfig(KlConfig):
 class VaeGanConfig(KlConfig):
     """V, a VAE/GAN: reconstructions are also compared by the features of a discriminator of real and decoded frames."""
 
-    pixels: Weight = Field(default=1.0, description="weight of the pixel error (the paper has none)")
-    features: Weight = Field(default=1.0, description="weight of the error of the discriminator's features")
-    adversary: Weight = Field(
+    pixel_weight: Weight = Field(default=1.0, description="weight of the pixel error (the paper has none)")
+    feature_weight: Weight = Field(default=1.0, description="weight of the error of the discriminator's features")
+    adversary_weight: Weight = Field(
         default=1.0,
         description="weight of deceiving the discriminator: the paper's 1 / gamma, which is 1e5 to 1e6 in its authors' "
         "code beside features of another scale",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import AaeConfig
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.layers import LogOdds
+from wm_jax.models.vae.losses import discriminator_loss
 from wm_jax.models.vae.point import PenalisedPointVae
 
 
@@ -26,7 +27,7 @@ class Aae(PenalisedPointVae):
         self.discriminator = LogOdds(config.latent, width, layers, rngs)  # appendix A
 
     def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Adversary * (-log D(z)), averaged over the batch, where D is the probability that z comes from the prior.
+        """The mean of -log D(z), times adversary_weight, where D is the probability that z comes from the prior.
 
         One z has no KL. The metric kl is KL(q(z) || p(z)) of all z together, as the discriminator sees it: the best one
         has the log odds log p(z) / q(z). It is an estimate, which may be negative.
@@ -34,13 +35,11 @@ class Aae(PenalisedPointVae):
         log_odds = self.discriminator(z)
         # -log D in place of log(1 - D), for its gradients where D is sure (Goodfellow et al. 2014, section 3).
         deceiving = -jax.nn.log_sigmoid(log_odds)
-        return self.config.adversary * jnp.mean(deceiving), {"kl": -jnp.mean(log_odds)}
+        return self.config.adversary_weight * jnp.mean(deceiving), {"kl": -jnp.mean(log_odds)}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """-log D(z of the prior) - log(1 - D(z of a frame)), averaged over the batch."""
         of_frames = self.encode(batch.encoder_input).mode()
         of_prior = self.prior(update.key, len(of_frames))
-        loss = -jnp.mean(
-            jax.nn.log_sigmoid(self.discriminator(of_prior)) + jax.nn.log_sigmoid(-self.discriminator(of_frames))
-        )
+        loss = discriminator_loss(self.discriminator(of_prior), self.discriminator(of_frames))
         return loss, {"discriminator_loss": loss}

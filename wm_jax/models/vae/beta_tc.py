@@ -14,7 +14,7 @@ from wm_jax.config.vaes import BetaTcConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
-from wm_jax.models.vae.losses import kl_term, log_normal, warm_up_factor
+from wm_jax.models.vae.losses import kl_term, kl_weight, log_density, log_normal
 
 
 class BetaTc(PenalisedGaussianVae):
@@ -23,7 +23,9 @@ class BetaTc(PenalisedGaussianVae):
     config: BetaTcConfig
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)), eq. 4, all multiplied by the setting beta.
+        """Eq. 4: alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)), all multiplied by the setting beta.
+
+        The paper's alpha, beta and gamma are the settings `mutual_information_weight` and so on.
 
         The three sum up to the KL, estimated from one sample for each frame. Floor and capacity apply to this sum: the
         estimates of its parts are off by multiples of log N, which cancel in it.
@@ -33,25 +35,24 @@ class BetaTc(PenalisedGaussianVae):
           the latter two only compare with themselves, for the same batch and data size.
         """
         config = self.config
-        log_q_given_frame = jnp.sum(log_normal(z, *posterior), axis=1)
-        log_prior = jnp.sum(log_normal(z, 0.0, 0.0), axis=1)
+        log_q_given_frame, log_prior = log_density(z, *posterior), log_density(z, 0.0, 0.0)
         log_q, log_q_of_each = aggregate(posterior, z, update.data_size, stratified=config.sampling == "stratified")
         kl = log_q_given_frame - log_prior
         mutual_information = log_q_given_frame - log_q
         total_correlation = log_q - log_q_of_each
         dimension_wise = log_q_of_each - log_prior
         beyond_kl = (
-            (config.mutual_information - 1) * mutual_information
-            + (config.total_correlation - 1) * total_correlation
-            + (config.dimension_wise - 1) * dimension_wise
+            (config.mutual_information_weight - 1) * mutual_information
+            + (config.total_correlation_weight - 1) * total_correlation
+            + (config.dimension_wise_weight - 1) * dimension_wise
         )
-        weight = config.beta * warm_up_factor(update.step, config.warm_up)
         metrics = {
             "kl": jnp.mean(kl),
             "mutual_information": jnp.mean(mutual_information),
             "total_correlation": jnp.mean(total_correlation),
         }
-        return kl_term(kl, config, update.step) + weight * jnp.mean(beyond_kl), metrics
+        penalty = kl_term(kl, config, update.step) + kl_weight(config, update.step) * jnp.mean(beyond_kl)
+        return penalty, metrics
 
 
 def aggregate(

@@ -5,14 +5,14 @@ Jang, Gu and Poole 2017, "Categorical Reparameterization with Gumbel-Softmax" (a
 relaxed samples the loss is no bound on the likelihood (Jang et al., 4.2).
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Int32
 
 from wm_jax.config.vaes import CategoricalConfig
 from wm_jax.models.latents import Classes
-from wm_jax.models.vae.classes import ClassesVae
+from wm_jax.models.straight_through import straight_through
+from wm_jax.models.vae.classes import ClassesVae, relaxed
 from wm_jax.models.vae.contract import Scalar, Update
 from wm_jax.utils.errors import UserError
 
@@ -42,7 +42,7 @@ class Categorical(ClassesVae):
             return posterior.sample(update.key)
         z = relaxed(posterior, temperature(self.config, update.step), update.key)
         if self.config.straight_through:  # Jang et al., 2.2
-            z += jax.lax.stop_gradient(Classes(z.reshape(posterior.logits.shape)).mode() - z)
+            return straight_through(Classes(z.reshape(posterior.logits.shape)).mode(), z)
         return z
 
 
@@ -50,10 +50,3 @@ def temperature(config: CategoricalConfig, step: Int32[Array, ""] | int) -> Scal
     """max(final, first * exp(-rate * step)): Jang et al., 4.2 and 4.3."""
     decayed = config.temperature * jnp.exp(-config.anneal_rate * jnp.asarray(step, jnp.float32))
     return jnp.maximum(decayed, config.final_temperature)
-
-
-def relaxed(posterior: Classes, temperature: float | Scalar, key: Key[Array, ""]) -> Float[Array, "B Z"]:
-    """Samples between the classes, which become one-hot as the temperature goes to 0: Jang et al., eq. 2."""
-    logits = jnp.asarray(posterior.logits)
-    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
-    return jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / temperature, axis=-1).reshape(len(logits), -1)

@@ -8,9 +8,9 @@ K samples are decoded for each frame, so an update takes nearly K times as long 
 import jax.numpy as jnp
 
 from wm_jax.config.vaes import CiwaeConfig
+from wm_jax.models.vae.bounds import log_mean_exp, log_weights
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import GaussianVae
-from wm_jax.models.vae.iwae import log_mean_exp, log_weights
 
 
 class Ciwae(GaussianVae):

@@ -1,4 +1,4 @@
-"""What auto-encoders of classes share: the networks, the prior, and the form of the loss.
+"""What auto-encoders of classes share: the networks, the prior, the form of the loss, and relaxed classes.
 
 z consists of G groups of C numbers; each group is the one-hot vector of one of C classes.
 """
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int32, Key
 from wm_jax.config.vaes import KlConfig
 from wm_jax.models.latents import Classes, LatentKind
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import kl_term, kl_to_uniform, reconstruction
+from wm_jax.models.vae.losses import kl_term, kl_to_uniform, reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.models.vae.places import require_whole_parts
 
@@ -58,11 +58,11 @@ class ClassesVae(Vae):
         """Error + the KL's term (`losses.kl_term`), each summed over pixels or groups and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and kl, in nats before any weight
-          or floor.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`) and kl, in nats before any
+          weight or floor.
         """
         posterior = self.encode(batch.encoder_input)
-        error, metrics = reconstruction(self.decode(self.draw(posterior, update)), batch, self.config)
+        error, metrics = reconstruction_error(self.decode(self.draw(posterior, update)), batch, self.config)
         kl = kl_to_uniform(posterior)
         loss = error + kl_term(kl, self.config, update.step, self.kl_parts)
         return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
@@ -75,3 +75,13 @@ class ClassesVae(Vae):
     def draw(self, posterior: Classes, update: Update) -> Float[Array, "B Z"]:
         """The z that the loss decodes: a sample, with the straight-through gradient of `Classes.sample`."""
         return posterior.sample(update.key)
+
+
+def relaxed(posterior: Classes, temperature: float | Scalar, key: Key[Array, ""]) -> Float[Array, "B Z"]:
+    """Samples between the classes, which become one-hot as the temperature goes to 0.
+
+    Gumbel-softmax: Jang et al. 2017 (arXiv 1611.01144), eq. 2.
+    """
+    logits = jnp.asarray(posterior.logits)
+    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
+    return jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / temperature, axis=-1).reshape(len(logits), -1)

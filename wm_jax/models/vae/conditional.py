@@ -24,7 +24,6 @@ class Conditional(PenalisedGaussianVae):
 
     config: ConditionalConfig
     conditioned_on = "action"
-    extra_randomness = True
 
     def __init__(self, config: ConditionalConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs, context=config.condition)

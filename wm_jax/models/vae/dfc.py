@@ -29,7 +29,7 @@ class Dfc(PenalisedGaussianVae):
         self.random_features = ConvStack(CHANNELS, config, rngs, Buffer)
 
     def distance(self, decoded: Float[Array, "B side side 3"], batch: Batch) -> tuple[Scalar, Metrics]:
-        """Pixels * error + features * feature error; the paper has no pixel error.
+        """The distance pixel_weight * error + feature_weight * feature error; the paper has no pixel error.
 
         The feature error is the mean squared error of each of the three layers' outputs, summed over layers as in the
         paper (there with a factor 1/2), and multiplied by the 12,288 numbers of a frame. So each layer's part is about
@@ -41,5 +41,5 @@ class Dfc(PenalisedGaussianVae):
         )
         errors = [jnp.mean(jnp.square(found - real)) for found, real in pairs]
         feature_error = decoded[0].size * jnp.sum(jnp.stack(errors))
-        distance = self.config.pixels * pixel_error + self.config.features * feature_error
+        distance = self.config.pixel_weight * pixel_error + self.config.feature_weight * feature_error
         return distance, metrics | {"features": feature_error}

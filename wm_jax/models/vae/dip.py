@@ -33,15 +33,15 @@ class Dip(PenalisedGaussianVae):
         frames.
         """
         config = self.config
-        diagonal_weight = config.diagonal
+        diagonal_weight = config.diagonal_weight
         if diagonal_weight is None:
-            diagonal_weight = DIAGONAL[config.version] * config.off_diagonal
+            diagonal_weight = DIAGONAL[config.version] * config.off_diagonal_weight
         penalty, metrics = super().penalty(posterior, z, update)
         squares = jnp.square(covariance(posterior, config.version == "II") - jnp.eye(config.latent, dtype=z.dtype))
         diagonal = jnp.trace(squares)
         off_diagonal = jnp.sum(squares) - diagonal
         factor = warm_up_factor(update.step, config.warm_up)
-        penalty += factor * (config.off_diagonal * off_diagonal + diagonal_weight * diagonal)
+        penalty += factor * (config.off_diagonal_weight * off_diagonal + diagonal_weight * diagonal)
         return penalty, metrics | {"off_diagonal": off_diagonal, "diagonal": diagonal}
 
 

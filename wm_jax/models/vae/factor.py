@@ -13,7 +13,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.layers import LogOdds
-from wm_jax.models.vae.losses import warm_up_factor
+from wm_jax.models.vae.losses import discriminator_loss, warm_up_factor
 
 
 def leaky_relu(x: Array) -> Array:
@@ -39,7 +39,7 @@ class Factor(PenalisedGaussianVae):
         """
         penalty, metrics = super().penalty(posterior, z, update)
         total_correlation = jnp.mean(self.discriminator(z))  # TC = E log(D / (1 - D)), eq. 3
-        weight = self.config.total_correlation * warm_up_factor(update.step, self.config.warm_up)
+        weight = self.config.total_correlation_weight * warm_up_factor(update.step, self.config.warm_up)
         penalty += weight * total_correlation
         return penalty, metrics | {"total_correlation": total_correlation}
 
@@ -57,8 +57,7 @@ class Factor(PenalisedGaussianVae):
 
 def discrimination(discriminator: LogOdds, joint: Float[Array, "B Z"], shuffled: Float[Array, "B Z"]) -> Scalar:
     """The cross-entropy of telling samples of q(z) from samples of prod_j q(z_j), algorithm 2; log 2 by guessing."""
-    log_likelihood = jax.nn.log_sigmoid(discriminator(joint)) + jax.nn.log_sigmoid(-discriminator(shuffled))
-    return -0.5 * jnp.mean(log_likelihood)
+    return 0.5 * discriminator_loss(discriminator(joint), discriminator(shuffled))
 
 
 def shuffled(z: Float[Array, "B Z"], key: Key[Array, ""]) -> Float[Array, "B Z"]:

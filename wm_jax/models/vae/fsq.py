@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import FsqConfig
 from wm_jax.models.latents import Codes, LatentKind
+from wm_jax.models.straight_through import straight_through
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import reconstruction
+from wm_jax.models.vae.losses import reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.models.vae.places import require_whole_parts
 from wm_jax.utils.errors import UserError
@@ -76,12 +77,12 @@ class Fsq(Vae):
         """The error alone, summed over pixels and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), and kl: of a chosen code from
-          the uniform distribution over all codes, which is the same for every frame.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), and kl: of a chosen code
+          from the uniform distribution over all codes, which is the same for every frame.
         """
         bounded = self._bounded(batch.encoder_input)
-        rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)  # straight-through: section 3.1
-        loss, metrics = reconstruction(self.decode(self._to_z(rounded)), batch, self.config)
+        rounded = straight_through(jnp.round(bounded), bounded)  # section 3.1
+        loss, metrics = reconstruction_error(self.decode(self._to_z(rounded)), batch, self.config)
         return loss, {"loss": loss, **metrics, "kl": jnp.float32(self.codes_per_frame * math.log(self.codes))}
 
     def _bounded(self, frames: Array) -> Array:
@@ -95,10 +96,10 @@ class Fsq(Vae):
 
 
 def bounded(z: Float[Array, "B G D"], levels: LevelCounts) -> Float[Array, "B G D"]:
-    """Z within bounds such that rounding gives L levels, the integers from -(L // 2) to (L - 1) // 2: appendix A.1.
+    """The numbers within bounds such that rounding gives L levels: the integers from -(L // 2) to (L - 1) // 2.
 
-    For even L the levels are not symmetric about 0, so the bounds lie half a level lower; the input is shifted so that
-    0 stays near 0.
+    As in appendix A.1. For even L the levels are not symmetric about 0, so the bounds lie half a level lower; the input
+    is shifted so that 0 stays near 0.
     """
     count = np.array(levels)
     half = (count - 1) * (1 - MARGIN) / 2

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from wm_jax.config.vaes import GammaConfig
 from wm_jax.models.latents import Gamma
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import kl_term, reconstruction
+from wm_jax.models.vae.losses import kl_term, reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 LEAST = 1e-3
@@ -58,7 +58,7 @@ class GammaVae(Vae):
         """Error + the KL's term (`losses.kl_term`), each summed over pixels or latents and averaged over the batch."""
         posterior = self.encode(batch.encoder_input)
         kl = kl_of_gammas(posterior, self.config.prior_concentration, self.config.prior_rate)
-        error, metrics = reconstruction(self.decode(posterior.sample(update.key)), batch, self.config)
+        error, metrics = reconstruction_error(self.decode(posterior.sample(update.key)), batch, self.config)
         loss = error + kl_term(kl, self.config, update.step)
         return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
 

@@ -1,7 +1,6 @@
 """What auto-encoders with a Gaussian posterior share: the networks; and for most of them, the form of the loss."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from wm_jax.config.vaes import BuiltInVaeConfig, KlConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.layers import Perceptron
-from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, reconstruction
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 
@@ -59,25 +58,18 @@ class PenalisedGaussianVae(GaussianVae):
 
     Subclasses replace what is special about them: the penalty, the error (`distance`), or how z is decoded
     (`reconstruct`).
-
-    Attributes:
-      extra_randomness: whether `reconstruct` or `penalty` draw random numbers. Then they are given a key of their own;
-        else the update's key draws z, and they must not use it again.
     """
 
     config: KlConfig
-    extra_randomness: ClassVar[bool] = False
 
     def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """Error + penalty, each summed over pixels or latents and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and the penalty's.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`) and the penalty's.
         """
-        z_key = update.key
-        if self.extra_randomness:
-            z_key, key = jax.random.split(update.key)
-            update = update._replace(key=key)
+        z_key, key = jax.random.split(update.key)
+        update = update._replace(key=key)  # for `reconstruct` and `penalty`
         posterior = self.encode(batch.encoder_input)
         z = posterior.sample(z_key)
         error, errors = self.distance(self.reconstruct(z, batch, update), batch)
@@ -91,7 +83,7 @@ class PenalisedGaussianVae(GaussianVae):
 
     def distance(self, decoded: Float[Array, "B side side 3"], batch: Batch) -> tuple[Scalar, Metrics]:
         """The error of decoded frames in [0, 1]; and metrics, among them reconstruction."""
-        return reconstruction(decoded, batch, self.config)
+        return reconstruction_error(decoded, batch, self.config)
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """What keeps z near the prior: beta * max(KL, free_nats * Z) (`losses.kl_term`); and metrics.

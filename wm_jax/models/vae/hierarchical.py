@@ -14,7 +14,7 @@ from wm_jax.config.vaes import HierarchicalConfig
 from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
-from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_normal, reconstruction
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, log_density, reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.models.vae.places import shares_near, too_small
 from wm_jax.utils.errors import UserError
@@ -60,17 +60,17 @@ class Hierarchical(Vae):
         """Error + the KL's term (`losses.kl_term`), each summed over pixels or latents and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of both levels, in nats
-          before any weight or floor; estimated from one sample for each frame, so it can be negative) and kl_top.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl (of both levels, in
+          nats before any weight or floor; estimated from one sample for each frame, so it can be negative) and kl_top.
         """
         bottom_key, top_key = jax.random.split(update.key)
         q1 = self._bottom(batch.encoder_input)
         z1 = q1.sample(bottom_key)
         q2 = self.up(z1)
         z2 = q2.sample(top_key)
-        error, metrics = reconstruction(self.decoder(z1), batch, self.config)
+        error, metrics = reconstruction_error(self.decoder(z1), batch, self.config)
         # E log q(z1 | x) / p(z1 | z2) + KL(q(z2 | z1) || N(0, 1)). The first has no closed form: z2 depends on z1.
-        bottom = jnp.sum(log_normal(z1, *q1) - log_normal(z1, *self.down(z2)), axis=1)
+        bottom = log_density(z1, *q1) - log_density(z1, *self.down(z2))
         top = kl_to_standard_normal(q2)
         kl = bottom + top
         loss = error + kl_term(kl, self.config, update.step)

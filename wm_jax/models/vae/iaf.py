@@ -15,7 +15,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import GaussianVae
 from wm_jax.models.vae.layers import Dense, normal
-from wm_jax.models.vae.losses import kl_term, log_normal, reconstruction
+from wm_jax.models.vae.losses import kl_term, log_density, reconstruction_error
 
 OPEN = 2.0
 """What is added to a gate before its sigmoid, so that a step changes little at first (section 4 asks for 1 to 2)."""
@@ -52,7 +52,7 @@ class Iaf(GaussianVae):
     def flow(
         self, z: Float[Array, "B Z"], context: Float[Array, "B context"]
     ) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
-        """Z after all steps; and log sigma summed over the steps, whose sum over latents is log |det Jacobian|."""
+        """The z after all steps; and log sigma summed over the steps, whose sum over latents is log |det Jacobian|."""
         log_slope = jnp.zeros_like(z)
         for step in self.steps:
             z, log_sigma = step(z, context)
@@ -67,9 +67,9 @@ class Iaf(GaussianVae):
         base, context = self.base(batch.encoder_input)
         z0 = base.sample(update.key)
         z, log_slope = self.flow(z0, context)
-        log_q = jnp.sum(log_normal(z0, *base) - log_slope, axis=1)  # eq. 11
-        kl = log_q - jnp.sum(log_normal(z, 0.0, 0.0), axis=1)
-        error, metrics = reconstruction(self.decode(z), batch, self.config)
+        log_q = log_density(z0, *base) - jnp.sum(log_slope, axis=1)  # eq. 11
+        kl = log_q - log_density(z, 0.0, 0.0)
+        error, metrics = reconstruction_error(self.decode(z), batch, self.config)
         loss = error + kl_term(kl, self.config, update.step)
         return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
 

@@ -17,7 +17,6 @@ class Info(PenalisedGaussianVae):
     """Prior N(0, 1)."""
 
     config: InfoConfig
-    extra_randomness = True
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """(1 - alpha) KL(q(z|x) || p(z)) + (alpha + lambda - 1) MMD(q(z), p(z)), the paper's InfoVAE with D = MMD.
@@ -32,5 +31,5 @@ class Info(PenalisedGaussianVae):
         alpha = self.config.alpha
         kl_penalty, metrics = super().penalty(posterior, z, update)
         divergence = mmd(z, self.prior(update.key, len(z)), self.config.kernel)
-        weight = (alpha + self.config.divergence - 1) * warm_up_factor(update.step, self.config.warm_up)
+        weight = (alpha + self.config.divergence_weight - 1) * warm_up_factor(update.step, self.config.warm_up)
         return (1 - alpha) * kl_penalty + weight * divergence, metrics | {"mmd": divergence}

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import JointConfig
 from wm_jax.models.latents import Classes, Gaussian, Joint
-from wm_jax.models.vae.categorical import relaxed
+from wm_jax.models.vae.classes import relaxed
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.layers import Dense
-from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction, warm_up_factor
+from wm_jax.models.vae.losses import kl_term, kl_to_standard_normal, kl_to_uniform, reconstruction_error, warm_up_factor
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.utils.errors import UserError
 
@@ -68,12 +68,12 @@ class JointVae(Vae):
         training, and one-hot when the loss is only measured.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of both parts, in nats
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl (of both parts, in nats
           before any weight or capacity) and kl_classes (of the classes alone).
         """
         posterior = self.encode(batch.encoder_input)
         z = self._relaxed(posterior, update) if update.training else posterior.sample(update.key)
-        error, metrics = reconstruction(self.decode(z), batch, self.config)
+        error, metrics = reconstruction_error(self.decode(z), batch, self.config)
         numbers, classes = kl_to_standard_normal(posterior.numbers), kl_to_uniform(posterior.classes)
         penalty = kl_term(numbers, self.config, update.step, self.numbers)
         penalty += kl_term(classes, self.config, update.step, self.config.groups, self.class_capacity(update.step))

@@ -5,6 +5,8 @@ batch normalisation; layers between levels are tanh, and variances exponentials.
 bottom, 1 to L; lists here start at the top.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,9 +17,21 @@ from wm_jax.models.latents import Gaussian, Levels
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
 from wm_jax.models.vae.gaussian import GaussianLayer
 from wm_jax.models.vae.layers import Dense
-from wm_jax.models.vae.losses import kl_between, kl_term, reconstruction
+from wm_jax.models.vae.losses import kl_between, kl_term, reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.models.vae.places import shares_near, too_small
+
+
+class Level(NamedTuple):
+    """One level of z, given the level above.
+
+    posterior, prior: q(z_i | z_{i+1}, x) and p(z_i | z_{i+1}).
+    z: the sample of the posterior that the level below is given, or its mean.
+    """
+
+    posterior: Gaussian
+    prior: Gaussian
+    z: Float[Array, "B _"]
 
 
 class Ladder(Vae):
@@ -48,7 +62,7 @@ class Ladder(Vae):
 
     def encode(self, frames: Float[Array, "B side side 3"]) -> Levels:
         """The posterior of each level for frames in [0, 1], with the levels above at their means."""
-        return Levels(tuple(posterior for posterior, _, _ in self.descend(frames, None)))
+        return Levels(tuple(level.posterior for level in self.descend(frames, None)))
 
     def decode(self, z: Float[Array, "B Z"]) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
@@ -66,22 +80,20 @@ class Ladder(Vae):
         """Error + the KL's term (`losses.kl_term`), each summed over pixels or latents and averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of all levels, in nats
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl (of all levels, in nats
           before any weight or floor) and kl_1 to kl_L, its parts.
         """
         levels = self.descend(batch.encoder_input, update.key)
-        error, metrics = reconstruction(self.decoder(levels[-1][2]), batch, self.config)
+        error, metrics = reconstruction_error(self.decoder(levels[-1].z), batch, self.config)
         # KL(q(z_L | x) || N(0, 1)) + sum_i E KL(q(z_i | z_{i+1}, x) || p(z_i | z_{i+1}))
-        parts = [kl_between(posterior, prior) for posterior, prior, _ in levels]
+        parts = [kl_between(level.posterior, level.prior) for level in levels]
         kl = jnp.sum(jnp.stack(parts), axis=0)
         loss = error + kl_term(kl, self.config, update.step)
         metrics |= {f"kl_{len(parts) - i}": jnp.mean(part) for i, part in enumerate(parts)}
         return loss, {"loss": loss, **metrics, "kl": jnp.mean(kl)}
 
-    def descend(
-        self, frames: Float[Array, "B side side 3"], key: Key[Array, ""] | None
-    ) -> list[tuple[Gaussian, Gaussian, Float[Array, "B _"]]]:
-        """(posterior, prior, z) of each level, the top one first.
+    def descend(self, frames: Float[Array, "B side side 3"], key: Key[Array, ""] | None) -> list[Level]:
+        """The levels, the top one first.
 
         Args:
           frames: in [0, 1].
@@ -89,11 +101,12 @@ class Ladder(Vae):
         """
         top, *below = self._ascend(frames)
         keys = [None] * len(self.sizes) if key is None else list(jax.random.split(key, len(self.sizes)))
-        levels = [(top, Gaussian(jnp.zeros_like(top.mean), jnp.zeros_like(top.mean)), _z(top, keys[0]))]
+        standard = Gaussian(jnp.zeros_like(top.mean), jnp.zeros_like(top.mean))
+        levels = [Level(top, standard, _z(top, keys[0]))]
         for down, evidence, own in zip(self.down, below, keys[1:], strict=True):
-            prior = down(levels[-1][2])
+            prior = down(levels[-1].z)
             posterior = merged(evidence, prior)
-            levels.append((posterior, prior, _z(posterior, own)))
+            levels.append(Level(posterior, prior, _z(posterior, own)))
         return levels
 
     def _ascend(self, frames: Float[Array, "B side side 3"]) -> list[Gaussian]:

@@ -8,6 +8,6 @@ from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 
 
 class LogCosh(PenalisedGaussianVae):
-    """Prior N(0, 1); the error is sum log(cosh(a e)) / a, with a the `sharpness` (`losses.error`)."""
+    """Prior N(0, 1); the error is sum log(cosh(a e)) / a, with a the `sharpness` (`losses.frame_errors`)."""
 
     config: LogCoshConfig

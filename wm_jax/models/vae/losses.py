@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
-from wm_jax.config.vaes import BuiltInVaeConfig, KlConfig
+from wm_jax.config.vaes import BetaConfig, BuiltInVaeConfig, KlConfig
 from wm_jax.models.latents import Classes, Either, Gaussian
+from wm_jax.models.straight_through import straight_through
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar
 
 LEAST_VARIANCE = 1e-6
@@ -19,21 +20,21 @@ LEAST_PROBABILITY = 1e-6
 """Decoded colours are clipped to [this, 1 - this] in the cross-entropy, because a sigmoid can round to 0 or 1."""
 
 
-def reconstruction(
+def reconstruction_error(
     decoded: Float[Array, "B side side 3"], batch: Batch, config: BuiltInVaeConfig
 ) -> tuple[Scalar, Metrics]:
     """The error that an auto-encoder is trained by, and the one that it is compared by; means over the batch.
 
     Returns:
-      The error of the settings' likelihood with the batch's weights (`error`); and the metric `reconstruction`: the
-      squared error with every pixel weighted alike, whatever the settings are.
+      The error of the settings' likelihood with the batch's weights (`frame_errors`); and the metric `reconstruction`:
+      the squared error with every pixel weighted alike, whatever the settings are.
     """
     target = batch.target
-    mean_error = jnp.mean(error(decoded, target, batch.weights, config))
-    return mean_error, {"reconstruction": jnp.mean(squared_error(decoded, target))}
+    error = jnp.mean(frame_errors(decoded, target, batch.weights, config))
+    return error, {"reconstruction": jnp.mean(squared_error(decoded, target))}
 
 
-def error(
+def frame_errors(
     decoded: Float[Array, "B side side 3"],
     target: Float[Array, "B side side 3"],
     weights: Float[Array, "B side side 1"] | None,
@@ -56,7 +57,7 @@ def error(
         case "cross_entropy":
             # The value is clipped, the gradient is not: a colour that is wrong with certainty must be able to change.
             clipped = jnp.clip(decoded, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-            p = decoded + jax.lax.stop_gradient(clipped - decoded)
+            p = straight_through(clipped, decoded)
             each = -(target * jnp.log(p) + (1 - target) * jnp.log1p(-p))
         case "calibrated":
             return calibrated(squared_error(decoded, target, weights), target[0].size)
@@ -119,6 +120,29 @@ def log_normal(
     return -0.5 * (math.log(2.0 * math.pi) + log_var + jnp.square(z - mean) * jnp.exp(-log_var))
 
 
+def log_density(
+    z: Float[Array, "*#lead Z"], mean: Float[Either, "*#lead Z"] | float, log_var: Float[Either, "*#lead Z"] | float
+) -> Float[Array, "*#lead"]:
+    """Log density of all Z latents together under the diagonal Gaussian N(mean, exp(log_var)), in nats."""
+    return jnp.sum(log_normal(z, mean, log_var), axis=-1)
+
+
+def discriminator_loss(first: Float[Array, "B"], *others: Float[Array, "B"]) -> Scalar:
+    """The cross-entropy -log D(first) - sum log(1 - D(other)), a mean over the batch (Goodfellow et al. 2014, eq. 1).
+
+    Args:
+      first, others: a discriminator's log odds that samples are of the first source, for samples of this source and of
+        the others.
+    """
+    log_likelihood = jax.nn.log_sigmoid(first) + sum(jax.nn.log_sigmoid(-other) for other in others)
+    return -jnp.mean(log_likelihood)
+
+
+def kl_weight(config: BetaConfig, step: Int32[Array, ""] | int) -> Scalar:
+    """Beta as it is after `step` updates: it rises from 0 in `warm_up` updates."""
+    return config.beta * warm_up_factor(step, config.warm_up)
+
+
 def kl_term(
     kl: Float[Array, "B"],
     config: KlConfig,
@@ -145,7 +169,7 @@ def kl_term(
     else:
         floor = config.free_nats * (config.latent if kl_parts is None else kl_parts)
         cost = jnp.mean(jnp.maximum(kl, floor) if floor else kl)
-    return config.beta * warm_up_factor(step, config.warm_up) * cost  # Higgins et al. 2017, eq. 4
+    return kl_weight(config, step) * cost  # Higgins et al. 2017, eq. 4
 
 
 def warm_up_factor(step: Int32[Array, ""] | int, steps: int) -> Scalar:

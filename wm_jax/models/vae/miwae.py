@@ -7,12 +7,11 @@ M * K samples are decoded for each frame, so an update takes nearly M * K times 
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import MiwaeConfig
+from wm_jax.models.vae.bounds import by_bound, log_mean_exp, log_weights
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import GaussianVae
-from wm_jax.models.vae.iwae import log_mean_exp, log_weights
 
 
 class Miwae(GaussianVae):
@@ -27,8 +26,3 @@ class Miwae(GaussianVae):
         log_w, metrics = log_weights(posterior, self.decode, self.config, batch, update, samples)
         loss = -jnp.mean(log_mean_exp(by_bound(log_w, bounds)))
         return loss, {"loss": loss, **metrics}
-
-
-def by_bound(log_w: Float[Array, "MK B"], bounds: int) -> Float[Array, "M K B"]:
-    """The samples shared out among M bounds."""
-    return log_w.reshape(bounds, -1, log_w.shape[1])

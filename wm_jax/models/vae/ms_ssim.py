@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wm_jax.config.vaes import MsSsimConfig
+from wm_jax.models.straight_through import straight_through
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.utils.ssim import C1, C2, gaussian_windows
@@ -29,16 +30,16 @@ class MsSsim(PenalisedGaussianVae):
     config: MsSsimConfig
 
     def distance(self, decoded: Float[Array, "B side side 3"], batch: Batch) -> tuple[Scalar, Metrics]:
-        """Structure * (1 - MS-SSIM) + pixels * error.
+        """The distance structure_weight * (1 - MS-SSIM) + pixel_weight * error.
 
-        MS-SSIM is a mean between 0 and 1 for each frame, so `structure` is what a completely different frame costs
+        MS-SSIM is a mean between 0 and 1 for each frame, so the weight is what a completely different frame costs
         beside the summed KL: at 300, one nat is worth 1/300 of similarity. The error is summed over pixels. Snell et
         al. have none; MS-SSIM hardly sees a colour that is wrong everywhere, so it is much as in Zhao et al. 2017,
         "Loss Functions for Image Restoration with Neural Networks" (arXiv 1511.08861; there the absolute error).
         """
         pixel_error, metrics = super().distance(decoded, batch)
         similarity = jnp.mean(ms_ssim(decoded, batch.target, batch.weights))
-        distance = self.config.structure * (1.0 - similarity) + self.config.pixels * pixel_error
+        distance = self.config.structure_weight * (1.0 - similarity) + self.config.pixel_weight * pixel_error
         return distance, metrics | {"ms_ssim": similarity}
 
 
@@ -97,4 +98,4 @@ def halved(x: Float[Array, "B s s C"]) -> Float[Array, "B h h C"]:
 
 def _floored(similarity: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
     """At least `LEAST`. The gradient ignores the floor, so that lower similarities can rise again."""
-    return similarity + jax.lax.stop_gradient(jnp.maximum(similarity, LEAST) - similarity)
+    return straight_through(jnp.maximum(similarity, LEAST), similarity)

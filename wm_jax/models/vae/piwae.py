@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wm_jax.config.vaes import PiwaeConfig
+from wm_jax.models.vae.bounds import by_bound, log_mean_exp, log_weights
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import GaussianVae
-from wm_jax.models.vae.iwae import log_mean_exp, log_weights
-from wm_jax.models.vae.miwae import by_bound
 
 
 class Piwae(GaussianVae):

@@ -87,7 +87,7 @@ class PlacedStart(nnx.Module):
 
 
 def beside(z: Float[Array, "B I"], context: Float[Array, "B K"] | None) -> Float[Array, "B _"]:
-    """Z, and after it the context if there is one."""
+    """The numbers of z, and after them the context if there is one."""
     return z if context is None else jnp.concatenate([z, context], axis=1)
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import BuiltInVaeConfig
 from wm_jax.models.latents import Point
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import reconstruction
+from wm_jax.models.vae.losses import reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 
 
@@ -37,10 +37,10 @@ class PenalisedPointVae(PointVae):
         """Error, summed over pixels and averaged over the batch, + penalty.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`) and the penalty's.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`) and the penalty's.
         """
         z = self.encode(batch.encoder_input).mode()
-        error, errors = reconstruction(self.decode(z), batch, self.config)
+        error, errors = reconstruction_error(self.decode(z), batch, self.config)
         penalty, penalties = self.penalty(z, update)
         loss = error + penalty
         return loss, {"loss": loss, **errors, **penalties}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 from wm_jax.config.vaes import RaeConfig
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
 from wm_jax.models.vae.layers import Buffer
-from wm_jax.models.vae.losses import reconstruction, squared_error
+from wm_jax.models.vae.losses import reconstruction_error, squared_error
 from wm_jax.models.vae.point import PointVae
 
 DECODER_WEIGHT = {"weights": 1e-4, "gradient": 1e-2, "none": 0.0}
@@ -44,13 +44,13 @@ class Rae(PointVae):
         """Error + beta |z|^2 / 2 + lambda R (section 3): sums over pixels or latents, averaged over the batch.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl and regulariser (R, before
-          its weight). There is no KL: kl is |z|^2 / 2, up to a constant z's negative log density under N(0, 1).
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl and regulariser (R,
+          before its weight). There is no KL: kl is |z|^2 / 2, up to a constant z's negative log density under N(0, 1).
         """
         config = self.config
         z = self.encode(batch.encoder_input).mode()
         decoded = self.decode(z)
-        error, metrics = reconstruction(decoded, batch, config)
+        error, metrics = reconstruction_error(decoded, batch, config)
         half_square = 0.5 * jnp.mean(jnp.sum(jnp.square(z), axis=1))
         regulariser = self._regulariser(z, decoded, update)
         weight = DECODER_WEIGHT[config.regulariser] if config.decoder_weight is None else config.decoder_weight

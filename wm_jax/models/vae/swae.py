@@ -18,7 +18,7 @@ class Swae(PenalisedPointVae):
     config: SwaeConfig
 
     def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Lambda SW(q(z), p(z)), algorithm 1: a mean over directions and frames, not a sum. It is the metric kl.
+        """The penalty lambda SW(q(z), p(z)), algorithm 1: a mean over directions and frames. The metric kl is SW.
 
         A shift of all Z coordinates by 1 makes it 1 (with p = 2), not Z. Beside an error averaged over a frame's 12,288
         numbers, the same lambda would weigh 12,288 times as much.
@@ -27,7 +27,7 @@ class Swae(PenalisedPointVae):
         prior_key, direction_key = jax.random.split(update.key)
         directions = random_directions(direction_key, config.projections, config.latent)
         divergence = sliced_wasserstein(z, self.prior(prior_key, len(z)), directions, config.power)
-        return config.divergence * divergence, {"kl": divergence}
+        return config.divergence_weight * divergence, {"kl": divergence}
 
 
 def random_directions(key: Key[Array, ""], count: int, size: int) -> Float[Array, "count size"]:

@@ -15,7 +15,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import GaussianLayer, PenalisedGaussianVae
 from wm_jax.models.vae.layers import Perceptron
-from wm_jax.models.vae.losses import kl_to_standard_normal, log_normal
+from wm_jax.models.vae.losses import kl_to_standard_normal, log_density
 
 LEAST_VARIANCE = 1e-6
 """The learned variance of p(z | u) is at least this. Where z lies on fewer dimensions than it has, its optimum is 0."""
@@ -32,7 +32,7 @@ class TwoStage(PenalisedGaussianVae):
         self.second = SecondStage(config.latent, config.hidden, rngs)
 
     def prior(self, key: Key[Array, ""], count: int) -> Float[Array, "count Z"]:
-        """U from N(0, 1), and z given u."""
+        """Samples of p(z | u) with u from N(0, 1)."""
         u_key, z_key = jax.random.split(key)
         u = jax.random.normal(u_key, (count, self.config.latent), jnp.float32)
         return self.second.decode(u).sample(z_key)
@@ -64,4 +64,4 @@ class SecondStage(nnx.Module):
         """(-log p(z | u) for one u from q(u | z), KL(q(u | z) || N(0, 1))), each summed over the numbers of z or u."""
         posterior = self.encode(z)
         given_u = self.decode(posterior.sample(key))
-        return -jnp.sum(log_normal(z, *given_u), axis=1), kl_to_standard_normal(posterior)
+        return -log_density(z, *given_u), kl_to_standard_normal(posterior)

@@ -13,6 +13,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.layers import ConvStack, Dense
+from wm_jax.models.vae.losses import discriminator_loss
 
 CHANNELS = (16, 32, 64)
 """Of the discriminator, whatever the width of the other networks is."""
@@ -25,14 +26,13 @@ class VaeGan(PenalisedGaussianVae):
 
     config: VaeGanConfig
     objectives = two_objectives("discriminator")
-    extra_randomness = True
 
     def __init__(self, config: VaeGanConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
         self.discriminator = FrameDiscriminator(config, rngs)
 
     def distance(self, decoded: Float[Array, "B side side 3"], batch: Batch) -> tuple[Scalar, Metrics]:
-        """Features * L_like + pixels * error (algorithm 1).
+        """The distance feature_weight * L_like + pixel_weight * error (algorithm 1).
 
         L_like is half the squared error of the discriminator's features, summed over them. The paper has no pixel
         error; but at first the features are random, and what they miss is lost.
@@ -40,21 +40,21 @@ class VaeGan(PenalisedGaussianVae):
         pixel_error, metrics = super().distance(decoded, batch)
         difference = self.discriminator.features(decoded) - self.discriminator.features(batch.target)
         feature_error = 0.5 * jnp.mean(jnp.sum(jnp.square(difference), axis=1))
-        distance = self.config.features * feature_error + self.config.pixels * pixel_error
+        distance = self.config.feature_weight * feature_error + self.config.pixel_weight * pixel_error
         return distance, metrics | {"features": feature_error}
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Beta * KL + adversary * deceiving (algorithm 1).
+        """The KL's term + adversary_weight * deceiving (algorithm 1).
 
         deceiving is -log D of frames that are decoded from z and from samples of the prior. It is used in place of
         their log(1 - D), for its gradients where D is sure, and trains the decoder alone. The paper weighs L_like by
-        gamma for the decoder instead; adversary is 1 / gamma, which is the same for Adam.
+        gamma for the decoder instead; adversary_weight is 1 / gamma, which is the same for Adam.
         """
         penalty, metrics = super().penalty(posterior, z, update)
         of_prior = self.prior(update.key, len(z))
         log_odds = [self.discriminator(self.decode(each)) for each in (jax.lax.stop_gradient(z), of_prior)]
         deceiving = -jnp.mean(jax.nn.log_sigmoid(log_odds[0]) + jax.nn.log_sigmoid(log_odds[1]))
-        return penalty + self.config.adversary * deceiving, metrics | {"deceiving": deceiving}
+        return penalty + self.config.adversary_weight * deceiving, metrics | {"deceiving": deceiving}
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """-log D(x) - log(1 - D(decoded z)) - log(1 - D(decoded sample of the prior)), averages (algorithm 1)."""
@@ -64,7 +64,7 @@ class VaeGan(PenalisedGaussianVae):
         real, decoded, generated = (
             self.discriminator(frames) for frames in (batch.target, self.decode(z), self.decode(of_prior))
         )
-        loss = -jnp.mean(jax.nn.log_sigmoid(real) + jax.nn.log_sigmoid(-decoded) + jax.nn.log_sigmoid(-generated))
+        loss = discriminator_loss(real, decoded, generated)
         return loss, {"discriminator_loss": loss}
 
 

@@ -17,7 +17,7 @@ from wm_jax.config.vaes import VampConfig
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Metrics, Scalar, Update
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
-from wm_jax.models.vae.losses import kl_term, log_normal
+from wm_jax.models.vae.losses import kl_term, log_density
 from wm_jax.utils.sizes import FRAME
 
 
@@ -42,17 +42,16 @@ class Vamp(PenalisedGaussianVae):
         return Gaussian(mean[which], log_var[which]).sample(noise_key)
 
     def penalty(self, posterior: Gaussian, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Beta * KL(q(z|x) || prior) (`losses.kl_term`).
+        """The term of KL(q(z|x) || prior) (`losses.kl_term`).
 
         The KL from a mixture has no closed form: it is estimated from one z for each frame.
         """
-        log_q = jnp.sum(log_normal(z, *posterior), axis=1)
-        kl = log_q - log_mixture(z, self.components())
+        kl = log_density(z, *posterior) - log_mixture(z, self.components())
         return kl_term(kl, self.config, update.step), {"kl": jnp.mean(kl)}
 
 
 def log_mixture(z: Float[Array, "B Z"], components: Gaussian) -> Float[Array, "B"]:
     """log(1/C sum_c N(z; component c)): the log density of all Z latents together, in nats."""
     mean, log_var = components
-    each = jnp.sum(log_normal(z[:, None], mean[None], log_var[None]), axis=2)  # [B, C]
+    each = log_density(z[:, None], mean[None], log_var[None])  # [B, C]
     return jax.nn.logsumexp(each, axis=1) - math.log(len(mean))

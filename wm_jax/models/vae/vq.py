@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import VqConfig
 from wm_jax.models.latents import Codes, LatentKind
+from wm_jax.models.straight_through import straight_through
 from wm_jax.models.vae.codebook import Codebook
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, Vae
-from wm_jax.models.vae.losses import reconstruction
+from wm_jax.models.vae.losses import reconstruction_error
 from wm_jax.models.vae.networks import make_decoder, make_encoder
 from wm_jax.models.vae.places import require_whole_parts
 from wm_jax.utils.errors import UserError
@@ -78,15 +79,15 @@ class Vq(Vae):
         The paper averages the latter two over a frame's codes: its weight of 0.25 is 0.25 / codes_per_frame here.
 
         Returns:
-          The loss, and the metrics loss, reconstruction (see `losses.reconstruction`), kl (of a chosen code from the
-          uniform distribution over all codes, the same for every frame; section 3.1) and those of `batch_usage`.
+          The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl (of a chosen code from
+          the uniform distribution over all codes, the same for every frame; section 3.1) and those of `batch_usage`.
         """
         output = self.output(self.encoder(batch.encoder_input))
         indices, vectors = self.nearest(output)
-        straight_through = output + jax.lax.stop_gradient(vectors - output)  # section 3.2
-        error, metrics = reconstruction(self.decode(straight_through), batch, self.config)
+        z = straight_through(vectors, output)  # section 3.2
+        error, metrics = reconstruction_error(self.decode(z), batch, self.config)
         commitment = jnp.mean(jnp.sum(jnp.square(output - jax.lax.stop_gradient(vectors)), axis=1))
-        loss = error + self.config.commitment * commitment
+        loss = error + self.config.commitment_weight * commitment
         if self.config.codebook == "learned":  # else moving averages take the place of this term (appendix A.1)
             loss += jnp.mean(jnp.sum(jnp.square(jax.lax.stop_gradient(output) - vectors), axis=1))
         if update.training:

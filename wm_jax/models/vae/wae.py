@@ -17,10 +17,10 @@ class Wae(PenalisedPointVae):
     config: WaeConfig
 
     def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
-        """Lambda MMD(q(z), p(z)), eq. 4 and algorithm 2, by the unbiased estimate as there. The metric kl is the MMD.
+        """The penalty lambda MMD(q(z), p(z)), eq. 4 and algorithm 2, by the unbiased estimate as there.
 
-        The paper's lambda for faces of 64x64 pixels is 100 beside a summed squared error, as ours is; but its code has
-        colours in [-1, 1], so its errors are 4 times as large.
+        The metric kl is the MMD. The paper's lambda for faces of 64x64 pixels is 100 beside a summed squared error, as
+        ours is; but its code has colours in [-1, 1], so its errors are 4 times as large.
         """
         divergence = mmd(z, self.prior(update.key, len(z)), self.config.kernel)
-        return self.config.divergence * divergence, {"kl": divergence}
+        return self.config.divergence_weight * divergence, {"kl": divergence}

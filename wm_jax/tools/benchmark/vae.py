@@ -53,7 +53,7 @@ def training(options: Options) -> Case:
         from wm_jax.tools.benchmark.pytorch import vae
 
         shown, key = frames[:8], jax.random.key(3)
-        noise = jax.random.normal(key, (len(shown), config.latent))
+        noise = jax.random.normal(jax.random.split(key)[0], (len(shown), config.latent))
         return apart(config, shown, Update(key), vae.loss_and_gradient(_model(config), shown, np.array(noise)))
 
     makers = {

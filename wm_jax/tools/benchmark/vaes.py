@@ -92,7 +92,6 @@ def _model(config: VaeConfig) -> Any:
 def _apart(theirs: Callable[..., Any], config: VaeConfig, frames: np.ndarray) -> float:
     """See `vae.apart`: PyTorch's is given the random numbers that ours draws."""
     model, key, shape = _model(config), jax.random.key(3), (len(frames), config.latent)
-    z_key, prior_key = jax.random.split(key) if model.extra_randomness else (key, key)
-    noise, prior = (np.array(jax.random.normal(each, shape)) for each in (z_key, prior_key))
+    noise, prior = (np.array(jax.random.normal(each, shape)) for each in jax.random.split(key))
     found = theirs(model, config.variant, frames, noise, prior)
     return apart(config, frames, Update(key, data_size=len(frames)), found)

@@ -57,9 +57,9 @@ def _beta_tc(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior:
     kl, floor = log_q_given_frame - log_prior, config.free_nats * config.latent
     kl = (kl.clamp(min=floor) if floor else kl).mean()
     beyond = (
-        (config.mutual_information - 1) * (log_q_given_frame - log_q)
-        + (config.total_correlation - 1) * (log_q - log_q_of_each)
-        + (config.dimension_wise - 1) * (log_q_of_each - log_prior)
+        (config.mutual_information_weight - 1) * (log_q_given_frame - log_q)
+        + (config.total_correlation_weight - 1) * (log_q - log_q_of_each)
+        + (config.dimension_wise_weight - 1) * (log_q_of_each - log_prior)
     )
     return error + config.beta * (kl + beyond.mean())
 
@@ -81,7 +81,7 @@ def _info(model: TorchVae, config: Any, frames: Tensor, noise: Tensor, prior: Te
 
     mmd = among(z) + among(prior) - 2 * similarity(z, prior).mean()
     of_each = (1 - config.alpha) * config.beta * kl.clamp(min=floor).mean()
-    return error + of_each + (config.alpha + config.divergence - 1) * mmd
+    return error + of_each + (config.alpha + config.divergence_weight - 1) * mmd
 
 
 _LOSSES = {"beta_tc": _beta_tc, "info": _info}
