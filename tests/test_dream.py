@@ -486,6 +486,8 @@ def test_an_untrained_m_has_no_dream(truthful: Run, capsys: pytest.CaptureFixtur
     words = [*WORDS, "--run", str(truthful.path / "none"), "--in", "dream", "--controller.world", "random"]
     assert cli.main(["train_controller", *words]) == 2
     assert "--controller.world random: an untrained M dreams of nothing" in capsys.readouterr().err
+    assert cli.main(["train_controller", *words[:-4], *words[-2:], "--vae.start_from", str(truthful.path)]) == 2
+    assert "with --controller.world random nothing trained is used" in capsys.readouterr().err
 
 
 # Films

@@ -724,5 +724,7 @@ def test_models_of_other_names_stand_beside_each_other_on_the_same_replays(
     assert "was made with vae" in capsys.readouterr().err
     assert cli.main(["train_vae", *words, "--name", "../x"]) == 2
     assert "--name ../x: give a word of letters" in capsys.readouterr().err
+    assert cli.main(["train_vae", *words, "--name", "round-2"]) == 2
+    assert "--name round-2: it does not exist, and what other commands make" in capsys.readouterr().err
     assert cli.main(["train_vae", *words, "--name", "x", "--base", str(tmp_path / "other")]) == 2
     assert "--name: with it, the run itself is the base" in capsys.readouterr().err

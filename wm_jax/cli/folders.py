@@ -11,6 +11,9 @@ from wm_jax.config.layers import file_name
 from wm_jax.config.schema import Config
 from wm_jax.utils.errors import UsageError, UserError
 
+RESERVED = re.compile(r"(round|member|temperature)-[\d.]+")
+"""Names of what bin/iterate and --temperatures make, and of the further M's of an ensemble."""
+
 
 def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     """The run's folder, with what --fresh makes anew."""
@@ -45,6 +48,10 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
         if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
             raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
         base, path = path, path / "named" / options.name
+        if RESERVED.fullmatch(options.name) and not path.exists():
+            raise UsageError(
+                f"--name {options.name}: it does not exist, and what other commands make is called so; take another"
+            )
     made = pipeline_artifacts(config) if command in WHOLE_CHAIN else []
     if command in ARTIFACT_OF:
         made = [ARTIFACT_OF[command]]

@@ -91,6 +91,13 @@ def accept(config: Config) -> None:
     require_start(settings.start_from, "controller")
     if settings.arena == "dream" and settings.world == "random":
         raise UsageError("--controller.world random: an untrained M dreams of nothing; leave it out, or --in dream")
+    if settings.world == "random":
+        for name, model in (("vae", config.vae), ("memory", config.memory)):
+            if model.start_from is not None:
+                raise UsageError(
+                    f"--{name}.start_from {model.start_from}: with --controller.world random nothing trained is used; "
+                    "leave one of the two out"
+                )
     if settings.arena == "dream":
         if config.dream.disagreement and config.dream.members == 1:
             raise UsageError(
