@@ -23,7 +23,8 @@ from wm_jax.config.vaes import VanillaConfig
 from wm_jax.data.frames import ResidentFrames
 from wm_jax.data.sequences import FlatLatents, SequenceBatches
 from wm_jax.distributed.mesh import RowSharing, open_local_mesh, open_mesh
-from wm_jax.envs.games import family_of, find
+from wm_jax.envs.games import find
+from wm_jax.envs.names import family_of
 from wm_jax.models import memory, vae
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.rollout.agent_policy import AgentPolicy

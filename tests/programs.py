@@ -24,7 +24,8 @@ from wm_jax.envs.car_racing.endless import draw_tracks
 from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.track import prepare
 from wm_jax.envs.device import start_all
-from wm_jax.envs.games import CAR_ACTIONS, find
+from wm_jax.envs.families import CAR_ACTIONS
+from wm_jax.envs.games import find
 from wm_jax.kernels import native
 from wm_jax.models import memory, vae
 from wm_jax.models.agent import Agent, AgentParams, make_agent

@@ -21,6 +21,7 @@ from wm_jax.envs.host.conversions import Undeclared
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.spaces import Continuous, Discrete
+from wm_jax.envs.types import Game
 from wm_jax.run.folder import Run
 from wm_jax.utils.errors import UserError
 
@@ -31,11 +32,11 @@ def opened(name: str, **settings: Any) -> Environment:
     return open_environment(f"odd_games:{name}-v0", kwargs={}, **settings)
 
 
-def find(name: str, **settings: Any) -> games.Game:
+def find(name: str, **settings: Any) -> Game:
     return games.find(f"gymnasium:odd_games:{name}-v0", EnvConfig.model_validate({"backend": "gymnasium", **settings}))
 
 
-def played(game: games.Game, actions: list[Any]) -> tuple[np.ndarray, list[float]]:
+def played(game: Game, actions: list[Any]) -> tuple[np.ndarray, list[float]]:
     """The first frame of an episode in a worker, and the rewards of its steps."""
     pool = open_pool(game, 1, workers=1)
     try:
@@ -224,7 +225,7 @@ def test_an_episode_is_never_longer_than_the_environments_own_limit(
     ],
 )
 def test_no_setting_draws_episodes_out(name: str, limit: int):
-    def game(**settings: Any) -> games.Game:
+    def game(**settings: Any) -> Game:
         return games.find(name, EnvConfig.model_validate(settings))
 
     assert game().episode_steps == game(episode_steps=limit).episode_steps == limit

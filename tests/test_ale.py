@@ -10,9 +10,10 @@ from ale_py import ALEInterface, LoggerMode, roms
 from wm_jax import cli
 from wm_jax.config.layers import load
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs import games
+from wm_jax.envs import games, official
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.types import Game
 
 Answer = tuple[np.ndarray, float, bool]
 """A frame uint8[64, 64, 3], the reward, and whether the game has ended."""
@@ -23,7 +24,7 @@ def settings(name: str, **changes: float) -> EnvConfig:
     return load(name, "atari").env.model_copy(update=changes)
 
 
-def emulated(game: games.Game, seed: int, actions: np.ndarray) -> list[Answer]:
+def emulated(game: Game, seed: int, actions: np.ndarray) -> list[Answer]:
     """An episode on a bare emulator, which Gymnasium gives the second word of what NumPy makes of the seed."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     emulator = ALEInterface()
@@ -41,7 +42,7 @@ def emulated(game: games.Game, seed: int, actions: np.ndarray) -> list[Answer]:
     return answers
 
 
-def episodes(game: games.Game, seeds: list[int], slots: int, actions: np.ndarray) -> list[list[Answer]]:
+def episodes(game: Game, seeds: list[int], slots: int, actions: np.ndarray) -> list[list[Answer]]:
     """Every answer of one episode per seed; slots that have ended theirs begin the next ones."""
     answers: list[list[Answer]] = [[] for _ in seeds]
     waiting = list(range(slots, len(seeds)))
@@ -93,7 +94,7 @@ def test_every_frame_is_the_emulators(name: str, changes: dict[str, float], step
 @pytest.mark.parametrize("name", ["enduro", "breakout"])
 def test_training_plays_the_official_game(name: str) -> None:
     game = games.find(name, settings(name))
-    assert games.is_official(game) and not games.is_transfer(game)
+    assert official.is_official(game) and not official.is_transfer(game)
 
 
 def test_episodes_begin_anywhere_in_the_day_as_their_seeds_say() -> None:

@@ -11,7 +11,7 @@ from wm_jax.config.layers import config_folder, load, presets, validate
 from wm_jax.config.schema import Config, ControllerConfig, field_names
 from wm_jax.config.text import arguments_of, shown
 from wm_jax.config.vaes import CustomVaeConfig, VanillaConfig
-from wm_jax.envs.games import PROCGEN, family_of
+from wm_jax.envs.names import PROCGEN, family_of
 from wm_jax.utils.errors import UsageError
 
 GAMES = ("carracing", "enduro", "breakout", "gymnasium:Some/Id-v0", *PROCGEN)

@@ -8,8 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs.games import canonical_name, find, is_official, is_transfer, official
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.names import canonical_name
+from wm_jax.envs.official import is_official, is_transfer, official
 from wm_jax.rollout.exploration import RandomPolicy
 from wm_jax.rollout.play import play
 from wm_jax.utils.errors import UsageError

@@ -5,21 +5,22 @@ from typing import Any
 import pytest
 
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs import games
+from wm_jax.envs import games, names, official
 from wm_jax.envs.spaces import Continuous, Discrete
+from wm_jax.envs.types import Game
 from wm_jax.utils.errors import UsageError
 
 DEFAULT = EnvConfig.model_validate({})
 
 
 def test_every_name_has_one_family_and_one_spelling():
-    assert len(set(games.names())) == len(games.names()) == 1 + 1 + 16 + 104
-    for name in games.names():
-        assert games.canonical_name(name.replace("_", "").upper()) == name
-    assert [games.family_of(name) for name in ("carracing", "doom", "enduro", "chaser")] == [
+    assert len(set(names.names())) == len(names.names()) == 1 + 1 + 16 + 104
+    for name in names.names():
+        assert names.canonical_name(name.replace("_", "").upper()) == name
+    assert [names.family_of(name) for name in ("carracing", "doom", "enduro", "chaser")] == [
         *("carracing", "doom", "atari", "procgen")
     ]
-    assert games.family_of("gymnasium:CarRacing-v3") == "gymnasium"
+    assert names.family_of("gymnasium:CarRacing-v3") == "gymnasium"
 
 
 def test_the_catalogue_knows_what_the_libraries_have():
@@ -33,11 +34,11 @@ def test_the_catalogue_knows_what_the_libraries_have():
 
     gymnasium.register_envs(ale_py)
     playable = set(envpool.list_all_envs())
-    for name in games.ATARI:
+    for name in names.ATARI:
         camel = "".join(word.capitalize() for word in name.split("_"))
         assert f"{camel}-v5" in playable
         assert f"ALE/{camel.replace('3d', '3D')}-v5" in gymnasium.registry
-    for name in games.PROCGEN:
+    for name in names.PROCGEN:
         assert {f"{name.capitalize()}{difficulty}-v0" for difficulty in ("Easy", "Hard")} <= playable
 
 
@@ -62,17 +63,17 @@ def test_frame_skip_sets_limit_and_pace():
     assert (game.episode_steps, game.fps, game.crop) == (54_000, 30, None)
 
 
-def find(name: str, **settings: Any) -> games.Game:
+def find(name: str, **settings: Any) -> Game:
     return games.find(name, EnvConfig.model_validate(settings))
 
 
 def test_the_official_game_is_the_published_one_whatever_the_settings():
     twisted = find("enduro", frame_skip=2, sticky=0.0, episode_steps=100, crop=(0, 84, 0, 96), actions=("NOOP", "FIRE"))
-    game = games.official(twisted)
+    game = official.official(twisted)
     assert (game.episode_steps, game.fps, game.env.frame_skip, game.env.sticky) == (27_000, 15, 4, 0.25)
     assert (game.crop, game.actions) == (twisted.crop, twisted.actions)
-    assert games.official(find("carracing", episode_steps=100)).episode_steps == 1000
-    assert games.official(find("chaser", difficulty="hard", episode_steps=9)).envpool_id == "ChaserHard-v0"
+    assert official.official(find("carracing", episode_steps=100)).episode_steps == 1000
+    assert official.official(find("chaser", difficulty="hard", episode_steps=9)).envpool_id == "ChaserHard-v0"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_official_game_is_the_published_one_whatever_the_settings():
 )
 def test_a_transfer_is_called_one(name: str, settings: dict[str, Any], transfer: bool, same: bool):
     game = find(name, **settings)
-    assert (games.is_transfer(game), games.is_official(game)) == (transfer, same)
+    assert (official.is_transfer(game), official.is_official(game)) == (transfer, same)
 
 
 def test_episodes_can_be_cut_short_but_not_drawn_out():
@@ -155,7 +156,7 @@ def test_mistakes_are_named(name, settings, words):
 
 def test_the_catalogue_imports_no_game_and_no_jax():
     code = (
-        "import sys; from wm_jax.envs import games; games.names(); games.family_of('enduro');"
+        "import sys; from wm_jax.envs import games, names; names.names(); names.family_of('enduro');"
         "print(sorted({'jax', 'envpool', 'gymnasium', 'ale_py', 'cv2'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

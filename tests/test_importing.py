@@ -13,7 +13,7 @@ from PIL import Image
 from wm_jax import cli
 from wm_jax.data.importing import STRETCH, checked, episodes, recordings
 from wm_jax.data.replay import ReplayStore
-from wm_jax.envs.games import imported_actions
+from wm_jax.envs.families import imported_actions
 from wm_jax.render.video import write_video
 from wm_jax.utils.errors import UserError
 

@@ -12,8 +12,9 @@ from grid_game import Grid
 
 from wm_jax.config.schema import EnvConfig
 from wm_jax.distributed.mesh import RowSharing
-from wm_jax.envs.games import find, is_official, is_transfer, official
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.official import is_official, is_transfer, official
 from wm_jax.envs.spaces import Discrete
 from wm_jax.envs.types import DeviceGame
 from wm_jax.models.agent import AgentParams

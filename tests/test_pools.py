@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from wm_jax.config.schema import EnvConfig
-from wm_jax.envs import games
+from wm_jax.envs import games, names
 from wm_jax.envs.host import qt
 from wm_jax.envs.host.pool import EpisodePool
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.spaces import Continuous
-from wm_jax.envs.types import Step
+from wm_jax.envs.types import Game, Step
 from wm_jax.utils.errors import UserError
 
 LIMIT = 5
@@ -20,17 +20,17 @@ SEEDS = (7, 8, 7)
 PROBE = "gymnasium:probe_games:Probe-v0"
 
 
-def find(name: str, **settings) -> games.Game:
+def find(name: str, **settings) -> Game:
     return games.find(name, EnvConfig.model_validate(settings))
 
 
-def opened(game: games.Game, slots: int, **options) -> EpisodePool:
+def opened(game: Game, slots: int, **options) -> EpisodePool:
     pool = open_pool(game, slots, **options)
     assert isinstance(pool, EpisodePool)
     return pool
 
 
-def table(game: games.Game, steps: int, slots: int, seed: int = 0) -> np.ndarray:
+def table(game: Game, steps: int, slots: int, seed: int = 0) -> np.ndarray:
     """Random actions [steps, slots] or [steps, slots, A]; slots 0 and 2 get the same ones."""
     rng = np.random.default_rng(seed)
     if isinstance(game.actions, Continuous):
@@ -233,7 +233,7 @@ def test_procgen_to_the_end_equals_envpool_alone():
         assert answers[slot][-1][3] == (slot in running)
 
 
-def first_frames(game: games.Game, count: int, **options) -> set[bytes]:
+def first_frames(game: Game, count: int, **options) -> set[bytes]:
     pool = opened(game, count, **options)
     frames = pool.reset(range(count))
     pool.close()
@@ -255,7 +255,7 @@ def test_procgen_levels():
     assert first_frames(find("chaser", difficulty="hard"), 8).isdisjoint(first_frames(find("chaser"), 8))
 
 
-@pytest.mark.parametrize("name", games.PROCGEN)
+@pytest.mark.parametrize("name", names.PROCGEN)
 def test_procgen_keys_that_matter(name):
     """The same levels played with each key and without: the kept keys differ from noop and from one another."""
     slots, moves, presses = 6, table(find(name), 24, 1)[:, 0] % 9, 3

@@ -12,9 +12,9 @@ from flax import nnx
 
 from wm_jax.config.schema import EnvConfig, MemoryConfig
 from wm_jax.config.vaes import VanillaConfig
-from wm_jax.envs.games import Game, find
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
-from wm_jax.envs.types import Pool, Step
+from wm_jax.envs.types import Game, Pool, Step
 from wm_jax.models.agent import make_agent
 from wm_jax.models.controller import Controller
 from wm_jax.models.latents import LatentKind

@@ -15,7 +15,7 @@ from wm_jax import cli
 from wm_jax.cli.options import parse
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
-from wm_jax.envs.games import family_of
+from wm_jax.envs.names import family_of
 from wm_jax.evaluation.fitness import ControllerState, FitnessEvaluator
 from wm_jax.rollout.types import EpisodeStats
 from wm_jax.run.artifacts import load_agent

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from wm_jax.config.layers import load
 from wm_jax.config.schema import ControllerConfig
 from wm_jax.data.episodes import Episode
-from wm_jax.envs.games import find, official
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.official import official
 from wm_jax.evaluation import inspection
 from wm_jax.render.sheets import reconstruction_sheet
 from wm_jax.rollout.agent_policy import AgentPolicy

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from wm_jax.envs.games import PROCGEN
+from wm_jax.envs.names import PROCGEN
 
 PIPELINES = ("carracing", "enduro", "chaser", "dodgeball")
 VAES = (*(game for game in PROCGEN if game not in PIPELINES), "breakout", "ms_pacman", "space_invaders")

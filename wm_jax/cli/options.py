@@ -13,7 +13,7 @@ from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_t
 from wm_jax.config.layers import load, presets, user_layers
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
 from wm_jax.config.text import arguments_of, nearest, shown
-from wm_jax.envs.games import canonical_name, family_of
+from wm_jax.envs.names import canonical_name, family_of
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UsageError
 

@@ -146,7 +146,7 @@ def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[E
 
 
 def arguments_for(actions: Sequence[np.ndarray | None]) -> dict[str, Any]:
-    """What the actions of recordings are, as `envs.games.imported_actions` takes it.
+    """What the actions of recordings are, as `envs.families.imported_actions` takes it.
 
     Args:
       actions: of each recording.

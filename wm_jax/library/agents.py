@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, UInt8
 
 from wm_jax.config import layers
 from wm_jax.config.schema import Config
-from wm_jax.envs.games import family_of, find
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.names import family_of
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.autoencoding import decode, encode
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams

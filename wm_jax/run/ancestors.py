@@ -10,7 +10,7 @@ from typing import Any
 
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import CHOICES, Config
-from wm_jax.envs.games import family_of
+from wm_jax.envs.names import family_of
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.provenance import misfit
 from wm_jax.run.stage_graph import CHAIN, parents

@@ -21,8 +21,9 @@ import numpy as np
 
 from wm_jax.config.schema import Config, EnvConfig, EvaluateConfig
 from wm_jax.distributed.progress import Progress, Stopwatch, log
-from wm_jax.envs.games import find, is_official, is_transfer, official
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool, require_playable
+from wm_jax.envs.official import is_official, is_transfer, official
 from wm_jax.envs.types import Game, Pool
 from wm_jax.evaluation import inspection
 from wm_jax.evaluation.statistics import STATISTICS, is_approximate, statistics

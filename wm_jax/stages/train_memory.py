@@ -13,7 +13,8 @@ from wm_jax.data.sequences import FlatLatents, SequenceBatches, StreamedSequence
 from wm_jax.distributed import processes
 from wm_jax.distributed.mesh import open_mesh, started, without_kernels
 from wm_jax.distributed.progress import log
-from wm_jax.envs.games import NO_ACTIONS, find
+from wm_jax.envs.families import NO_ACTIONS
+from wm_jax.envs.games import find
 from wm_jax.evaluation import prediction
 from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from wm_jax.config.layers import load
-from wm_jax.envs.games import family_of
+from wm_jax.envs.names import family_of
 from wm_jax.utils import process
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UserError

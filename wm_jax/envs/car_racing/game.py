@@ -18,7 +18,7 @@ from wm_jax.envs.car_racing.drawing import frame
 from wm_jax.envs.car_racing.endless import draw_tracks
 from wm_jax.envs.car_racing.factors import factors
 from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.games import CAR_ACTIONS
+from wm_jax.envs.families import CAR_ACTIONS
 from wm_jax.envs.types import DeviceGame
 from wm_jax.utils import streams
 

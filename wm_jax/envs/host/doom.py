@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_jax.envs.games import DOOM_FPS, DOOM_SCREEN
+from wm_jax.envs.families import DOOM_FPS, DOOM_SCREEN
 
 MOVES = ((False, False), (False, True), (True, False))
 """Of the actions none, right and left: whether the buttons for left and right are held."""

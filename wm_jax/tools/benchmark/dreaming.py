@@ -13,8 +13,9 @@ from flax import nnx
 
 from wm_jax.config.layers import load
 from wm_jax.config.schema import Config
-from wm_jax.envs.games import family_of, find
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.names import family_of
 from wm_jax.envs.types import Game
 from wm_jax.models.agent import Agent, AgentParams, make_agent
 from wm_jax.models.controller import Controller

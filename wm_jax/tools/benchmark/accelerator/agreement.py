@@ -23,7 +23,7 @@ from wm_jax.envs.car_racing.drawing import picture
 from wm_jax.envs.car_racing.game import CarRacingGame, Tracks
 from wm_jax.envs.car_racing.raster import FRAME
 from wm_jax.envs.car_racing.state import CarState
-from wm_jax.envs.games import CAR_ACTIONS
+from wm_jax.envs.families import CAR_ACTIONS
 from wm_jax.models import memory, vae
 from wm_jax.models.latents import LatentKind
 from wm_jax.rollout.exploration import plan
