@@ -1,4 +1,4 @@
-"""The agent that comes along, played, filmed and taken apart.
+"""The included agent, played, filmed and taken apart.
 
 .venv/bin/python examples/open_an_agent.py [--small]
 """
@@ -11,7 +11,7 @@ import wm_jax
 
 
 def main(small: bool) -> None:
-    """Play three episodes, look at one frame through V, M and C, and write open_an_agent.mp4."""
+    """Play eight episodes, look at one frame through V, M and C, and write open_an_agent.mp4."""
     agent = wm_jax.load("carracing")  # or a run's folder, such as "runs/enduro-quick"
     print({part: summary["weights"][:12] for part, summary in agent.about.items()})
 

@@ -2,7 +2,7 @@
 
     import wm_jax
 
-    agent = wm_jax.load("carracing")           # the agent that comes along; or a run's folder
+    agent = wm_jax.load("carracing")           # the included agent; or a run's folder
     print(agent.play([1, 2, 3]).returns)
 
 The names of `__all__` are imported when they are first used: until then, neither JAX nor a game is.

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help=f"tracks of each style [{SEEDS}]")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of tracks [{FIRST_SEED}]")
     parser.add_argument("--episodes", type=int, metavar="N", help=f"of each policy, in returns [{EPISODES}]")
-    parser.add_argument("--run", metavar="DIR", help="whose V is looked at, in seeing [that which comes along]")
+    parser.add_argument("--run", metavar="DIR", help="whose V is looked at, in seeing [that of the included agent]")
     parser.add_argument("--sheet", metavar="FILE", help="write the frames that differ most, real and ours (PNG)")
     parser.add_argument("--small", action="store_true", help="tiny sizes, no bars for speed: does it all run here?")
     parser.add_argument("--json", action="store_true", help="print the figures as the last line of standard output")
