@@ -463,6 +463,9 @@ def test_a_table_of_temperatures(truthful: Run, capsys: pytest.CaptureFixture[st
     assert len(lines) == 4 and lines[2].startswith("| 0.1 |") and lines[0].count("|") == lines[2].count("|") == 8
     made = Run.open(truthful.path / "named" / "temperature-2").stage("controller")
     assert (made.manifest() or {})["config"]["dream"]["temperature"] == 2
+    assert cli.main([*words[:-2], "2", "--fresh"]) == 0
+    moved = truthful.path / "named" / "temperature-2" / "discarded"
+    assert len(list(moved.glob("controller-*"))) == 1 and not (truthful.path / "discarded").exists()
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,19 @@ def test_no_steps_leave_the_weights_as_they_came(rounds: Path, tmp_path: Path) -
     assert weights(Run.open(tmp_path), "vae") == weights(Run.open(rounds), "vae")
 
 
+def test_where_it_began_is_kept_while_nothing_is_saved(rounds: Path, tmp_path: Path) -> None:
+    """Stopped before its first checkpoint, and again when the folder was not named again."""
+    words = ["train_vae", *WORDS, "--run", str(tmp_path), "--base", str(rounds), *TINY[2:]]
+    digest = weights(Run.open(rounds), "vae")
+    stage = Run.open(tmp_path, rounds, makes={"vae"}).stage("vae")
+    for more in (["--vae.start_from", str(rounds)], [], []):
+        assert cli.main([*words, *more, "--vae.learning_rate", "1e-30"]) == 0
+        assert weights(Run.open(tmp_path), "vae") == digest
+        for path in stage.path.iterdir():
+            if path.name != "stage.json":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def test_a_search_begins_at_the_best_and_keeps_it_if_nothing_is_better(rounds: Path, tmp_path: Path) -> None:
     words = ["train_controller", *WORDS, "--run", str(tmp_path), "--base", str(rounds), *TINY[2:]]
     assert cli.main([*words, "--controller.start_from", str(rounds), "--controller.sigma", "1e-12"]) == 0

@@ -166,6 +166,24 @@ def test_v_alone_needs_no_actions_and_no_folder(tmp_path: Path, monkeypatch: pyt
         seen.predict(np.zeros((1, 6), np.float32), np.zeros(1, np.int32))
 
 
+def test_the_official_game_is_official_whatever_it_was_trained_on(
+    driver: wm_jax.TrainedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = wm_jax.load(AGENTS / "carracing")
+    object.__setattr__(short, "game", short.game.up_to(20))
+    opened: list[Any] = []
+
+    def open_pool(game: Any, *_: Any, **more: Any) -> Any:
+        opened.append((game.episode_steps, more))
+        raise UserError("not today")
+
+    monkeypatch.setattr("wm_jax.library.agents.open_pool", open_pool)
+    for is_official in (False, True):
+        with pytest.raises(UserError, match="not today"):
+            short.play([1], official=is_official)
+    assert opened == [(20, {"official": False}), (1000, {"official": True})]
+
+
 def test_a_film(driver: wm_jax.TrainedAgent, tmp_path: Path) -> None:
     short = wm_jax.load(AGENTS / "carracing")
     object.__setattr__(short, "game", short.game.up_to(20))

@@ -156,6 +156,8 @@ def _do(
         from wm_jax.distributed.mesh import started
 
         started()  # before an hour of other work ends here
+    if options.temperatures is not None and options.fresh:
+        temperatures.start_anew(run, options.temperatures)
     for needed in before:
         _stop_here(stop)
         log(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))

@@ -11,13 +11,10 @@ from wm_jax.config.layers import file_name
 from wm_jax.config.schema import Config
 from wm_jax.utils.errors import UsageError, UserError
 
-RESERVED = re.compile(r"(round|member|temperature)-[\d.]+")
-"""Names of what bin/iterate and --temperatures make, and of the further M's of an ensemble."""
-
 
 def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     """The run's folder, with what --fresh makes anew."""
-    from wm_jax.run.folder import Run
+    from wm_jax.run.folder import MADE, NAMED, Run
 
     if options.pretrained:
         from wm_jax.run.pretrained import require
@@ -47,8 +44,8 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             raise UsageError("--name: with it, the run itself is the base; leave --base out, or give another --run")
         if not re.fullmatch(r"[\w.-]*\w[\w.-]*", options.name):
             raise UsageError(f"--name {options.name}: give a word of letters, digits, '.', '_' and '-'")
-        base, path = path, path / "named" / options.name
-        if RESERVED.fullmatch(options.name) and not path.exists():
+        base, path = path, path / NAMED / options.name
+        if options.name.startswith(tuple(f"{kind}-" for kind in MADE)) and not path.exists():
             raise UsageError(
                 f"--name {options.name}: it does not exist, and what other commands make is called so; take another"
             )
@@ -59,7 +56,9 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
         made = ["replays"]
     # A chain on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if command in WHOLE_CHAIN and base is not None else set())
-    return Run.open(path, base, makes=makes, anew=made if options.fresh else ())
+    # With --temperatures, nothing of the run itself is made: what is made lies in runs that are named there.
+    anew = made if options.fresh and options.temperatures is None else ()
+    return Run.open(path, base, makes=makes, anew=anew)
 
 
 def _folder(option: str, name: str) -> Path:

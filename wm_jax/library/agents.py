@@ -16,7 +16,8 @@ from wm_jax.config.schema import Config
 from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool
 from wm_jax.envs.names import family_of
-from wm_jax.envs.types import Game
+from wm_jax.envs.official import official as official_game
+from wm_jax.envs.types import Game, Pool
 from wm_jax.evaluation.autoencoding import decode, encode
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 from wm_jax.models.memory import MDNRNN, Carry
@@ -58,7 +59,7 @@ class TrainedAgent:
     Arrays go in and come out as NumPy's. Where a part is needed that is lacking, a UserError says so.
 
     Attributes:
-      config: the settings that it was made with.
+      config: the settings of its game, of collecting, and of V, M and C that it was made with; the rest are defaults.
       game: what it plays.
       vae, memory: NNX modules; None where the run has none.
       about: the summary of each part that is there: steps, errors, scores.
@@ -156,7 +157,7 @@ class TrainedAgent:
         world, seeds = self._need("controller", self._world), list(seeds)
         if not seeds:
             raise ValueError("seeds: give one for each episode")
-        pool = open_pool(self.game, min(slots, len(seeds)), official=official)
+        pool = self._open(min(slots, len(seeds)), official)
         try:
             params = world.params(self._need("controller", self._controller))
             policy = AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, pool.slots)
@@ -175,12 +176,15 @@ class TrainedAgent:
           UserError: there is no C, or the game can't be opened here.
         """
         world, controller = self._need("controller", self._world), self._need("controller", self._controller)
-        pool = open_pool(self.game, 1, official=official)
+        pool = self._open(1, official)
         try:
             record_game(pool, seed, world, controller, Path(path), self.game.fps, Stop())
         finally:
             pool.close()
         return Path(path)
+
+    def _open(self, slots: int, official: bool) -> Pool:
+        return open_pool(official_game(self.game) if official else self.game, slots, official=official)
 
     @property
     def agent(self) -> Agent:
@@ -246,7 +250,7 @@ def load(source: str | Path) -> TrainedAgent:
 
 
 def _recorded_config(run: Run, part: str) -> Config:
-    """All settings that a part of a run was made with."""
+    """The settings of a run's game and models, as a part of it was made with them."""
     manifest = run.stage(part).manifest()
     if manifest is None:
         raise run.stage(part).lost_record()

@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from wm_jax.envs.types import Pool, Step
+from wm_jax.envs.types import Pool
 from wm_jax.evaluation.autoencoding import decode, encode
 from wm_jax.render.video import side_by_side, write_video
 from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
 from wm_jax.run.artifacts import WorldModel
 from wm_jax.run.interrupt import Stop
 
@@ -28,17 +29,14 @@ def record_game(
       fps: agent frames per second of the game.
       stop: checked now and then; an interrupted film leaves nothing behind.
     """
-    frames: list[np.ndarray] = []
-    scores: list[float] = []
-
-    def watch(step: Step, done: np.ndarray) -> None:
-        frames.append(step.frames[0].copy())
-        scores.append((scores[-1] if scores else 0.0) + float(step.reward[0]))
-
     policy = AgentPolicy(world.agent, world.params(controller), np.zeros(1, np.int32), [seed], pool.slots)
-    play(pool, [seed], policy, stop=stop, watch=watch)
+    longest = pool.episode_steps
+    recorder = Recorder(policy, 1, longest, longest)
+    play(pool, [seed], recorder, stop=stop, watch=recorder.watch)
+    (episode,) = recorder.recordings[0].episodes(seed)
+    frames, scores = episode.frames[1:], np.cumsum(episode.rewards).tolist()
     vae = world.agent.vae, world.base_params.vae
-    decoded = decode(vae, encode(vae, np.stack(frames))[1])
+    decoded = decode(vae, encode(vae, frames)[1])
 
     def pictures() -> Iterator[np.ndarray]:
         for real, drawn, score in zip(frames, decoded, scores, strict=True):

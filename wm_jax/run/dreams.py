@@ -1,5 +1,7 @@
 """The dream of a run: its game as its V and M know it."""
 
+import re
+
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
 from wm_jax.data.beginnings import beginnings
@@ -20,8 +22,13 @@ def member_run(run: Run, number: int, *, anew: bool = False) -> Run:
       anew: it is to be trained anew.
     """
     owner = run.stage("memory").run
-    path = owner.path / "named" / f"member-{number}"
-    return Run.open(path, owner.path, makes={"memory"}, anew={"memory"} if anew else ())
+    return owner.named(f"member-{number}", makes={"memory"}, anew={"memory"} if anew else ())
+
+
+def members(run: Run) -> list[int]:
+    """The numbers of the further M's that there are beside the run's own."""
+    found = (re.fullmatch(r"member-(\d+)", name) for name in run.all_named())
+    return sorted(int(match[1]) for match in found if match)
 
 
 def member_seed(seed: int, number: int) -> int:

@@ -43,6 +43,9 @@ EMPTY_STAGE_FILES = {"stage.json", "metrics.jsonl", "metrics.tmp", "tensorboard"
 """What a stage's folder holds before its first checkpoint."""
 BASE = "base.json"
 """Where a run says which one is its base, by the way there."""
+NAMED = "named"
+MADE = ("round", "member", "temperature", "compare")
+"""What the names of runs begin with that commands make, such as round-2; what a user names is called otherwise."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,22 @@ class Stage:
         self.check(settings, parents)
         self.start_anew()
         if self.manifest() is None or self._is_bare():
-            record = {"stage": self.name, **identity(settings, parents), "config": plain(config)}
+            record = {"stage": self.name, **identity(settings, parents), "config": self._noted(config)}
             self.write_record("stage.json", {**record, "made_with": made_with(), "created": now()})
 
     def note(self, config: Mapping[str, Any]) -> None:
         """Record the settings in force now, after a resume, for those that may change."""
         record = self.manifest()
-        if record is not None and record["config"] != plain(config):
-            self.write_record("stage.json", {**record, "config": plain(config)})
+        if record is not None and record["config"] != (noted := self._noted(config)):
+            self.write_record("stage.json", {**record, "config": noted})
+
+    def _noted(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings for the record. Where it began stays there, also if a later command does not say so again."""
+        noted, before = plain(config), (self.manifest() or {}).get("config", {})
+        began = before.get(self.name, {}).get("start_from")
+        if began is not None and noted[self.name]["start_from"] is None:
+            noted[self.name] = {**noted[self.name], "start_from": began}
+        return noted
 
     def _is_bare(self) -> bool:
         """Was the stage begun, and stopped before there was anything to keep? Then other settings do no harm."""
@@ -301,6 +312,19 @@ class Run:
             below = _recorded_base(below)
         old = {name: _identity_of(path / name) for name in anew}
         return Run(path, old, None if chosen is None else Run.open(chosen), frozenset(makes))
+
+    def named(self, name: str, *, makes: Iterable[str] = (), anew: Iterable[str] = ()) -> "Run":
+        """A run for models of a name of their own, whose base this one is.
+
+        Args:
+          makes, anew: see `open`.
+        """
+        return Run.open(self.path / NAMED / name, self.path, makes=makes, anew=anew)
+
+    def all_named(self) -> list[str]:
+        """The names of the runs that are named here, in their order."""
+        folder = self.path / NAMED
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
     @property
     def anew(self) -> list[str]:

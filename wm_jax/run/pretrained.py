@@ -114,8 +114,8 @@ def main(words: Sequence[str]) -> int:
     if len(words) != 1:
         print("usage: python -m wm_jax.run.pretrained RUN", file=sys.stderr)
         return 2
-    run = Run(Path(words[0]))
     try:
+        run = Run.open(Path(words[0]))
         record = run.stage("controller").manifest()
         if record is None:
             raise UserError(f"{run.path} has no controller: give a run with a trained agent")

@@ -141,6 +141,14 @@ def _lacking(settings: CollectConfig, store: ReplayStore) -> int:
 def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
     """The player of lost episodes; if that is gone and others may take their place, `player`."""
     about = current_names("collect", about)
+    if about["policy"] == "imported":
+        if config.collect.replace_lost:
+            return player
+        raise UserError(
+            f"{run.stage('replays').path} has lost {len(numbers)} recordings from {numbers[0]} to {numbers[-1]}, which "
+            "were imported, so that nobody can play them again: import all anew (bin/import --fresh), or give "
+            "--collect.replace_lost to have others played in their place"
+        )
     how = {"random_start": False} | {name: about[name] for name in about if name != "weights"}
     settings = config.collect.model_copy(update=how)
     try:
@@ -162,8 +170,7 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
 def _with_agent(run: Run, about: dict[str, Any]) -> Run:
     """The run in which the agent lies that played: this one, that of the replays, or one that is named there."""
     owner = run.stage("replays").run
-    named = [Run.open(path) for path in sorted((owner.path / "named").glob("*")) if path.is_dir()]
-    for each in (run, owner, *named):
+    for each in (run, owner, *map(owner.named, owner.all_named())):
         if "weights" in about and (each.stage("controller").summary() or {}).get("weights") == about["weights"]:
             return each
     return run

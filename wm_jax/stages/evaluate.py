@@ -291,7 +291,7 @@ def _warnings(on: str, result: dict[str, Any], seen: dict[str, Any]) -> list[str
         found.append(
             f"on {game} V's error is {error:,.4g}, {error / held_out:.1f} times that on held-out replays "
             f"({held_out:,.4g}), and worst around step {max(points)[1]:,.0f}: it has not seen what the agent meets. "
-            "Add episodes of the agent (bin/collect --collect.policy agent, and more --collect.episodes than there are) "
+            "Add episodes of the agent (bin/collect --collect.policy agent, and a larger --collect.episodes) "
             "or more of random play, then train V and what follows anew"
         )
     random = result.get("random", {})

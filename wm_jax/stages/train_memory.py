@@ -18,7 +18,7 @@ from wm_jax.envs.games import find
 from wm_jax.evaluation import prediction
 from wm_jax.models.memory import gradient_of, make_cell
 from wm_jax.run.artifacts import init_memory, latent_like, load_vae, open_latents, open_replays
-from wm_jax.run.dreams import member_run, member_seed
+from wm_jax.run.dreams import member_run, member_seed, members
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.starting_weights import require_start, starting_params
@@ -60,8 +60,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
 @processes.on_main_process
 def _set_members_aside(run: Run) -> None:
     """The further M's of a first one that was made anew are of no use to the new one."""
-    for path in sorted((run.path / "named").glob("member-*")):
-        stage = member_run(run, int(path.name.removeprefix("member-")), anew=True).stage("memory")
+    for number in members(run):
+        stage = member_run(run, number, anew=True).stage("memory")
         with stage.lock():
             stage.start_anew()
 

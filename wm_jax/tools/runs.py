@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm_jax.run.folder import Run
+from wm_jax.run.folder import NAMED, Run
 from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils.arguments import Parser
 from wm_jax.utils.errors import UserError
@@ -39,7 +39,7 @@ def runs_in(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
     """The folders of runs, this one itself among them, and those that are named there."""
     if any((folder / artifact / "stage.json").is_file() for artifact in CHAIN) or (folder / "base.json").is_file():
         yield folder
-        folder, depth = folder / "named", DEEPEST
+        folder, depth = folder / NAMED, DEEPEST
     if depth and folder.is_dir():
         for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()):
             yield from runs_in(path, depth - 1)
@@ -75,7 +75,7 @@ def _state(stage: Any) -> str:
 
 def _size(path: Path) -> int:
     """Of all files but those of the runs that are named there."""
-    named = path / "named"
+    named = path / NAMED
     return sum(each.stat().st_size for each in path.rglob("*") if each.is_file() and named not in each.parents)
 
 

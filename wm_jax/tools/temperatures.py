@@ -45,17 +45,31 @@ def accept(config: Config, temperatures: list[float]) -> None:
             raise UsageError(f"--temperatures {temperature:g}: it is given twice; leave one out")
 
 
+@processes.on_main_process
+def start_anew(run: Run, temperatures: list[float]) -> None:
+    """Move aside what was evolved at these before: all of it at once, so that a command that is stopped can go on."""
+    for temperature in temperatures:
+        stage = _named(run, temperature, anew=("controller",)).stage("controller")
+        if stage.path.exists():
+            with stage.lock():
+                stage.start_anew()
+
+
+def _named(run: Run, temperature: float, anew: tuple[str, ...] = ()) -> Run:
+    """The run of what is evolved at one temperature."""
+    makes = {"controller", "evaluation", "dream"}
+    return run.named(f"temperature-{temperature:g}", makes=makes, anew=anew)
+
+
 def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict[str, Any]:
     """Evolve a controller at each temperature; returns the table's rows by temperature."""
     run.make()
     found = read_rows(run.path, TABLE, "remove the file, and give all temperatures again")
     for temperature in temperatures:
         dream = config.dream.model_copy(update={"temperature": temperature})
-        name = f"temperature-{temperature:g}"
-        makes = {"controller", "evaluation", "dream"}
-        own = Run.open(run.path / "named" / name, run.path, makes=makes, anew=tuple(run.old))
+        own = _named(run, temperature)
         own.make()
-        log(f"== {name}")
+        log(f"== {own.path.name}")
         summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
         found[f"{temperature:g}"] = {name: summary.get(name) for name in FIGURES}
         if processes.is_main_process():

@@ -16,6 +16,7 @@ from flax import nnx
 
 from wm_jax.config.schema import Config
 from wm_jax.data.replay import ReplayStore
+from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
 from wm_jax.envs.games import find
 from wm_jax.models.vae import make_vae
@@ -64,7 +65,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         except UserError as error:
             failed[f"{contender.name}, seed {seed}"] = str(error)
             log(f"compare_vaes: {contender.name}, seed {seed}, is left out: {error}")
-            if len(failed) == len(contenders):
+            if not found and len(failed) == len(contenders):
                 raise
         else:
             _write(config, run, found, failed, options)
@@ -78,8 +79,13 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
             measured(leader, seed)
     if options.generations:
         for leader in leaders:
-            scored = trial(leader, 0).train_controller(options.generations, options.episodes, stop)
-            found = [scored if _is_same(each, scored) else each for each in found]
+            try:
+                scored = trial(leader, 0).train_controller(options.generations, options.episodes, stop)
+            except UserError as error:
+                failed[f"the controller of {leader.name}"] = str(error)
+                log(f"compare_vaes: the controller of {leader.name} is left out: {error}")
+            else:
+                found = [scored if _is_same(each, scored) else each for each in found]
             _write(config, run, found, failed, options)
     return _write(config, run, found, failed, options)
 
@@ -94,6 +100,8 @@ def accept(config: Config, options: argparse.Namespace) -> list[Contender]:
     for name, least in (("budget", 0.01), ("seeds", 1), ("leaders", 0), ("generations", 0), ("episodes", 1)):
         if not getattr(options, name) >= least:
             raise UsageError(f"--{name} {getattr(options, name):g}: give {least:g} or more")
+    if processes.count() > 1:
+        raise UsageError("--hosts: compare_vaes works in one process; leave these settings out")
     contenders = parse(options.variants)
     for contender in contenders:
         settings = contender.config(config, frames="replays").vae

@@ -67,7 +67,7 @@ class Trial:
     def run(self) -> Run:
         """The run that its models lie in."""
         made = {"vae", "latents", "memory", "controller", "evaluation"}
-        return Run.open(self.base.path / "named" / self.name, self.base.path, makes=made)
+        return self.base.named(self.name, makes=made)
 
     def figures(self) -> dict[str, Any] | None:
         """What was found, if it is there."""

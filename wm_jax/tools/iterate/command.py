@@ -92,7 +92,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         own, settings = run, config
         if before is not None:
             made = frozenset(_artifacts(config)) - {"replays"}
-            own = Run.open(run.path / "named" / f"round-{number}", run.path, makes=made)
+            own = run.named(f"round-{number}", makes=made)
             settings = _further(config, before)
         log(f"== round {number} of {options.rounds}, in {own.path}")
         if before is not None and own.stage("vae").summary() is None:
