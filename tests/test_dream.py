@@ -35,6 +35,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.memory import MDNRNN, Prediction
 from wm_jax.render.video import extract_frames
 from wm_jax.rollout.dreaming import dream_along
+from wm_jax.run.artifacts import load_memory, load_vae
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.metrics import read_metrics
@@ -112,7 +113,8 @@ def learned(run: Path, name: str) -> Run:
 
 def dreamed(run: Run, **settings: object) -> Dream:
     config = CONFIG.model_copy(update={"dream": DreamConfig.model_validate(settings)})
-    return load_dream(run, config, find(GAME, config.env))[0]
+    game, vae = find(GAME, config.env), load_vae(run, config)
+    return load_dream(run, config, game, vae, load_memory(run, vae, game))[0]
 
 
 @pytest.fixture(scope="module")

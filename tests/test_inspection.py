@@ -104,7 +104,7 @@ def test_error_and_surprise_are_those_of_the_models():
     from wm_jax.models.latents import Gaussian, LatentKind
     from wm_jax.models.memory import MDNRNN, Sequences
     from wm_jax.models.vae import make_vae
-    from wm_jax.run.artifacts import WorldModel
+    from wm_jax.run.artifacts import Trained, WorldModel
 
     space = Discrete(("a", "b", "c"), (0, 1, 2))
     vae = make_vae(VanillaConfig(latent=4, width=0.125), nnx.Rngs(0))
@@ -115,7 +115,7 @@ def test_error_and_surprise_are_those_of_the_models():
     frames, actions = rng.integers(0, 256, (24, 64, 64, 3), np.uint8), rng.integers(0, 3, 23).astype(np.int32)
     flags = np.zeros(23, bool)
     episode = Episode(frames, actions, np.zeros(23, np.float32), flags, flags, 0, Whole(100, 500, 1.0))
-    inspector = Inspector(WorldModel(agent, params, {}), sequence=10)
+    inspector = Inspector(WorldModel(agent, params, Trained(*nnx.split(vae), "vae", {}), None), sequence=10)
     found = inspector.look(episode)
     assert found.step.tolist() == list(range(100, 124)) and found.error.shape == (24,) and found.surprise.shape == (23,)
     z, _, _, decoded = seen = inspector._see(frames)

@@ -138,7 +138,7 @@ class TrainedAgent:
         """
         world, rows = self._need("controller", self._world), len(frames)
         seeds = np.full(rows, seed, np.int32)
-        carry, actions = world.agent.act(self._params, carry, np.arange(rows), np.asarray(frames), seeds)
+        carry, actions = world.agent.act(self.params, carry, np.arange(rows), np.asarray(frames), seeds)
         return np.asarray(self.game.actions.in_game(actions)), carry
 
     def play(self, seeds: Sequence[int], *, official: bool = False, slots: int = 64) -> EpisodeStats:
@@ -202,12 +202,7 @@ class TrainedAgent:
         Raises:
           UserError: there is no C.
         """
-        return self._params
-
-    @property
-    def _params(self) -> AgentParams:
-        world = self._need("controller", self._world)
-        return world.base_params._replace(controller=self._need("controller", self._controller))
+        return self._need("controller", self._world).single(self._need("controller", self._controller))
 
     @property
     def _network(self) -> Any:
@@ -241,12 +236,14 @@ def load(source: str | Path) -> TrainedAgent:
         raise UserError(f"{path}: no trained V lies there; give a run's folder after bin/train_vae")
     config = _recorded_config(run, next(part for part in PARTS if part in about))
     game = find(config.game, config.env)
-    vae = load_vae(run, config)
-    memory = load_memory(run, vae, game).model() if "memory" in about else None
-    world, controller = None, None
+    world, controller, vae, memory = None, None, None, None
     if "controller" in about:
         world, controller, _ = load_agent(run, config)
-    return TrainedAgent(config, game, vae.model(), memory, about, world, controller)
+        vae, memory = world.vae, world.memory
+    vae = load_vae(run, config) if vae is None else vae
+    if memory is None and "memory" in about:  # a controller on z alone is loaded without
+        memory = load_memory(run, vae, game)
+    return TrainedAgent(config, game, vae.model(), None if memory is None else memory.model(), about, world, controller)
 
 
 def _recorded_config(run: Run, part: str) -> Config:

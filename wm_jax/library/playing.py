@@ -1,5 +1,6 @@
 """An agent in an environment of one's own."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ def play(
       UserError: the agent has no C.
       ValueError: a screen is none.
     """
-    environments = [make() for _ in seeds]
-    try:
+    with contextlib.ExitStack() as opened:
+        environments = [opened.enter_context(contextlib.closing(make())) for _ in seeds]
         screens = [each.reset(seed=int(seed))[0] for each, seed in zip(environments, seeds, strict=True)]
         returns, playing, carry = np.zeros(len(seeds)), np.ones(len(seeds), bool), agent.begin(len(seeds))
         for _ in range(steps):
@@ -47,6 +48,3 @@ def play(
             if not playing.any():
                 break
         return returns
-    finally:
-        for each in environments:
-            each.close()

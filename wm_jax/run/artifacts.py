@@ -149,12 +149,23 @@ class WorldModel:
 
     agent: pure functions of V + M + C.
     base_params: the agent's numbers, those of C left to `params`.
-    parents: identities of V and M.
+    vae, memory: as they were loaded; no M where neither the agent nor its dream needs one.
     """
 
     agent: Agent
     base_params: AgentParams
-    parents: dict[str, str]
+    vae: Trained
+    memory: Trained | None
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """The identities of V and M."""
+        parts = {"vae": self.vae, "memory": self.memory}
+        return {name: part.digest for name, part in parts.items() if part is not None}
+
+    def single(self, controller: jax.Array) -> AgentParams:
+        """With one controller float32[n_params], without an axis of candidates."""
+        return self.base_params._replace(controller=controller)
 
     def params(self, controller: jax.Array) -> AgentParams:
         """With controllers [P, n_params], or one [n_params]."""
@@ -194,8 +205,7 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         memory_reset=controller.memory_reset,
         sample_latent=controller.sample_latent,
     )
-    parts = {"vae": vae, "memory": memory}
-    return WorldModel(agent, params, {name: part.digest for name, part in parts.items() if part is not None})
+    return WorldModel(agent, params, vae, memory)
 
 
 def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[str, Any]]:

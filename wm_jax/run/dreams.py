@@ -8,7 +8,7 @@ from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import flat_latents
 from wm_jax.envs.types import Game
 from wm_jax.models.dream import Dream, require_heads
-from wm_jax.run.artifacts import Trained, latent_like, load_memory, load_vae, open_latents, open_replays
+from wm_jax.run.artifacts import Trained, latent_like, load_memory, open_latents, open_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import require_same
 from wm_jax.utils import streams
@@ -36,14 +36,15 @@ def member_seed(seed: int, number: int) -> int:
     return streams.integer(seed, "memory", "member", number)
 
 
-def load_dream(run: Run, config: Config, game: Game) -> tuple[Dream, dict[str, str]]:
+def load_dream(run: Run, config: Config, game: Game, vae: Trained, memory: Trained) -> tuple[Dream, dict[str, str]]:
     """The dream to learn in, which begins where the run's training episodes do; and the identities of its further M's.
 
+    Args:
+      vae, memory: the run's.
+
     Raises:
-      UserError: V, M, or the latents are missing or don't fit together; or M lacks a head.
+      UserError: the latents or further M's are missing, or don't fit V and M; or M lacks a head.
     """
-    vae = load_vae(run, config)
-    memory = load_memory(run, vae, game)
     settings = config.dream
     further = {
         f"member-{number}": _member(run, vae, game, number, settings.members)

@@ -194,7 +194,7 @@ class FilmMaker:
         if self.agent is None:
             return None
         world, controller = self.agent
-        params, carry = world.base_params._replace(controller=controller), world.agent.init(1)
+        params, carry = world.single(controller), world.agent.init(1)
         for frame in z:
             carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
         return carry
@@ -212,7 +212,7 @@ class FilmMaker:
             found = dream_along(filmed.dream, seeds, actions[:, None], temperature)
         else:
             world, controller = self.agent
-            params = world.base_params._replace(controller=controller)
+            params = world.single(controller)
             found = dream_with(filmed.dream, seeds, world.agent, params, filmed.carry, steps, temperature)
         return decode(self.network, np.asarray(found.z)[:, 0])
 

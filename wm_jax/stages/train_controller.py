@@ -41,7 +41,10 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     stage, settings = run.stage("controller"), config.controller
     game = training_game(config)
     world = load_world(run, config, game, settings)
-    dream, members = load_dream(run, config, game) if settings.arena == "dream" else (None, {})
+    dream, members = None, {}
+    if settings.arena == "dream":
+        assert world.memory is not None  # `load_world` loads it for dreams
+        dream, members = load_dream(run, config, game, world.vae, world.memory)
     identity = {
         "seed": config.seed,
         "game": config.game,

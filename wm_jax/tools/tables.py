@@ -1,6 +1,6 @@
 """Tables that grow by a row at a time, and are there after an interruption: NAME.json, and NAME.md for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,15 @@ def read_rows(folder: Path, name: str, remedy: str) -> Rows:
     return {row: figures for row, figures in rows.items() if isinstance(figures, dict)}
 
 
-def write_rows(folder: Path, name: str, header: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the whole table, its rows in the order of their numbers."""
+def write_rows(folder: Path, name: str, first: str, figures: Mapping[str, str], rows: Rows) -> None:
+    """Write the whole table, its rows in the order of their numbers.
+
+    Args:
+      first: the title of the column of these numbers.
+      figures: the titles of the others, by the names that the rows have for them.
+    """
     rows = dict(sorted(rows.items(), key=lambda row: float(row[0])))
     write_manifest(folder / f"{name}.json", plain(rows), indent=1)
-    text = markdown.table(header, [[row, *figures.values()] for row, figures in rows.items()])
+    cells = [[row, *(found.get(name) for name in figures)] for row, found in rows.items()]
+    text = markdown.table([first, *figures.values()], cells)
     write_atomically(folder / f"{name}.md", text.encode())

@@ -73,5 +73,5 @@ def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict
         summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
         found[f"{temperature:g}"] = {name: summary.get(name) for name in FIGURES}
         if processes.is_main_process():
-            write_rows(run.path, TABLE, ["temperature", *FIGURES.values()], found)
+            write_rows(run.path, TABLE, "temperature", FIGURES, found)
     return {"table": str(run.path / "temperatures.md"), "temperatures": found}

@@ -100,7 +100,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         _make(settings, own, stop, further=before is not None)
         found[str(number)] = _figures(own)
         if processes.is_main_process():
-            write_rows(run.path, TABLE, ["round", "frames", *FIGURES.values()], found)
+            write_rows(run.path, TABLE, "round", {"frames": "frames", **FIGURES}, found)
         before = own
     return {"table": str(run.path / "rounds.md"), "rounds": found}
 
