@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wm_jax import cli
+from wm_jax import cli, stages
+from wm_jax.config.schema import Config
 from wm_jax.data.replay import ReplayStore
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
-from wm_jax.tools.iterate import command
 
 WORDS = ["--game", "jax:side_game:Sides", "--env.backend", "device", "--preset", "smoke"]
 TINY = (
@@ -123,15 +123,15 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(
 ) -> None:
     """It is stopped before every stage of all rounds; each time, the same command goes on."""
     done: set[tuple[Path, str]] = set()
-    for name, stage in dict(command.STAGES).items():
+    make = stages.make
 
-        def stopped(config: Any, run: Run, stop: Stop, name: str = name, stage: Any = stage) -> None:
-            if (run.path, name) not in done:
-                done.add((run.path, name))
-                raise Interrupted
-            stage(config, run, stop)
+    def stopped(artifact: str, config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+        if (run.path, artifact) not in done:
+            done.add((run.path, artifact))
+            raise Interrupted
+        return make(artifact, config, run, stop)
 
-        monkeypatch.setitem(command.STAGES, name, stopped)
+    monkeypatch.setattr(stages, "make", stopped)
     words = iterate(tmp_path / "run", "--rounds", "2", "--growth", "0.5")
     statuses = []
     while not statuses or statuses[-1] == 130:

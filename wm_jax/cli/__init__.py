@@ -18,13 +18,10 @@ from typing import Any
 
 from wm_jax.cli.commands import (
     ARTIFACT_OF,
-    COLLECTIVE_STAGES,
     COMMANDS,
     MAINTENANCE,
-    PREVALIDATED,
     STANDALONE,
     TOOLS,
-    pipeline_artifacts,
 )
 from wm_jax.cli.folders import open_run
 from wm_jax.cli.options import given_settings, parse
@@ -33,7 +30,7 @@ from wm_jax.config.schema import Config
 from wm_jax.config.text import nearest
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import set_wording
-from wm_jax.run.stage_graph import CHAIN, upstream
+from wm_jax.run.stage_graph import CHAIN, upstream, whole_chain
 from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
@@ -137,6 +134,7 @@ def _do(
       given: the settings that the command line names itself.
       options: of the command line, for commands that have some of their own.
     """
+    from wm_jax import stages
     from wm_jax.distributed.progress import log
     from wm_jax.run.ancestors import inherit_settings
 
@@ -145,38 +143,32 @@ def _do(
     before = _before(command, config, run)
     if command in TOOLS:
         importlib.import_module(f"{TOOLS[command]}.command").accept(config, options)
-    for each in (*before, command):
-        if each in PREVALIDATED:
-            importlib.import_module(f"wm_jax.stages.{each}").accept(config)
+    for artifact in (*before, *([ARTIFACT_OF[command]] if command in ARTIFACT_OF else [])):
+        stages.accept(artifact, config)
     if options.temperatures is not None:
         from wm_jax.tools import temperatures
 
         temperatures.accept(config, options.temperatures)
-    if any(_computes(each, config) for each in (*before, command)):
+    if any(_computes(each, config) for each in (*(CHAIN[artifact] for artifact in before), command)):
         from wm_jax.distributed.mesh import started
 
         started()  # before an hour of other work ends here
     if options.temperatures is not None and options.fresh:
         temperatures.start_anew(run, options.temperatures)
-    for needed in before:
-        _stop_here(stop)
-        log(f"== {needed}" + ("" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"))
-        _stage(needed)(inherit_settings(config, run, ARTIFACT_OF[needed]), run, stop)
-        process.give_back_memory()
-    _stop_here(stop)
+    for artifact in before:
+        stages.check_stop(stop)
+        why = "" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"
+        log(f"== {CHAIN[artifact]}{why}")
+        stages.make(artifact, config, run, stop)
+    stages.check_stop(stop)
     if command in TOOLS:
         return importlib.import_module(f"{TOOLS[command]}.command").run(config, run, stop, options)
     if options.temperatures is not None:
         return temperatures.run(config, run, stop, options.temperatures)
-    return _stage("report" if command == "pipeline" else command)(config, run, stop)
-
-
-def _stop_here(stop: Any) -> None:
-    """Between two stages, for those that find all done already ask nobody."""
-    from wm_jax.run.interrupt import Interrupted
-
-    if stop.agreed():
-        raise Interrupted
+    if command in ARTIFACT_OF:
+        return stages.make(ARTIFACT_OF[command], config, run, stop)
+    last = importlib.import_module(f"wm_jax.stages.{'report' if command == 'pipeline' else command}")
+    return processes.on_main_process(last.run)(config, run, stop)
 
 
 def _computes(command: str, config: Config) -> bool:
@@ -200,24 +192,17 @@ def _require_same_command(command: str, options: argparse.Namespace, config: Con
         )
 
 
-def _stage(command: str) -> Any:
-    """The stage's `run`: shared by all processes, or done by the first."""
-    run = importlib.import_module(f"wm_jax.stages.{command}").run
-    return run if command in COLLECTIVE_STAGES else processes.on_main_process(run)
-
-
 def _before(command: str, config: Config, run: Any) -> list[str]:
-    """The commands that have to run first: makers of what this one reads and that has not finished yet."""
+    """What has to be made first: what this command reads and that is not finished yet."""
     if command in MAINTENANCE:
         return []
     if command == "compare_vaes":
-        return [] if run.stage("replays").summary() is not None else ["collect"]
+        return [] if run.stage("replays").summary() is not None else ["replays"]
     if command in ("iterate", "import", "export_replays"):  # they look after their stages themselves
         return []
     if command == "pipeline":
-        return [CHAIN[artifact] for artifact in pipeline_artifacts(config)]
-    needed = upstream(ARTIFACT_OF[command], config.controller, lambda name: run.stage(name).summary() is not None)
-    return [CHAIN[artifact] for artifact in needed]
+        return whole_chain(config.controller)
+    return upstream(ARTIFACT_OF[command], config.controller, lambda name: run.stage(name).summary() is not None)
 
 
 def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:

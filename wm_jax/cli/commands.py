@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from wm_jax.config.schema import Config
-from wm_jax.run.stage_graph import CHAIN, upstream
+from wm_jax.run.stage_graph import CHAIN
 
 COMMANDS = {
     "import": "make recordings from elsewhere (pictures, videos, arrays) a run's replays",
@@ -60,18 +59,7 @@ SECTIONS = {
     "dream": ("env", "dream", "film"),
 }
 """The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
-COLLECTIVE_STAGES = {"train_vae", "encode", "train_memory", "train_controller"}
-"""Stages that several processes do together. The others are done by the first, while the rest wait."""
 AGENT_COMMANDS = ("evaluate", "dream")
 """Commands that the agent that comes with the package can be used with."""
-PREVALIDATED = ("collect", "train_vae", "train_memory", "train_controller", "evaluate")
-"""Commands whose stage refuses settings by itself (`accept`): before anything upstream is made."""
-
-
 WHOLE_CHAIN = ("pipeline", "iterate")
 """Commands that make all artifacts."""
-
-
-def pipeline_artifacts(config: Config) -> list[str]:
-    """Every artifact that the pipeline makes under these settings."""
-    return [*upstream("evaluation", config.controller), "evaluation"]

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, WHOLE_CHAIN, pipeline_artifacts
+from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, WHOLE_CHAIN
 from wm_jax.config.layers import file_name
 from wm_jax.config.schema import Config
+from wm_jax.run.stage_graph import whole_chain
 from wm_jax.utils.errors import UsageError, UserError
 
 
@@ -49,7 +50,7 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             raise UsageError(
                 f"--name {options.name}: it does not exist, and what other commands make is called so; take another"
             )
-    made = pipeline_artifacts(config) if command in WHOLE_CHAIN else []
+    made = whole_chain(config.controller) if command in WHOLE_CHAIN else []
     if command in ARTIFACT_OF:
         made = [ARTIFACT_OF[command]]
     if command == "import":

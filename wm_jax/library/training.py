@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from wm_jax import stages
 from wm_jax.config import layers
 from wm_jax.data.importing import checked
 from wm_jax.library.agents import TrainedAgent, load
 from wm_jax.library.recordings import import_recordings
-from wm_jax.run.ancestors import inherit_settings, with_imported_actions
+from wm_jax.run.ancestors import with_imported_actions
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import encode, train_memory, train_vae
 
 GAME = "own:arrays"
 
@@ -67,9 +67,8 @@ def train(
         if run.stage("replays").summary() is None:
             import_recordings(config, run, stop, found)
         config = with_imported_actions(config, run)
-        for stage in (train_vae, *((encode, train_memory) if actions is not None else ())):
-            artifact = {train_vae: "vae", encode: "latents", train_memory: "memory"}[stage]
-            stage.run(inherit_settings(config, run, artifact), run, stop)
+        for artifact in ("vae", *(("latents", "memory") if actions is not None else ())):
+            stages.make(artifact, config, run, stop)
         return load(path)
 
 

@@ -43,6 +43,15 @@ def parents(artifact: str, controller: ControllerConfig) -> tuple[str, ...]:
     return ("vae",) if controller.inputs == "z" else PARENTS[artifact]
 
 
+def whole_chain(controller: ControllerConfig) -> list[str]:
+    """All that the pipeline makes, in order: an evaluation, and what it takes.
+
+    Args:
+      controller: as in `parents`.
+    """
+    return [*upstream("evaluation", controller), "evaluation"]
+
+
 def upstream(artifact: str, controller: ControllerConfig, done: Callable[[str], bool] = lambda _: False) -> list[str]:
     """What has to be made before the artifact, in order; ancestors of finished artifacts are left out.
 

@@ -16,7 +16,7 @@ from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.metrics import read_metrics
 from wm_jax.run.provenance import made_with, now
-from wm_jax.run.stage_graph import upstream
+from wm_jax.run.stage_graph import whole_chain
 
 TITLES = {
     "replays": "Collect",
@@ -47,7 +47,7 @@ FACTS = {
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Write `report.html` into the run's folder; returns the scores and where it is."""
     game = find(config.game, config.env)
-    chain = [*upstream("evaluation", config.controller), "evaluation"]
+    chain = whole_chain(config.controller)
     weights = {name: (run.stage(name).summary() or {}).get("weights") for name in chain}
     evaluations = {on: _evaluation(run, on, weights["controller"]) for on in ("official", "training")}
     headline = evaluations["official"] or evaluations["training"] or {}

@@ -7,13 +7,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from wm_jax import stages
 from wm_jax.config.schema import Config
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.games import find
 from wm_jax.rollout.exploration import without_agent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import collect as collecting
 from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.rare_pixels import Palette
 
@@ -85,7 +85,7 @@ def held_out(config: Config, folder: Path, stop: Stop) -> HeldOut:
     asked = unseen(config)
     run = Run.open(folder, makes={"replays"})
     run.make()
-    collecting.run(asked, run, stop)
+    stages.make("replays", asked, run, stop)
     store = ReplayStore.open(run.stage("replays").path)
     actions = find(asked.game, asked.env).actions
     long = [i for i, record in enumerate(store.records) if record.frames > 2]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from wm_jax import stages
 from wm_jax.config.schema import Config
 from wm_jax.config.vaes import BetaConfig
 from wm_jax.data.replay import ReplayStore
@@ -18,7 +19,6 @@ from wm_jax.render.sheets import picture_grid, reconstruction_sheet
 from wm_jax.run.artifacts import Trained, load_memory, load_vae
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import encode, evaluate, train_controller, train_memory, train_vae
 from wm_jax.tools.compare import vision
 from wm_jax.tools.compare.contenders import Contender
 from wm_jax.tools.compare.held_out import HeldOut
@@ -84,12 +84,12 @@ class Trial:
             return found
         run.make()
         log(f"== {self.contender.name}, seed {self.seed}: {config.vae.steps:,} updates")
-        train_vae.accept(config)
-        trained = train_vae.run(config, run, stop)
+        stages.accept("vae", config)
+        trained = stages.make("vae", config, run, stop)
         vae = load_vae(run, config)
         seen = vision.see(vae.graphdef, vae.params, held_out.frames, config.vae.steps, trained["train_frames"])
-        encoded = encode.run(config, run, stop)
-        predicted = train_memory.run(config, run, stop)
+        encoded = stages.make("latents", config, run, stop)
+        predicted = stages.make("memory", config, run, stop)
         stop.check()
         memory = load_memory(run, vae, find(config.game, config.env))
         drawn, prior = vision.of_samples(vae.graphdef, vae.params, held_out.frames)
@@ -128,8 +128,8 @@ class Trial:
         )
         config = config.model_copy(update={"controller": controller, "evaluate": evaluation})
         log(f"== {self.contender.name}, seed {self.seed}: a controller of {generations} generations")
-        train_controller.run(config, run, stop)
-        scored = evaluate.run(config, run, stop)
+        stages.make("controller", config, run, stop)
+        scored = stages.make("evaluation", config, run, stop)
         names = {"score": "mean", "score_low": "ci_low", "score_high": "ci_high", "random_score": "random_mean"}
         figures |= {mine: scored.get(f"official_{theirs}") for mine, theirs in names.items()}
         return self._written(figures | {"scored": asked})

@@ -13,28 +13,17 @@ import argparse
 import math
 from typing import Any
 
+from wm_jax import stages
 from wm_jax.config.schema import Config
 from wm_jax.data.replay import Counts, ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
-from wm_jax.run.ancestors import inherit_settings
 from wm_jax.run.folder import Run
-from wm_jax.run.interrupt import Interrupted, Stop
-from wm_jax.run.stage_graph import CHAIN, upstream
-from wm_jax.stages import collect, encode, evaluate, report, train_controller, train_memory, train_vae
+from wm_jax.run.interrupt import Stop
+from wm_jax.run.stage_graph import CHAIN, whole_chain
+from wm_jax.stages import report
 from wm_jax.tools.tables import read_rows, write_rows
-from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
-
-STAGES = {
-    "replays": processes.on_main_process(collect.run),
-    "vae": train_vae.run,
-    "latents": encode.run,
-    "memory": train_memory.run,
-    "controller": train_controller.run,
-    "evaluation": processes.on_main_process(evaluate.run),
-}
-"""What makes each artifact; those that are not shared by all processes, the main one makes."""
 
 FIGURES = {
     "vae.test_reconstruction": "V's error",
@@ -67,11 +56,8 @@ def accept(config: Config, options: argparse.Namespace) -> None:
         raise UsageError("--controller.world random: what does not learn has no rounds; leave it out")
     if config.collect.policy == "agent":
         raise UsageError("--collect.policy agent: the first round has none yet, the others do so; leave it out")
-    collect.accept(config)
-    train_vae.accept(config)
-    train_memory.accept(config)
-    train_controller.accept(config)
-    evaluate.accept(config)
+    for artifact in whole_chain(config.controller):
+        stages.accept(artifact, config)
 
 
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
@@ -91,7 +77,7 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     for number in range(1, options.rounds + 1):
         own, settings = run, config
         if before is not None:
-            made = frozenset(_artifacts(config)) - {"replays"}
+            made = frozenset(whole_chain(config.controller)) - {"replays"}
             own = run.named(f"round-{number}", makes=made)
             settings = _further(config, before)
         log(f"== round {number} of {options.rounds}, in {own.path}")
@@ -103,11 +89,6 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
             write_rows(run.path, TABLE, "round", {"frames": "frames", **FIGURES}, found)
         before = own
     return {"table": str(run.path / "rounds.md"), "rounds": found}
-
-
-def _artifacts(config: Config) -> tuple[str, ...]:
-    """Of a round."""
-    return (*upstream("evaluation", config.controller), "evaluation")
 
 
 def _further(config: Config, before: Run) -> Config:
@@ -142,21 +123,19 @@ def _seen(run: Run, own: Run) -> Counts:
 def _make(config: Config, run: Run, stop: Stop, *, further: bool) -> None:
     """All that a round consists of. What is finished says so, unless it was made with other settings."""
     done = run.stage("evaluation").summary() is not None
-    for artifact in _artifacts(config):
+    for artifact in whole_chain(config.controller):
         # For a further round the agent has played. Of a finished one, latents of what came later are of no use.
         if (artifact == "replays" and (further or done)) or (artifact == "latents" and done):
             continue
-        _stage(artifact, inherit_settings(config, run, artifact), run, stop)
+        _stage(artifact, config, run, stop)
     if not done:
         processes.on_main_process(report.run)(config, run, stop)
 
 
 def _stage(artifact: str, config: Config, run: Run, stop: Stop) -> None:
-    if stop.agreed():
-        raise Interrupted
+    stages.check_stop(stop)
     log(f"== {CHAIN[artifact]}")
-    STAGES[artifact](config, run, stop)
-    process.give_back_memory()
+    stages.make(artifact, config, run, stop)
 
 
 def _figures(run: Run) -> dict[str, Any]:
