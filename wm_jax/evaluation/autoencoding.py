@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from wm_jax.models.preprocess import to_float, to_uint8
+from wm_jax.utils.arrays import in_batches
 
 BATCH = 64
 
@@ -18,23 +19,12 @@ Network = tuple[Any, Any]
 
 def encode(vae: Network, frames: UInt8[np.ndarray, "N side side 3"]) -> tuple[Any, Float[np.ndarray, "N Z"]]:
     """What V makes of frames: latents, their arrays [N, ...], and z, their modes."""
-    return _in_batches(partial(_encode, *vae), frames)
+    return in_batches(lambda piece, _: _encode(*vae, piece), frames, BATCH)
 
 
 def decode(vae: Network, z: Float[np.ndarray, "N Z"]) -> UInt8[np.ndarray, "N side side 3"]:
     """The frames of z."""
-    return _in_batches(partial(_decode, *vae), z)
-
-
-def _in_batches(function: Any, rows: np.ndarray) -> Any:
-    """The function of all rows; the last real one fills up the last batch."""
-    found = []
-    for start in range(0, len(rows), BATCH):
-        piece = rows[start : start + BATCH]
-        count = len(piece)
-        filled = np.concatenate([piece, np.repeat(piece[-1:], BATCH - count, axis=0)])
-        found.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], function(filled)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+    return in_batches(lambda piece, _: _decode(*vae, piece), z, BATCH)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -20,7 +20,7 @@ from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae.losses import squared_error
 from wm_jax.run.artifacts import WorldModel
 from wm_jax.utils import moving_pixels
-from wm_jax.utils.arrays import evenly_spaced, padded_size
+from wm_jax.utils.arrays import evenly_spaced, in_batches, padded_size
 
 BATCH = 64
 """Frames of one call of V; windows of one call of M."""
@@ -76,14 +76,8 @@ class Inspector:
 
     def _see(self, frames: NDArray[np.uint8]) -> "_Seen":
         """What V makes of every frame."""
-        pieces = []
-        for start in range(0, len(frames), BATCH):
-            piece = frames[start : start + BATCH]
-            padded = np.zeros((BATCH, *frames.shape[1:]), np.uint8)
-            padded[: len(piece)] = piece
-            seen = _see(self.world.agent.vae, self.world.base_params.vae, padded, jax.random.key(start))
-            pieces.append([np.asarray(each)[: len(piece)] for each in seen])
-        return _Seen(*(np.concatenate(each) for each in zip(*pieces, strict=True)))
+        vae = self.world.agent.vae, self.world.base_params.vae
+        return _Seen(*in_batches(lambda piece, first: _see(*vae, piece, jax.random.key(first)), frames, BATCH))
 
     def _predict(self, seen: "_Seen", actions: NDArray[Any]) -> NDArray[np.float64]:
         """M's negative log likelihood of the next frame's target, from zero at every window's beginning."""

@@ -24,6 +24,7 @@ from wm_jax.models.preprocess import to_float
 from wm_jax.run.artifacts import Trained, latent_like, load_vae, open_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
+from wm_jax.utils.arrays import in_batches
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -91,14 +92,7 @@ def _encoder(vae: Trained, batch: int, mesh: Mesh) -> Encoder:
     on_devices = compile_encoder(vae.graphdef, mesh)
 
     def encode_all(frames: np.ndarray) -> dict[str, np.ndarray]:
-        pieces = []
-        for start in range(0, len(frames), batch):
-            piece = frames[start : start + batch]
-            room = np.zeros((batch, *frames.shape[1:]), np.uint8)
-            room[: len(piece)] = piece
-            encoded = on_devices(params, room)
-            pieces.append({name: np.asarray(array)[: len(piece)] for name, array in encoded.items()})
-        return _joined(pieces)
+        return in_batches(lambda piece, _: on_devices(params, piece), frames, batch)
 
     return encode_all
 

@@ -1,5 +1,6 @@
-"""Choosing and padding the rows of arrays."""
+"""Choosing and padding the rows of arrays, and taking them in batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,25 @@ def padded(rows: np.ndarray, size: int, filling: int = 0) -> np.ndarray:
     if len(rows) == size:
         return rows
     return np.concatenate([rows, np.full((size - len(rows), *rows.shape[1:]), filling, rows.dtype)])
+
+
+def in_batches(function: Callable[[np.ndarray, int], Any], rows: np.ndarray, size: int) -> Any:
+    """A function of rows [N, ...], on batches of one size: what it is compiled for is compiled once.
+
+    Args:
+      function: of a batch [size, ...], and of the place of its first row; returns a pytree of arrays [size, ...].
+      rows: at least one. The last one fills up the last batch.
+
+    Returns:
+      a pytree of arrays [N, ...] on the host.
+    """
+    found = []
+    for first in range(0, len(rows), size):
+        piece = rows[first : first + size]
+        count = len(piece)
+        filled = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)]) if count < size else piece
+        found.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], function(filled, first)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 
 def padded_size(count: int) -> int:

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Float32, Float64, UInt8
 
 from wm_jax.evaluation.vae_measures.pictures import as_floats
 from wm_jax.models.preprocess import to_float
-from wm_jax.utils.arrays import evenly_spaced
+from wm_jax.utils.arrays import evenly_spaced, in_batches
 
 Frames = UInt8[np.ndarray, "_ side side 3"]
 
@@ -70,13 +70,9 @@ def distances(real: Frames, drawn: Frames) -> Distances:
 
 def features(frames: Frames) -> Float64[np.ndarray, "_ 128"]:
     """The features of each frame by the random network."""
-    parts = [np.zeros((0, 2 * CHANNELS[-1]))]
-    for start in range(0, len(frames), BATCH):
-        piece = frames[start : start + BATCH]
-        filled = np.zeros((BATCH, *frames.shape[1:]), np.uint8)
-        filled[: len(piece)] = piece
-        parts.append(np.asarray(_features(_weights(), filled), np.float64)[: len(piece)])
-    return np.concatenate(parts)
+    if not len(frames):
+        return np.zeros((0, 2 * CHANNELS[-1]))
+    return in_batches(lambda piece, _: _features(_weights(), piece), frames, BATCH).astype(np.float64)
 
 
 def frechet(a: Float[np.ndarray, "_ D"], b: Float[np.ndarray, "_ D"]) -> float:

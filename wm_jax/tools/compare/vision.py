@@ -1,6 +1,6 @@
 """What an auto-encoder sees of held-out frames, and what its latent is like: the figures of a comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from wm_jax.evaluation.autoencoding import decode, encode
 from wm_jax.evaluation.vae_measures import latents, pictures, samples
 from wm_jax.models.latents import Codes, Gaussian, LatentKind
 from wm_jax.models.preprocess import to_float, to_uint8
 from wm_jax.models.vae import Batch, Update
 from wm_jax.tools.compare.held_out import HeldOut
 from wm_jax.utils import moving_pixels
-from wm_jax.utils.arrays import evenly_spaced
+from wm_jax.utils.arrays import evenly_spaced, in_batches
 
 BATCH = 100
 EVERY = 4
@@ -47,37 +48,23 @@ def see(graphdef: Any, params: Any, frames: np.ndarray, step: int, data_size: in
     Args:
       step: updates that it was trained for, which weights of its loss may depend on.
     """
-    parts, kls = [], []
-    for piece, count in _batches(frames):
-        *made, kl = _see(graphdef, params, piece, jnp.int32(step), data_size)
-        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], made))
-        kls.append(float(kl))
-    latent, z, decoded = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    return Seen(latent, z, decoded, float(np.mean(kls[: max(len(frames) // BATCH, 1)])))
+    latent, z = encode((graphdef, params), frames)
+    decoded = decode((graphdef, params), z)
+    whole = frames[: len(frames) // BATCH * BATCH] if len(frames) > BATCH else frames
+    kls = in_batches(lambda piece, _: _kl(graphdef, params, piece, jnp.int32(step), data_size), whole, BATCH)
+    return Seen(latent, z, decoded, float(np.mean(kls)))
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _see(graphdef: Any, params: Any, frames: jax.Array, step: jax.Array, data_size: int) -> tuple[Any, ...]:
-    vae = nnx.merge(graphdef, params)
-    latent = vae.encode(to_float(frames))
-    z = latent.mode()
-    metrics = vae.loss(Batch(frames), Update(jax.random.key(0), step, data_size, training=False))[1]
-    return latent, z, to_uint8(vae.decode(z)), metrics["kl"]
-
-
-def _batches(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows [N, ...] in batches of one size, each with how many of its rows are real: the last real one fills it up."""
-    for first in range(0, len(rows), BATCH):
-        piece = rows[first : first + BATCH]
-        yield np.concatenate([piece, np.repeat(piece[-1:], BATCH - len(piece), axis=0)]), len(piece)
+def _kl(graphdef: Any, params: Any, frames: jax.Array, step: jax.Array, data_size: int) -> jax.Array:
+    """The loss's own of a batch, for each of its frames."""
+    update = Update(jax.random.key(0), step, data_size, training=False)
+    return jnp.broadcast_to(nnx.merge(graphdef, params).loss(Batch(frames), update)[1]["kl"], (len(frames),))
 
 
 def sampled(graphdef: Any, params: Any, frames: np.ndarray) -> np.ndarray:
     """One z of each frame, float32[F, Z], drawn from its posterior."""
-    pieces = list(_batches(frames))
-    keys = jax.random.split(jax.random.key(1), len(pieces))
-    parts = [_sampled(graphdef, params, piece, key)[:count] for (piece, count), key in zip(pieces, keys, strict=True)]
-    return np.concatenate(parts)
+    return in_batches(lambda piece, first: _sampled(graphdef, params, piece, jax.random.key(1 + first)), frames, BATCH)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -147,7 +134,7 @@ def traversals(graphdef: Any, params: Any, frame: np.ndarray, z: np.ndarray, row
     Args:
       z: float32[F, Z] of many frames.
     """
-    own = np.asarray(_mode(graphdef, params, frame[None]))[0]
+    own = encode((graphdef, params), frame[None])[1][0]
     steps = np.linspace(0.02, 0.98, 7)
     values = np.quantile(z, steps, axis=0)  # [7, Z]
 
@@ -156,22 +143,11 @@ def traversals(graphdef: Any, params: Any, frame: np.ndarray, z: np.ndarray, row
         moved = np.tile(own, (len(numbers), len(at), 1))
         moved[np.arange(len(numbers)), :, numbers] = values[at][:, numbers].T
         flat = moved.reshape(-1, z.shape[1])
-        parts = [_decode(graphdef, params, piece)[:count] for piece, count in _batches(flat)]
-        return np.concatenate(parts).reshape(len(numbers), len(at), *frame.shape)
+        return decode((graphdef, params), flat).reshape(len(numbers), len(at), *frame.shape)
 
     lowest, highest = np.moveaxis(drawn(np.arange(z.shape[1]), np.array([0, -1])).astype(np.float32), 1, 0)
     change = np.square(highest - lowest).sum((1, 2, 3))
     return drawn(np.argsort(-change)[:rows], np.arange(len(steps)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _mode(graphdef: Any, params: Any, frames: jax.Array) -> jax.Array:
-    return nnx.merge(graphdef, params).encode(to_float(frames)).mode()
-
-
-@partial(jax.jit, static_argnums=0)
-def _decode(graphdef: Any, params: Any, z: jax.Array) -> jax.Array:
-    return to_uint8(nnx.merge(graphdef, params).decode(z))
 
 
 def sizes(params: Any) -> Mapping[str, int]:
