@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wm_jax import cli
-from wm_jax.cli.commands import COMMANDS, SECTIONS, STANDALONE
+from wm_jax.cli.commands import COMMANDS
 from wm_jax.cli.options import parse
 from wm_jax.cli.sentences import as_typed
 from wm_jax.config.vaes import VanillaConfig
@@ -136,12 +136,12 @@ def test_an_unexpected_error_has_no_traceback_unless_asked_for(
     }
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in STANDALONE])
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.standalone is None])
 def test_help_shows_the_values_in_force(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--game", "enduro", "--preset", "smoke", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for section in SECTIONS.get(command, ("vae",)):
+    for section in COMMANDS[command].sections or ("vae",):
         assert f"--{section}." in shown
     if command == "collect":
         assert "one of held, brownian, uniform, agent [held]" in shown and "bin/collect verify reads" in shown

@@ -16,13 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from wm_jax.cli.commands import (
-    ARTIFACT_OF,
-    COMMANDS,
-    MAINTENANCE,
-    STANDALONE,
-    TOOLS,
-)
+from wm_jax.cli.commands import COMMANDS, MAINTENANCE, described
 from wm_jax.cli.folders import open_run
 from wm_jax.cli.options import given_settings, parse
 from wm_jax.cli.sentences import as_typed, explained
@@ -30,7 +24,7 @@ from wm_jax.config.schema import Config
 from wm_jax.config.text import nearest
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import set_wording
-from wm_jax.run.stage_graph import CHAIN, upstream, whole_chain
+from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils import process
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import to_json
@@ -84,9 +78,9 @@ def _main(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UsageError(f"{command}: no such command{nearest(command, tuple(COMMANDS))}; one of {', '.join(COMMANDS)}")
-    if command in STANDALONE:
+    if (module := COMMANDS[command].standalone) is not None:
         process.raise_on_ctrl_c()
-        return importlib.import_module(STANDALONE[command]).main(rest)
+        return importlib.import_module(module).main(rest)
     action = rest[0] if command == "collect" and rest and not rest[0].startswith("-") else None
     if action not in (None, *MAINTENANCE):
         near = nearest(action, tuple(MAINTENANCE))
@@ -138,18 +132,20 @@ def _do(
     from wm_jax.distributed.progress import log
     from wm_jax.run.ancestors import inherit_settings
 
-    if command in ARTIFACT_OF:
-        config = inherit_settings(config, run, ARTIFACT_OF[command], given)
-    before = _before(command, config, run)
-    if command in TOOLS:
-        importlib.import_module(f"{TOOLS[command]}.command").accept(config, options)
-    for artifact in (*before, *([ARTIFACT_OF[command]] if command in ARTIFACT_OF else [])):
+    this = described(command)
+    if this.artifact is not None:
+        config = inherit_settings(config, run, this.artifact, given)
+    before = this.before(config.controller, lambda artifact: run.stage(artifact).summary() is not None)
+    tool = None if this.tool is None else importlib.import_module(f"{this.tool}.command")
+    if tool is not None:
+        tool.accept(config, options)
+    for artifact in (*before, *(() if this.artifact is None else (this.artifact,))):
         stages.accept(artifact, config)
     if options.temperatures is not None:
         from wm_jax.tools import temperatures
 
         temperatures.accept(config, options.temperatures)
-    if any(_computes(each, config) for each in (*(CHAIN[artifact] for artifact in before), command)):
+    if any(each.computes(config) for each in (this, *(COMMANDS[CHAIN[artifact]] for artifact in before))):
         from wm_jax.distributed.mesh import started
 
         started()  # before an hour of other work ends here
@@ -161,21 +157,14 @@ def _do(
         log(f"== {CHAIN[artifact]}{why}")
         stages.make(artifact, config, run, stop)
     stages.check_stop(stop)
-    if command in TOOLS:
-        return importlib.import_module(f"{TOOLS[command]}.command").run(config, run, stop, options)
+    if tool is not None:
+        return tool.run(config, run, stop, options)
     if options.temperatures is not None:
         return temperatures.run(config, run, stop, options.temperatures)
-    if command in ARTIFACT_OF:
-        return stages.make(ARTIFACT_OF[command], config, run, stop)
+    if this.artifact is not None:
+        return stages.make(this.artifact, config, run, stop)
     last = importlib.import_module(f"wm_jax.stages.{'report' if command == 'pipeline' else command}")
     return processes.on_main_process(last.run)(config, run, stop)
-
-
-def _computes(command: str, config: Config) -> bool:
-    """Does it need JAX? Looking after replays does not, nor does playing at random outside of JAX."""
-    if command == "collect":
-        return config.env.backend == "device" or config.collect.policy == "agent"
-    return command not in MAINTENANCE
 
 
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:
@@ -192,19 +181,6 @@ def _require_same_command(command: str, options: argparse.Namespace, config: Con
         )
 
 
-def _before(command: str, config: Config, run: Any) -> list[str]:
-    """What has to be made first: what this command reads and that is not finished yet."""
-    if command in MAINTENANCE:
-        return []
-    if command == "compare_vaes":
-        return [] if run.stage("replays").summary() is not None else ["replays"]
-    if command in ("iterate", "import", "export_replays"):  # they look after their stages themselves
-        return []
-    if command == "pipeline":
-        return whole_chain(config.controller)
-    return upstream(ARTIFACT_OF[command], config.controller, lambda name: run.stage(name).summary() is not None)
-
-
 def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
     print(f"{command}: done in {run.path}")
     for name, value in summary.items():
@@ -218,7 +194,7 @@ def _print_summary(command: str, run: Any, summary: dict[str, Any]) -> None:
 
 def _overview() -> str:
     usage = "usage: bin/COMMAND --game NAME [--preset smoke|quick|gpu|paper] [--run DIR] [--section.key value ...]"
-    lines = [f"  {name:<18} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<18} {command.about}" for name, command in COMMANDS.items()]
     return "\n".join(
         [usage, "", *lines, "", "bin/COMMAND --help shows a command's settings. `wm COMMAND` is the same."]
     )

@@ -1,65 +1,137 @@
-"""The commands: what each is for, what it makes, and which settings its help shows."""
+"""The commands: what each is for, what it makes, what it needs first, and which settings its help shows."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from wm_jax.run.stage_graph import CHAIN
+from wm_jax.config.schema import Config, ControllerConfig
+from wm_jax.run.stage_graph import upstream, whole_chain
+
+Done = Callable[[str], bool]
+"""Whether an artifact of the run is finished."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    about: what it is for, as --help says it.
+    sections: the sections of settings that its --help shows (None: all). Every command takes every setting.
+    artifact: the one that it makes, of a command that is a stage of the chain.
+    makes: all artifacts that are the run's own by it, and that --fresh makes anew.
+    before: the artifacts that have to be made first.
+    tool: the room of a command with a game and options of its own that is no stage: `options` there has its options,
+      `command` its `accept` and `run`.
+    standalone: the module with the `main` of a command without a game.
+    pretrained: whether it can be used with the agent that comes with the package.
+    computes: whether it needs JAX.
+    """
+
+    about: str
+    sections: tuple[str, ...] | None = None
+    artifact: str | None = None
+    makes: Callable[[ControllerConfig], list[str]] = lambda _: []
+    before: Callable[[ControllerConfig, Done], list[str]] = lambda _, __: []
+    tool: str | None = None
+    standalone: str | None = None
+    pretrained: bool = False
+    computes: Callable[[Config], bool] = lambda _: True
+
+
+def _stage(about: str, artifact: str, *sections: str, **more: Any) -> Command:
+    """A command that makes one artifact of the chain."""
+    return Command(
+        about,
+        sections,
+        artifact,
+        makes=lambda _: [artifact],
+        before=lambda controller, done: upstream(artifact, controller, done),
+        **more,
+    )
+
+
+def _plays_on_device(config: Config) -> bool:
+    """Playing at random outside of JAX needs none."""
+    return config.env.backend == "device" or config.collect.policy == "agent"
+
 
 COMMANDS = {
-    "import": "make recordings from elsewhere (pictures, videos, arrays) a run's replays",
-    "collect": "play with an exploring policy and store the episodes",
-    "train_vae": "train V, the auto-encoder, on the stored frames",
-    "encode": "encode every stored frame with V",
-    "train_memory": "train M, the recurrent network, on the encoded episodes",
-    "train_controller": "evolve C, the controller, on the game",
-    "evaluate": "score the agent over many episodes, beside the random policy",
-    "dream": "film the game beside what V and M make of it, and dreams in which anything may happen",
-    "pipeline": "collect to evaluate, then a report in one HTML file",
-    "iterate": "let the agent play for V and M, learn on from that, and again: rounds of the whole chain",
-    "export_replays": "write a run's replays as .npz files, or as a dataset of Minari",
-    "compare_vaes": "train auto-encoders on the same frames for the same time, and say which one the game needs",
-    "benchmark": "measure the throughput of the stages beside PyTorch's",
-    "check_car_racing": "measure how near CarRacing on the device is to Gymnasium's, and its speed",
-    "runs": "list the runs there are: how far each is, its size and its score",
-    "doctor": "say what works on this machine, and the remedy for what does not",
+    "import": Command(
+        "make recordings from elsewhere (pictures, videos, arrays) a run's replays",
+        ("collect",),
+        makes=lambda _: ["replays"],
+        tool="wm_jax.tools.import_data",
+    ),
+    "collect": _stage(
+        "play with an exploring policy and store the episodes", "replays", "env", "collect", computes=_plays_on_device
+    ),
+    "train_vae": _stage(
+        "train V, the auto-encoder, on the stored frames", "vae", "env", "collect", "data", "vae", "hosts"
+    ),
+    "encode": _stage("encode every stored frame with V", "latents", "encode", "hosts"),
+    "train_memory": _stage(
+        "train M, the recurrent network, on the encoded episodes", "memory", "memory", "dream", "hosts"
+    ),
+    "train_controller": _stage(
+        "evolve C, the controller, on the game", "controller", "env", "controller", "dream", "hosts"
+    ),
+    "evaluate": _stage(
+        "score the agent over many episodes, beside the random policy",
+        "evaluation",
+        "env",
+        "evaluate",
+        pretrained=True,
+    ),
+    "dream": _stage(
+        "film the game beside what V and M make of it, and dreams in which anything may happen",
+        "dream",
+        "env",
+        "dream",
+        "film",
+        pretrained=True,
+    ),
+    "pipeline": Command(
+        "collect to evaluate, then a report in one HTML file",
+        makes=whole_chain,
+        before=lambda controller, _: whole_chain(controller),  # what is finished says so
+    ),
+    "iterate": Command(
+        "let the agent play for V and M, learn on from that, and again: rounds of the whole chain",
+        makes=whole_chain,
+        tool="wm_jax.tools.iterate",
+    ),
+    "export_replays": Command(
+        "write a run's replays as .npz files, or as a dataset of Minari", ("env",), tool="wm_jax.tools.export_data"
+    ),
+    "compare_vaes": Command(
+        "train auto-encoders on the same frames for the same time, and say which one the game needs",
+        ("env", "collect", "vae", "memory", "controller"),
+        before=lambda _, done: [] if done("replays") else ["replays"],
+        tool="wm_jax.tools.compare",
+    ),
+    "benchmark": Command(
+        "measure the throughput of the stages beside PyTorch's", standalone="wm_jax.tools.benchmark.command"
+    ),
+    "check_car_racing": Command(
+        "measure how near CarRacing on the device is to Gymnasium's, and its speed",
+        standalone="wm_jax.tools.fidelity.command",
+    ),
+    "runs": Command("list the runs there are: how far each is, its size and its score", standalone="wm_jax.tools.runs"),
+    "doctor": Command(
+        "say what works on this machine, and the remedy for what does not", standalone="wm_jax.tools.doctor"
+    ),
 }
-STANDALONE = {
-    "benchmark": "wm_jax.tools.benchmark.command",
-    "check_car_racing": "wm_jax.tools.fidelity.command",
-    "doctor": "wm_jax.tools.doctor",
-    "runs": "wm_jax.tools.runs",
+MAINTENANCE = {
+    "verify": Command("reads every stored byte and names what is damaged", computes=lambda _: False),
+    "repair": Command(
+        "sets damaged shards aside, so that the next collect plays their episodes again", computes=lambda _: False
+    ),
 }
-"""Commands without a game, and the modules that have a `main` of their own for them."""
-TOOLS = {
-    "compare_vaes": "wm_jax.tools.compare",
-    "export_replays": "wm_jax.tools.export_data",
-    "import": "wm_jax.tools.import_data",
-    "iterate": "wm_jax.tools.iterate",
-}
-"""Commands with a game and options of their own that are no stage of the chain, and their rooms: `options` there has
-their options, `command` their `accept` and `run`."""
+"""What `collect` does to a store that is there: bin/collect verify."""
 PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
 """Settings of the pipeline, over those of the preset."""
-ARTIFACT_OF = {command: artifact for artifact, command in CHAIN.items()}
-"""What a command makes."""
-MAINTENANCE = {
-    "verify": "reads every stored byte and names what is damaged",
-    "repair": "sets damaged shards aside, so that the next collect plays their episodes again",
-}
-"""What `collect` does to a store that is there."""
-SECTIONS = {
-    "import": ("collect",),
-    "export_replays": ("env",),
-    "collect": ("env", "collect"),
-    "train_vae": ("env", "collect", "data", "vae", "hosts"),
-    "compare_vaes": ("env", "collect", "vae", "memory", "controller"),
-    "encode": ("encode", "hosts"),
-    "train_memory": ("memory", "dream", "hosts"),
-    "train_controller": ("env", "controller", "dream", "hosts"),
-    "evaluate": ("env", "evaluate"),
-    "dream": ("env", "dream", "film"),
-}
-"""The sections that a command's --help shows; `pipeline` shows all. Every command takes every setting."""
-AGENT_COMMANDS = ("evaluate", "dream")
-"""Commands that the agent that comes with the package can be used with."""
-WHOLE_CHAIN = ("pipeline", "iterate")
-"""Commands that make all artifacts."""
+
+
+def described(command: str) -> Command:
+    """A command, or an action of `collect`."""
+    return MAINTENANCE[command] if command in MAINTENANCE else COMMANDS[command]

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from wm_jax.cli.commands import ARTIFACT_OF, MAINTENANCE, WHOLE_CHAIN
+from wm_jax.cli.commands import MAINTENANCE, described
 from wm_jax.config.layers import file_name
 from wm_jax.config.schema import Config
-from wm_jax.run.stage_graph import whole_chain
 from wm_jax.utils.errors import UsageError, UserError
 
 
@@ -50,13 +49,9 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             raise UsageError(
                 f"--name {options.name}: it does not exist, and what other commands make is called so; take another"
             )
-    made = whole_chain(config.controller) if command in WHOLE_CHAIN else []
-    if command in ARTIFACT_OF:
-        made = [ARTIFACT_OF[command]]
-    if command == "import":
-        made = ["replays"]
+    made = described(command).makes(config.controller)
     # A chain on a base is there for what comes after the replays.
-    makes = set(made) - ({"replays"} if command in WHOLE_CHAIN and base is not None else set())
+    makes = set(made) - ({"replays"} if len(made) > 1 and base is not None else set())
     # With --temperatures, nothing of the run itself is made: what is made lies in runs that are named there.
     anew = made if options.fresh and options.temperatures is None else ()
     return Run.open(path, base, makes=makes, anew=anew)

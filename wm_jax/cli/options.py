@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from wm_jax.cli.commands import AGENT_COMMANDS, COMMANDS, MAINTENANCE, PIPELINE, SECTIONS, TOOLS
+from wm_jax.cli.commands import MAINTENANCE, PIPELINE, described
 from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets, user_layers
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
@@ -73,11 +73,11 @@ def given_settings(options: argparse.Namespace) -> set[str]:
 
 
 def _parser(command: str, base: Config) -> Parser:
-    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {what}" for name, what in MAINTENANCE.items()) + "."
+    this = described(command)
+    upkeep = " Further words: " + "; ".join(f"bin/collect {name} {it.about}" for name, it in MAINTENANCE.items()) + "."
     parser = Parser(
         prog=f"bin/{command}",
-        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}."
-        + (upkeep if command == "collect" else ""),
+        description=f"{this.about[0].upper()}{this.about[1:]}." + (upkeep if command == "collect" else ""),
         epilog="The values shown are those in force for this game and preset."
         + ("" if command == "pipeline" else " Settings of the other stages: bin/pipeline --help."),
         allow_abbrev=False,
@@ -98,21 +98,21 @@ def _parser(command: str, base: Config) -> Parser:
     parser.add_argument("--base", metavar="DIR", help="another run's folder, to take from what this run does not make")
     parser.add_argument("--seed", metavar="N", help=f"{Config.model_fields['seed'].description} [0]")
     parser.add_argument("--devices", metavar="N", help=f"{Config.model_fields['devices'].description} [0]")
-    if command in AGENT_COMMANDS:
+    if this.pretrained:
         text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
         parser.add_argument("--pretrained", action="store_true", help=text)
     parser.set_defaults(pretrained=False, temperatures=None)
     if command == "train_controller":
         text = "evolve one controller in the dream at each of these, and make a table of them"
         parser.add_argument("--temperatures", metavar="T", type=float, nargs="+", help=text)
-    if command in TOOLS:
-        importlib.import_module(f"{TOOLS[command]}.options").add(parser)
+    if this.tool is not None:
+        importlib.import_module(f"{this.tool}.options").add(parser)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument(
         "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    shown = SECTIONS.get(command, tuple(Config.model_fields))
+    shown = tuple(Config.model_fields) if this.sections is None else this.sections
     for section, field in Config.model_fields.items():
         if section_types(field):
             _add_section(parser, section, getattr(base, section), visible=section in shown)
