@@ -101,6 +101,23 @@ def test_the_table_is_ranked_by_scores_and_then_by_small_objects() -> None:
     assert ranking.predictors(rows) == [], "two scores agree with anything"
 
 
+def test_a_latent_that_collapsed_is_named() -> None:
+    """Of classes, by the classes in use: most of the numbers that stand for them are always 0."""
+    trials = [
+        trial("a", moving_error=0.3, active_units=40.0, size=100),
+        trial("b", moving_error=0.3, active_units=40.0, size=100, codes_in_use=9.0, classes=16),
+        trial("c", moving_error=0.3, active_units=90.0, size=100, codes_in_use=7.0, classes=16),
+    ]
+    said = [sentence for sentence in ranking.advice(ranking.table(trials)) if "collapsed" in sentence]
+    assert [sentence.split(":")[0] for sentence in said] == ["a uses 40 of its 100 units", "c uses 7 of its 16 classes"]
+
+
+def test_the_short_table_has_what_there_is() -> None:
+    rows = ranking.table([trial("a", moving_error=0.31, error=1234.5), trial("a", moving_error=0.29, error=1234.5)])
+    header, _, line = ranking.as_markdown(rows).splitlines()
+    assert header == "| auto-encoder | seeds | moving error | error |" and line == "| a | 2 | 0.3 (0.02) | 1,234 |"
+
+
 def test_advice_says_what_it_does_not_know() -> None:
     one = ranking.table([trial("a", moving_error=0.3), trial("vanilla", moving_error=0.6)])
     assert any("one seed" in sentence for sentence in ranking.advice(one))

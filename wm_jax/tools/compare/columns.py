@@ -46,6 +46,7 @@ COLUMNS = (
         "Mutual information of frame and z in nats, at most the logarithm of the number of frames",
     ),
     Column("codes_in_use", "codes", "", "Classes in use, of each choice on average"),
+    Column("classes", "of", "", "Classes, or codes in the codebook"),
     Column("perplexity", "perplexity", "", "Classes in use, if all of these were used alike"),
     Column(
         "sample_frechet",

@@ -3,8 +3,8 @@
     bin/compare_vaes --game chaser --variants vanilla,vq,vanilla+encoder=grid --budget 3
 
 Each lies in a run of its own beside the game's (`RUN/named/compare-NAME-SEED`), so that it can be looked at, or gone on
-with. `RUN/comparison/` has what was found: `report.html`, `results.json`, and a file for each trial, by which the same
-command goes on where it was.
+with. `RUN/comparison/` has what was found: `report.html`, `results.json`, `results.md`, and a file for each trial, by
+which the same command goes on where it was.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from wm_jax.tools.compare.pace import Pace
 from wm_jax.tools.compare.probing import exposed_state
 from wm_jax.tools.compare.trial import Trial
 from wm_jax.utils.errors import UsageError, UserError
-from wm_jax.utils.files import plain, write_manifest
+from wm_jax.utils.files import plain, write_atomically, write_manifest
 
 FOLDER = "comparison"
 
@@ -134,6 +134,7 @@ def _write(
         "failed": failed,
     }
     write_manifest(folder / "results.json", plain(results), indent=1)
+    write_atomically(folder / "results.md", ranking.as_markdown(rows).encode())
     write_comparison(
         folder / "report.html",
         game=find(config.game, config.env).title,

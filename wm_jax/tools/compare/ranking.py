@@ -8,6 +8,7 @@ import numpy as np
 
 from wm_jax.evaluation.vae_measures.agreement import LEAST, agreement
 from wm_jax.tools.compare.columns import COLUMNS
+from wm_jax.utils import markdown
 
 RANKED_BY = "moving_error"
 """What contenders are ranked by while there are no scores: the small things of a game are what is lost first."""
@@ -23,6 +24,20 @@ CHEAP = (
     "active_units",
 )
 """Figures that are held against the scores: which of them says beforehand who will play well?"""
+IN_MARKDOWN = (
+    "score",
+    "moving_error",
+    "rare_error",
+    "moving_explained",
+    "error",
+    "fifteen_step_moving_error",
+    "active_units",
+    "size",
+    "codes_in_use",
+    "classes",
+    "steps",
+)
+"""Figures of the table in Markdown; the page has all. The updates say how fast each trains: all had the same time."""
 COLLAPSED_BELOW = 0.5
 """A latent is reported as collapsed where a smaller share of its units is active."""
 
@@ -56,6 +71,21 @@ def table(trials: Sequence[Mapping[str, Any]]) -> list[Row]:
         apart = {figure: float(np.ptp(each)) for figure, each in values.items() if len(each) > 1}
         rows.append(Row(name, means, apart, len(mine)))
     return sorted(rows, key=lambda row: (-row.figures.get("score", -np.inf), _cost(row)))
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The table with the figures of `IN_MARKDOWN`; in brackets, how far those of several seeds lie apart."""
+    titles = {column.key: column.title for column in COLUMNS}
+    shown = [figure for figure in IN_MARKDOWN if any(figure in row.figures for row in rows)]
+
+    def cell(row: Row, figure: str) -> str:
+        if (value := row.figures.get(figure)) is None:
+            return ""
+        apart = f" ({row.spread[figure]:.2g})" if row.spread.get(figure) else ""
+        return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}") + apart
+
+    header = ["auto-encoder", "seeds", *(titles[figure] for figure in shown)]
+    return markdown.table(header, [[row.name, row.seeds, *(cell(row, figure) for figure in shown)] for row in rows])
 
 
 def _cost(row: Row) -> float:
@@ -119,9 +149,11 @@ def advice(rows: Sequence[Row]) -> list[str]:
         if others:
             said.append(f"Its interval overlaps with that of {', '.join(others)}: these scores don't tell them apart")
     for row in known:
-        units, size = row.figures.get("active_units"), row.figures.get("size")
-        if units is not None and size and units < COLLAPSED_BELOW * size:
-            said.append(f"{row.name} uses {units:.0f} of its {size:.0f} units: a part of it has collapsed")
+        what, used, there = "units", row.figures.get("active_units"), row.figures.get("size")
+        if "codes_in_use" in row.figures:  # then units are the numbers that classes are written as
+            what, used, there = "classes", row.figures["codes_in_use"], row.figures.get("classes")
+        if used is not None and there and used < COLLAPSED_BELOW * there:
+            said.append(f"{row.name} uses {used:.0f} of its {there:.0f} {what}: a part of it has collapsed")
     return said
 
 

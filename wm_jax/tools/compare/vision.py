@@ -108,7 +108,7 @@ def of_latents(seen: Seen, kind: LatentKind, *, has_kl: bool) -> Figures:
     if kind.classes is not None:
         indices = np.asarray(seen.latent.target(jax.random.key(0)))
         used = latents.usage(indices, kind.classes[1], shared=isinstance(seen.latent, Codes))
-        figures |= {"codes_in_use": used.used, "perplexity": used.perplexity}
+        figures |= {"codes_in_use": used.used, "classes": kind.classes[1], "perplexity": used.perplexity}
     return figures
 
 
