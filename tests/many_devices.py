@@ -67,7 +67,6 @@ def train(folder: Path, name: str, make: Any, devices: int, steps: int = STEPS) 
             schedule=Schedule(steps, 3, 3, 6),
             stage=stage,
             seed=5,
-            unit="step",
             stop=Stop(),
             report=lambda params, step: {},
             mesh=open_mesh(devices, 16, "vae.batch"),

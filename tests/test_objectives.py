@@ -69,7 +69,6 @@ def train(model: Vae, folder: Stage, stop: Stop, optimizers: list[Any], data_siz
         schedule=Schedule(9, per_dispatch=2, save_every=100, report_every=100),
         stage=folder,
         seed=7,
-        unit="step",
         stop=stop,
         report=lambda params, step: {"test": 0.0},
     )[0]

@@ -134,7 +134,6 @@ def test_latents_beyond_the_budget_are_streamed_and_m_learns_the_same(carried: b
                 schedule=Schedule.of(memory),
                 stage=stage,
                 seed=5,
-                unit="step",
                 stop=Stop(),
                 report=report,
             )

@@ -66,7 +66,6 @@ def train(folder: Stage, steps: int, stop: Stop | None = None) -> tuple[np.ndarr
         schedule=Schedule(steps, per_dispatch=4, save_every=6, report_every=10),
         stage=folder,
         seed=7,
-        unit="step",
         stop=stop or Stop(),
         report=lambda params, step: {"test_norm": float(jnp.sum(params**2))},
     )
@@ -122,7 +121,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
             schedule=Schedule(40, 4, 6, 10),
             stage=folder,
             seed=7,
-            unit="step",
             stop=Stop(),
             report=lambda params, step: {},
         )
@@ -142,7 +140,6 @@ def test_what_the_caller_gave_stays_whole(tmp_path: Path) -> None:
             schedule=Schedule(4, 4, 4, 4),
             stage=stage(tmp_path / turn),
             seed=7,
-            unit="step",
             stop=Stop(),
             report=lambda params, step: {},
         )
@@ -231,7 +228,6 @@ def test_training_ends_its_reader(tmp_path: Path) -> None:
             schedule=Schedule(40, 4, 40, 40),
             stage=stage(tmp_path),
             seed=7,
-            unit="step",
             stop=StopAt(1),
             report=lambda params, step: {},
         )

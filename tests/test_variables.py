@@ -86,7 +86,6 @@ def train(folder: Stage, stop: Stop) -> tuple[Any, Any]:
         schedule=Schedule(STEPS, per_dispatch=2, save_every=100, report_every=100),
         stage=folder,
         seed=7,
-        unit="step",
         stop=stop,
         report=report,
     )

@@ -1,9 +1,9 @@
 """The exchange of Python objects between processes, through the coordination service of `jax.distributed`.
 
-A store of named byte strings, which lives in process 0: about a millisecond for each object, no device takes part, and
-nothing is compiled. `jax.experimental.multihost_utils` exchanges arrays of one shape by programs on devices; in those a
-process can neither say that it has failed nor hear that it is to stop, so `mesh.py` uses it for arrays alone. The
-service must be reachable by these processes alone: objects are pickled.
+A store of named byte strings, which lives in the main process: about a millisecond for each object, no device takes
+part, and nothing is compiled. `jax.experimental.multihost_utils` exchanges arrays of one shape by programs on devices;
+in those a process can neither say that it has failed nor hear that it is to stop, so `mesh.py` uses it for arrays
+alone. The service must be reachable by these processes alone: objects are pickled.
 """
 
 import contextlib

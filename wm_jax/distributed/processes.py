@@ -66,7 +66,7 @@ def index() -> int:
 
 
 def is_main_process() -> bool:
-    """Is this process 0, which alone writes and tells the user what happens?"""
+    """Is this the main process, number 0, which alone writes and tells the user what happens?"""
     return index() == 0
 
 
@@ -76,7 +76,7 @@ def share(items: int) -> slice:
 
 
 def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
-    """`work` done by process 0 alone; the others wait, and get what it returned or raised."""
+    """`work` done by the main process alone; the others wait, and get what it returned or raised."""
 
     @functools.wraps(work)
     def done(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -112,7 +112,7 @@ def all_gather_objects(work: Callable[[], T]) -> list[T]:
 
 
 def main_process_first(work: Callable[[], T]) -> T:
-    """`work` done by process 0, and then by all others, who find what it left in the run's folder."""
+    """`work` done by the main process, and then by all others, who find what it left in the run's folder."""
     if not is_main_process():
         wait()
         return work()
@@ -132,7 +132,7 @@ def agree(flag: bool) -> bool:
 
 
 def first_mismatch(value: Any) -> int | None:
-    """The first process whose value is not that of process 0, if there is one."""
+    """The first process whose value is not that of the main process, if there is one."""
     values = all_gather_objects(lambda: value)
     return next((other for other, found in enumerate(values) if found != values[0]), None)
 
@@ -250,7 +250,7 @@ def _join(settings: HostsConfig) -> Group | None:
         raise UserError(
             f"hosts.coordinator {settings.coordinator}: can't join the other processes ({reason})"
         ) from None
-    # Looking for devices is a meeting of all processes, so here and now, before process 0 does anything by itself.
+    # Looking for devices is a meeting of all processes, so here and now, before the main one does anything by itself.
     if jax.process_count() == 1:
         return None
     return Group(jax.process_index(), jax.process_count(), store_of_words())

@@ -3,8 +3,8 @@
 Orbax alone restores flipped bits in silence, so every save records a digest of its arrays and every restore compares
 it; a checkpoint that fails is passed over for the one before it.
 
-Of several processes (`distributed/processes.py`) the first alone writes. Each reads for itself; Orbax isn't told of the
-others.
+Of several processes (`distributed/processes.py`) the main one alone writes. Each reads for itself; Orbax isn't told of
+the others.
 """
 
 import contextlib

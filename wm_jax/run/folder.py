@@ -16,8 +16,8 @@
 settings, or with parents that have changed since, is an error that names both. It and `summary.json` carry a checksum
 of themselves, so that a stage never goes on from half of what it was.
 
-Of several processes (`distributed/processes.py`) the first alone looks at these records and writes them; the others get
-its answers.
+Of several processes (`distributed/processes.py`) the main one alone looks at these records and writes them; the others
+get its answers.
 """
 
 import contextlib
@@ -219,7 +219,7 @@ class Stage:
             log(f"moved the old {', '.join(there)} to {target}")
 
     def write_record(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file that carries a checksum of itself; process 0 does."""
+        """Write a JSON file that carries a checksum of itself; the main process does."""
         if processes.is_main_process():
             write_manifest(self.path / name, plain(content), indent=2)
 
@@ -362,7 +362,7 @@ class Run:
         return card.card(records, name) if any(part in records for part in card.PARTS) else None
 
     def write_card(self) -> None:
-        """Write `MODEL_CARD.md`, if there is something to say. All processes ask what, process 0 writes."""
+        """Write `MODEL_CARD.md`, if there is something to say. All processes ask what, the main one writes."""
         text = self.card(str(self.path))
         if text is not None and processes.is_main_process():
             write_atomically(self.path / card.NAME, text.encode())

@@ -210,7 +210,6 @@ def train(stage: Stage, job: TrainingJob, config: Config, stop: Stop) -> dict[st
             schedule=Schedule.of(settings),
             stage=stage,
             seed=seed,
-            unit="step",
             stop=stop,
             report=report,
             mesh=job.mesh,
@@ -244,7 +243,6 @@ def fit(
     schedule: Schedule,
     stage: Stage,
     seed: int,
-    unit: str,
     stop: Stop,
     report: Report,
     mesh: Mesh | None = None,
@@ -255,7 +253,6 @@ def fit(
       task: its `batches` are closed at the end.
       params: initial parameters (`TrainState.params`), used when there is no checkpoint; they stay the caller's.
       carry: initial carry, likewise.
-      unit: what the progress bar counts.
       report: called every `report_every` updates and at the end; returns figures to record.
       mesh: the devices that share the batch (None: the first one alone).
 
@@ -280,7 +277,7 @@ def fit(
     with (
         contextlib.closing(task.batches),
         Metrics(stage.path, resume_at=step) as metrics,
-        Progress(stage.name, schedule.steps, unit, done=step) as progress,
+        Progress(stage.name, schedule.steps, "step", done=step) as progress,
     ):
         saved, pending = step, None
         while step < schedule.steps:
