@@ -105,7 +105,7 @@ class Point(NamedTuple):
 class Levels(NamedTuple):
     """A hierarchy of z, one Gaussian for each level, the top one first: z is the levels' numbers, one after the other.
 
-    Of levels that depend on each other, each stands here as it is where those that it depends on are at their means.
+    A level that depends on another is given that level's mean.
     """
 
     levels: tuple[Gaussian, ...]

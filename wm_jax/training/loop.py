@@ -103,8 +103,8 @@ class Task:
         states = state.optimizer if len(self.steps) > 1 else (state.optimizer,)
         metrics: Scalars = {}
         after = []
-        for i, (each, optimizer) in enumerate(zip(self.steps, states, strict=True)):
-            own = jax.random.fold_in(key, i) if i else key
+        keys = jax.random.split(key, len(self.steps)) if len(self.steps) > 1 else [key]
+        for each, optimizer, own in zip(self.steps, states, keys, strict=True):
             figures, carry, gradients, others = each.gradient(params, batch, carry, own, step)
             learned, _ = partition(params, each.learned)
             with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats

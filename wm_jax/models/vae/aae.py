@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import AaeConfig
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.layers import LogOdds
-from wm_jax.models.vae.losses import discriminator_loss
+from wm_jax.models.vae.losses import discriminator_cross_entropy
 from wm_jax.models.vae.point import PenalisedPointVae
 
 
@@ -39,7 +39,7 @@ class Aae(PenalisedPointVae):
 
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """-log D(z of the prior) - log(1 - D(z of a frame)), averaged over the batch."""
-        of_frames = self.encode(batch.encoder_input).mode()
+        of_frames = jax.lax.stop_gradient(self.encode(batch.encoder_input).mode())
         of_prior = self.prior(update.key, len(of_frames))
-        loss = discriminator_loss(self.discriminator(of_prior), self.discriminator(of_frames))
+        loss = discriminator_cross_entropy(self.discriminator(of_prior), self.discriminator(of_frames))
         return loss, {"discriminator_loss": loss}

@@ -1,4 +1,4 @@
-"""What auto-encoders share whose bounds take several samples of z for each frame: the weights of these samples."""
+"""Importance weights, which auto-encoders share that draw several z for each frame."""
 
 import math
 from collections.abc import Callable

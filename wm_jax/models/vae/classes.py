@@ -25,7 +25,7 @@ class ClassesVae(Vae):
         """The networks.
 
         Raises:
-          UserError: a group belongs to a place and to the whole frame.
+          UserError: a group would lie across two parts of z, a place's and the frame's.
         """
         require_whole_parts(config, classes, "a group (vae.classes)")
         self.config, self.groups, self.classes = config, groups, classes

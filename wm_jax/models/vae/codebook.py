@@ -19,11 +19,11 @@ DEAD = 0.01
 
 
 class Codebook(nnx.Module):
-    """K vectors of S numbers.
+    """The vectors, of S numbers each: they are learned + placed.
 
     Attributes:
-      learned: the vectors, or the part of them that gradients change; None where moving averages replace gradients.
-      placed: the rest of the vectors: the moving averages, or how far restarts have moved the learned vectors.
+      learned: what gradients change; None where moving averages take their place.
+      placed: what `observe` changes: the averages themselves, or how far restarts have moved the vectors.
       counts: how often each vector is chosen in an update, a moving average.
     """
 
@@ -36,7 +36,7 @@ class Codebook(nnx.Module):
         self.counts = Buffer(jnp.ones(config.codes, jnp.float32))
 
     @property
-    def vectors(self) -> Float[Array, "K S"]:
+    def vectors(self) -> Float[Array, "codes S"]:
         """The vectors."""
         return self.placed[...] if self.learned is None else self.learned[...] + self.placed[...]
 
@@ -46,7 +46,7 @@ class Codebook(nnx.Module):
         products = jnp.matmul(parts, vectors.T, precision="highest")
         return jnp.argmin(jnp.sum(jnp.square(vectors), axis=1)[None, :] - 2 * products, axis=1).astype(jnp.int32)
 
-    def in_use(self) -> Float[Array, "K"]:
+    def in_use(self) -> Float[Array, "codes"]:
         """1 for the vectors that are not dead, 0 for the others."""
         counts = self.counts[...]
         return (counts >= DEAD * jnp.mean(counts)).astype(jnp.float32)
@@ -62,11 +62,11 @@ class Codebook(nnx.Module):
         parts, before = jax.lax.stop_gradient((parts, self.vectors))
         decay, vectors = self.config.decay, before
         one_hot = jax.nn.one_hot(chosen, len(before), dtype=parts.dtype)
-        count = jnp.sum(one_hot, axis=0)
-        counts = decay * self.counts[...] + (1 - decay) * count  # eq. 6
+        chosen_now = jnp.sum(one_hot, axis=0)
+        counts = decay * self.counts[...] + (1 - decay) * chosen_now  # eq. 6
         if self.learned is None:
             # Eq. 7 and 8 with m = N e inserted, so that a vector that is no longer chosen stays where it is, not 0 / 0.
-            change = jnp.matmul(one_hot.T, parts, precision="highest") - count[:, None] * vectors
+            change = jnp.matmul(one_hot.T, parts, precision="highest") - chosen_now[:, None] * vectors
             vectors = vectors + (1 - decay) * change / jnp.maximum(counts, 1e-20)[:, None]
         if self.config.restarts:
             mean = jnp.mean(counts)

@@ -30,7 +30,7 @@ class Conditional(PenalisedGaussianVae):
         self.null = nnx.Param(jnp.zeros(config.condition, jnp.float32))
 
     def decode(
-        self, z: Float[Array, "B Z"], condition: Float[Array, "B K"] | None = None
+        self, z: Float[Array, "B Z"], condition: Float[Array, "B condition"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1].
 
@@ -54,10 +54,10 @@ class Conditional(PenalisedGaussianVae):
             condition = jnp.where(dropped, self._nulls(len(z)), condition)
         return self.decoder(z, condition)
 
-    def _nulls(self, count: int) -> Float[Array, "count K"]:
+    def _nulls(self, count: int) -> Float[Array, "count condition"]:
         return jnp.broadcast_to(self.null[...][None, :], (count, self.config.condition))
 
-    def _padded(self, condition: Float[Array, "B A"]) -> Float[Array, "B K"]:
+    def _padded(self, condition: Float[Array, "B A"]) -> Float[Array, "B condition"]:
         """With zeros up to the size that the decoder takes."""
         given, room = condition.shape[1], self.config.condition
         if given > room:

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     frames: UInt8[Array, "B side side 3"]
     noisy_input: Float[Array, "B side side 3"] | None = None
     weights: Float[Array, "B side side 1"] | None = None
-    condition: Float[Array, "B K"] | None = None
+    condition: Float[Array, "B condition"] | None = None
 
     @property
     def target(self) -> Float[Array, "B side side 3"]:

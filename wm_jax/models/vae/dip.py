@@ -27,7 +27,7 @@ class Dip(PenalisedGaussianVae):
 
         C is a mean over the batch and its entries are summed, beside an error summed over pixels, as in the paper: its
         weights hold. beta, floor and capacity apply to the KL alone (`losses.kl_term`), the warm-up to all terms. In
-        II, posteriors that say nothing also have variances of 1: large weights keep V from learning anything.
+        II, a posterior equal to the prior has a variance of 1 already: large weights let V ignore the frames.
 
         Chance alone makes the sum of squared covariances about Z (Z - 1) / B: 10 for 32 latents and batches of 100
         frames.

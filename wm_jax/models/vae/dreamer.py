@@ -1,9 +1,10 @@
 """DreamerV3's latents: groups of classes with straight-through gradients and 1 % uniform mixing.
 
 Hafner et al. 2023, "Mastering Diverse Domains through World Models" (arXiv 2301.04104). There the prior is predicted by
-the recurrent model, and two KL terms pull posterior and prior together, the prior ten times as strongly. Here M is
-trained afterwards, so the prior is uniform: the term that trains the prior is gone, and the other one, which keeps
-frames predictable there, limits here how much z says about frames. The networks are those of all our auto-encoders.
+the recurrent model, and two KL terms pull posterior and prior together, the prior ten times as strongly (in the paper's
+last version). Here M is trained afterwards, so the prior is uniform: the term that trains the prior is gone, and the
+other one, which keeps frames predictable there, limits here how much z says about frames. The networks are those of all
+our auto-encoders.
 """
 
 import jax

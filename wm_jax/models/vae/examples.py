@@ -80,7 +80,7 @@ class Examples:
         Args:
           raw: what `data.frames.Batches.fetch` gives: frames uint8 [B, 64, 64, 3], or [B, 5, 64, 64, 3] with the frames
             around each, whose median is its background (`data.neighbours`); or a mapping with one of these as `frames`
-            and a `condition` [B, K].
+            and a `condition` [B, condition].
           key: for the noise, and what is mirrored.
         """
         given = raw if isinstance(raw, Mapping) else {"frames": raw}

@@ -13,7 +13,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.layers import LogOdds
-from wm_jax.models.vae.losses import discriminator_loss, warm_up_factor
+from wm_jax.models.vae.losses import discriminator_cross_entropy, warm_up_factor
 
 
 def leaky_relu(x: Array) -> Array:
@@ -50,14 +50,14 @@ class Factor(PenalisedGaussianVae):
         of an update's products, and eight passes of each z through 2 million weights are as many again, in float32.
         """
         noise_key, shuffle_key = jax.random.split(update.key)
-        z = self.encode(batch.encoder_input).sample(noise_key)
+        z = jax.lax.stop_gradient(self.encode(batch.encoder_input).sample(noise_key))
         loss = discrimination(self.discriminator, z, shuffled(z, shuffle_key))
         return loss, {"discriminator_loss": loss}
 
 
-def discrimination(discriminator: LogOdds, joint: Float[Array, "B Z"], shuffled: Float[Array, "B Z"]) -> Scalar:
+def discrimination(discriminator: LogOdds, joint: Float[Array, "B Z"], independent: Float[Array, "B Z"]) -> Scalar:
     """The cross-entropy of telling samples of q(z) from samples of prod_j q(z_j), algorithm 2; log 2 by guessing."""
-    return 0.5 * discriminator_loss(discriminator(joint), discriminator(shuffled))
+    return 0.5 * discriminator_cross_entropy(discriminator(joint), discriminator(independent))
 
 
 def shuffled(z: Float[Array, "B Z"], key: Key[Array, ""]) -> Float[Array, "B Z"]:

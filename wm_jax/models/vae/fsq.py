@@ -28,7 +28,7 @@ MARGIN = 1e-3
 
 
 class Fsq(Vae):
-    """Prior: every code alike."""
+    """Prior: uniform over all codes."""
 
     config: FsqConfig
 
@@ -36,7 +36,7 @@ class Fsq(Vae):
         """The networks.
 
         Raises:
-          UserError: `latent` is not a multiple of the number of `levels`, or a code belongs to a place and the frame.
+          UserError: `latent` is not a multiple of the number of `levels`, or a code would lie across two parts of z.
         """
         if config.latent % len(config.levels):
             raise UserError(

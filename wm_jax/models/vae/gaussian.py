@@ -68,14 +68,14 @@ class PenalisedGaussianVae(GaussianVae):
         Returns:
           The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`) and the penalty's.
         """
-        z_key, key = jax.random.split(update.key)
-        update = update._replace(key=key)  # for `reconstruct` and `penalty`
+        z_key, penalty_key, decoding_key = jax.random.split(update.key, 3)
         posterior = self.encode(batch.encoder_input)
         z = posterior.sample(z_key)
-        error, errors = self.distance(self.reconstruct(z, batch, update), batch)
-        penalty, penalties = self.penalty(posterior, z, update)
+        decoded = self.reconstruct(z, batch, update._replace(key=decoding_key))
+        error, error_metrics = self.distance(decoded, batch)
+        penalty, penalty_metrics = self.penalty(posterior, z, update._replace(key=penalty_key))
         loss = error + penalty
-        return loss, {"loss": loss, **errors, **penalties}
+        return loss, {"loss": loss, **error_metrics, **penalty_metrics}
 
     def reconstruct(self, z: Float[Array, "B Z"], batch: Batch, update: Update) -> Float[Array, "B side side 3"]:
         """The frames that are decoded from a sample z, in [0, 1]."""

@@ -2,7 +2,7 @@
 
 Sønderby, Raiko, Maaløe, Sønderby & Winther 2016, "Ladder Variational Autoencoders" (arXiv 1602.02282), without its
 batch normalisation; layers between levels are tanh, and variances exponentials. The paper counts levels from the
-bottom, 1 to L; lists here start at the top.
+bottom, 1 to L; lists of levels here start at the top, those of the layers `up`, `mean` and `log_var` at the bottom.
 """
 
 from typing import NamedTuple
@@ -122,7 +122,7 @@ class Ladder(Vae):
 def merged(evidence: Gaussian, prior: Gaussian) -> Gaussian:
     """The normalised product of both: precisions add up, and means are weighted by them (eq. 17 to 19).
 
-    Eq. 17 is of the variance, so what is returned is the log of it.
+    The paper writes sigma in eq. 17 but means its square, whose log is returned here.
     """
     log_ratio = jnp.asarray(prior.log_var) - evidence.log_var
     share = jax.nn.sigmoid(log_ratio)  # of the evidence in the sum of precisions

@@ -43,7 +43,7 @@ class LocalDecoder(TransposedStack):
         super().__init__(GRID_SIDE, KERNELS, channels, config, rngs)
 
     def __call__(
-        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+        self, z: Float[Array, "B I"], context: Float[Array, "B context"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         return self.frames(jax.nn.relu(self.start(z, context).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)))

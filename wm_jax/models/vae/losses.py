@@ -127,7 +127,7 @@ def log_density(
     return jnp.sum(log_normal(z, mean, log_var), axis=-1)
 
 
-def discriminator_loss(first: Float[Array, "B"], *others: Float[Array, "B"]) -> Scalar:
+def discriminator_cross_entropy(first: Float[Array, "B"], *others: Float[Array, "B"]) -> Scalar:
     """The cross-entropy -log D(first) - sum log(1 - D(other)), a mean over the batch (Goodfellow et al. 2014, eq. 1).
 
     Args:

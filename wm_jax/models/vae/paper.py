@@ -94,7 +94,7 @@ class Decoder(TransposedStack):
         super().__init__(side, DECODER_KERNELS[1:], channels, config, rngs)
 
     def __call__(
-        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+        self, z: Float[Array, "B I"], context: Float[Array, "B context"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         side = DECODER_KERNELS[0]

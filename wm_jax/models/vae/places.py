@@ -1,4 +1,4 @@
-"""How z meets the networks: by layers for which it has a part for each place of a grid, or by one for all of it.
+"""The layers between z and the networks: one for all of z, or a small one for each place of a grid and its part of z.
 
 The parts of the places come first, place by place, and after them what belongs to the whole frame, such as the colour
 of a background that is the same everywhere (the setting `global_latent`).
@@ -56,7 +56,7 @@ class PlacedHead(nnx.Module):
 class WholeStart(Dense):
     """The first layer of a decoder without places, from all of z and the context."""
 
-    def __call__(self, x: Float[Array, "B I"], context: Float[Array, "B K"] | None = None) -> Float[Array, "B O"]:
+    def __call__(self, x: Float[Array, "B I"], context: Float[Array, "B context"] | None = None) -> Float[Array, "B O"]:
         """The weighted sums of both."""
         return super().__call__(beside(x, context))
 
@@ -78,7 +78,7 @@ class PlacedStart(nnx.Module):
         self.placed = places * each
         self.each = EachPlace(places, each + config.global_latent + context, channels, rngs)
 
-    def __call__(self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None) -> Float[Array, "B O"]:
+    def __call__(self, z: Float[Array, "B I"], context: Float[Array, "B context"] | None = None) -> Float[Array, "B O"]:
         """The image's channels, place by place."""
         everywhere = beside(z[:, self.placed :], context)
         parts = z[:, : self.placed].reshape(len(z), self.each.places, -1)
@@ -86,7 +86,7 @@ class PlacedStart(nnx.Module):
         return self.each(jnp.concatenate([parts, repeated], axis=2).reshape(len(z), -1))
 
 
-def beside(z: Float[Array, "B I"], context: Float[Array, "B K"] | None) -> Float[Array, "B _"]:
+def beside(z: Float[Array, "B I"], context: Float[Array, "B context"] | None) -> Float[Array, "B _"]:
     """The numbers of z, and after them the context if there is one."""
     return z if context is None else jnp.concatenate([z, context], axis=1)
 

@@ -40,10 +40,10 @@ class PenalisedPointVae(PointVae):
           The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`) and the penalty's.
         """
         z = self.encode(batch.encoder_input).mode()
-        error, errors = reconstruction_error(self.decode(z), batch, self.config)
-        penalty, penalties = self.penalty(z, update)
+        error, error_metrics = reconstruction_error(self.decode(z), batch, self.config)
+        penalty, penalty_metrics = self.penalty(z, update)
         loss = error + penalty
-        return loss, {"loss": loss, **errors, **penalties}
+        return loss, {"loss": loss, **error_metrics, **penalty_metrics}
 
     def penalty(self, z: Float[Array, "B Z"], update: Update) -> tuple[Scalar, Metrics]:
         """What keeps the distribution of all z near the prior; and metrics, among them kl.

@@ -41,7 +41,7 @@ class Rae(PointVae):
         return mean[None, :] + (noise * jnp.sqrt(jnp.maximum(variances, 0.0))[None, :]) @ axes.T
 
     def loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
-        """Error + beta |z|^2 / 2 + lambda R (section 3): sums over pixels or latents, averaged over the batch.
+        """Error + beta |z|^2 / 2 + lambda R (section 3): error and |z|^2 summed, and averaged over the batch.
 
         Returns:
           The loss, and the metrics loss, reconstruction (see `losses.reconstruction_error`), kl and regulariser (R,

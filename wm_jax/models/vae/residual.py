@@ -74,7 +74,7 @@ class ResidualDecoder(nnx.Module):
         return WholeStart(inputs + context, PLACES * channels, rngs)
 
     def __call__(
-        self, z: Float[Array, "B I"], context: Float[Array, "B K"] | None = None
+        self, z: Float[Array, "B I"], context: Float[Array, "B context"] | None = None
     ) -> Float[Array, "B side side 3"]:
         """Frames in [0, 1]."""
         x = self.start(z, context).reshape(len(z), GRID_SIDE, GRID_SIDE, -1)

@@ -17,7 +17,7 @@ from wm_jax.models.vae.gaussian import GaussianLayer, PenalisedGaussianVae
 from wm_jax.models.vae.layers import Perceptron
 from wm_jax.models.vae.losses import kl_to_standard_normal, log_density
 
-LEAST_VARIANCE = 1e-6
+LEAST_Z_VARIANCE = 1e-6
 """The learned variance of p(z | u) is at least this. Where z lies on fewer dimensions than it has, its optimum is 0."""
 
 
@@ -57,7 +57,7 @@ class SecondStage(nnx.Module):
     def decode(self, u: Float[Array, "B Z"]) -> Gaussian:
         """p(z | u)."""
         mean = self.mean(u)
-        log_variance = jnp.logaddexp(self.log_variance[...], jnp.log(jnp.float32(LEAST_VARIANCE)))
+        log_variance = jnp.logaddexp(self.log_variance[...], jnp.log(jnp.float32(LEAST_Z_VARIANCE)))
         return Gaussian(mean, jnp.broadcast_to(log_variance, mean.shape))
 
     def negative_elbo(self, z: Float[Array, "B Z"], key: Key[Array, ""]) -> tuple[Float[Array, "B"], Float[Array, "B"]]:

@@ -13,7 +13,7 @@ from wm_jax.models.latents import Gaussian
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update, two_objectives
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
 from wm_jax.models.vae.layers import ConvStack, Dense
-from wm_jax.models.vae.losses import discriminator_loss
+from wm_jax.models.vae.losses import discriminator_cross_entropy
 
 CHANNELS = (16, 32, 64)
 """Of the discriminator, whatever the width of the other networks is."""
@@ -59,12 +59,12 @@ class VaeGan(PenalisedGaussianVae):
     def discriminator_loss(self, batch: Batch, update: Update) -> tuple[Scalar, Metrics]:
         """-log D(x) - log(1 - D(decoded z)) - log(1 - D(decoded sample of the prior)), averages (algorithm 1)."""
         z_key, prior_key = jax.random.split(update.key)
-        z = self.encode(batch.encoder_input).sample(z_key)
+        z = jax.lax.stop_gradient(self.encode(batch.encoder_input).sample(z_key))
         of_prior = self.prior(prior_key, len(z))
         real, decoded, generated = (
             self.discriminator(frames) for frames in (batch.target, self.decode(z), self.decode(of_prior))
         )
-        loss = discriminator_loss(real, decoded, generated)
+        loss = discriminator_cross_entropy(real, decoded, generated)
         return loss, {"discriminator_loss": loss}
 
 
@@ -78,7 +78,7 @@ class FrameDiscriminator(nnx.Module):
     def features(self, frames: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
         """The features of frames in [0, 1], divided by their root mean square.
 
-        Without this division their error would grow as D becomes sure.
+        The paper does not divide. Without this their error would grow as D becomes sure.
         """
         features = self.convolutions(frames)
         return features * jax.lax.rsqrt(jnp.mean(jnp.square(features), axis=1, keepdims=True) + LEAST_SQUARE)

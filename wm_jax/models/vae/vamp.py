@@ -1,6 +1,7 @@
 """VampPrior: the prior is not a fixed Gaussian but a mixture of the posteriors of learned pictures (pseudo-inputs).
 
-Tomczak & Welling 2018, "VAE with a VampPrior" (arXiv 1705.07120).
+Tomczak & Welling 2018, "VAE with a VampPrior" (arXiv 1705.07120), with some 500 of them; the authors' code keeps them
+in [0, 1] by clipping, ours by a sigmoid.
 
 The pseudo-inputs are encoded in every update beside the batch: 50 of them beside 100 frames make the encoder's work
 half as large again.

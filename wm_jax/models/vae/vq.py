@@ -23,7 +23,9 @@ from wm_jax.utils.errors import UserError
 
 
 class Vq(Vae):
-    """Prior: uniform over all codes in the KL, and over those in use where z is drawn from it."""
+    """Prior: uniform over all codes in the KL, and over those in use where z is drawn from it (with `restarts` a code
+    that is not is soon moved to where it is).
+    """
 
     config: VqConfig
 
@@ -31,7 +33,7 @@ class Vq(Vae):
         """The networks and the codebook.
 
         Raises:
-          UserError: `latent` is not a multiple of `codes_per_frame`, or a code belongs to a place and to the frame.
+          UserError: `latent` is not a multiple of `codes_per_frame`, or a code would lie across two parts of z.
         """
         size, rest = divmod(config.latent, config.codes_per_frame)
         if rest:
