@@ -129,6 +129,8 @@ def test_advice_says_what_it_does_not_know() -> None:
     apart = [trial("a", moving_error=0.1, score=9.0, score_low=7.0, score_high=11.0)]
     apart += [trial("b", moving_error=0.2, score=8.0, score_low=6.0, score_high=10.0)]
     assert any("overlaps with that of b" in sentence for sentence in ranking.advice(ranking.table(apart)))
+    lost = [trial("a", score=0.3, score_low=0.2, score_high=0.4, moving_error=0.3, random_score=0.5)]
+    assert any("No score lies above that of random play, 0.5" in each for each in ranking.advice(ranking.table(lost)))
 
 
 def test_a_figure_that_orders_as_scores_do_is_found() -> None:

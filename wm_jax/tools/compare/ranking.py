@@ -81,11 +81,15 @@ def as_markdown(rows: Sequence[Row]) -> str:
     def cell(row: Row, figure: str) -> str:
         if (value := row.figures.get(figure)) is None:
             return ""
-        apart = f" ({row.spread[figure]:.2g})" if row.spread.get(figure) else ""
-        return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}") + apart
+        apart = row.spread.get(figure)
+        return _shown(value, 3) + (f" ({_shown(apart, 2)})" if apart else "")
 
     header = ["auto-encoder", "seeds", *(titles[figure] for figure in shown)]
     return markdown.table(header, [[row.name, row.seeds, *(cell(row, figure) for figure in shown)] for row in rows])
+
+
+def _shown(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _cost(row: Row) -> float:
@@ -148,6 +152,11 @@ def advice(rows: Sequence[Row]) -> list[str]:
         others = [row.name for row in scored[1:] if low is not None and row.figures.get("score_high", -np.inf) >= low]
         if others:
             said.append(f"Its interval overlaps with that of {', '.join(others)}: these scores don't tell them apart")
+        random = first.figures.get("random_score")
+        if random is not None and low is not None and low <= random:
+            said.append(
+                f"No score lies above that of random play, {random:.4g}: evolve longer before trusting their order"
+            )
     for row in known:
         what, used, there = "units", row.figures.get("active_units"), row.figures.get("size")
         if "codes_in_use" in row.figures:  # then units are the numbers that classes are written as
