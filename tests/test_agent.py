@@ -180,6 +180,25 @@ def test_sampled_latents_differ_between_rows_and_steps_and_have_the_right_spread
     assert len(np.unique(played)) == T * N
 
 
+def test_sampled_actions_are_as_likely_as_the_outputs_say() -> None:
+    """Each by its episode's seed and its frame alone."""
+    vae, memory, _, _ = parts()
+    controller = Controller("z", 0, Z, H, MOVES)
+    outputs = jnp.log(jnp.asarray([0.6, 0.3, 0.1]))
+    params = jnp.concatenate([jnp.zeros(3 * Z), outputs])
+    agent, agent_params = make_agent(vae, memory, controller, params, sample_action=True)
+    count = 6_000
+    frames, seeds = jnp.zeros((count, 64, 64, 3), jnp.uint8), jnp.arange(count, dtype=jnp.int32)
+    carry, first = agent.act(agent_params, agent.init(count), jnp.arange(count), frames, seeds)
+    _, second = agent.act(agent_params, carry, jnp.arange(count), frames, seeds)
+    for actions in (first, second):
+        np.testing.assert_allclose(np.bincount(actions, minlength=3) / count, [0.6, 0.3, 0.1], atol=0.02)
+    both = np.mean((np.asarray(first) == 0) & (np.asarray(second) == 0))
+    assert both == pytest.approx(0.36, abs=0.02)
+    _, again = agent.act(agent_params, agent.init(4), jnp.asarray([3, 1]), frames[:2], seeds[jnp.asarray([17, 5])])
+    np.testing.assert_array_equal(again, first[jnp.asarray([17, 5])])
+
+
 def test_a_controller_on_z_alone_runs_no_memory() -> None:
     vae, _, controller, params = parts("z")
     agent, agent_params = make_agent(vae, None, controller, params)

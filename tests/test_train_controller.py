@@ -96,6 +96,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("game", ["carracing", "doomtakecover"])
+def test_actions_are_drawn_only_where_each_has_an_output(
+    game: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--game", game, "--preset", "smoke", "--run", str(tmp_path / "run"), "--controller.sample_action", "true"]
+    assert cli.main(["train_controller", *words]) == 2
+    assert "--controller.sample_action: C has no output for each of several actions of" in capsys.readouterr().err
+
+
 # What the search is told, and what is kept
 
 

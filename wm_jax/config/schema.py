@@ -206,6 +206,11 @@ class ControllerConfig(Section):
     )
     memory_reset: NonNegative = Field(default=0, description="reset M's state every so many steps in play (0: never)")
     sample_latent: bool = Field(default=False, description="act on a sampled z instead of its mean")
+    sample_action: bool = Field(
+        default=False,
+        description="draw one of the game's actions, each as likely as the softmax of C's outputs says, instead of "
+        "taking the one with the largest output: C then starts as random play, and does not get stuck",
+    )
     gas: Literal["sigmoid", "tanh"] = Field(
         default="sigmoid", description="CarRacing's gas: sigmoid(x), or tanh: (tanh x + 1) / 2"
     )

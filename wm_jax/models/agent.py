@@ -20,6 +20,8 @@ from wm_jax.models.preprocess import to_float
 from wm_jax.models.vae import Vae
 from wm_jax.utils.errors import UserError
 
+ACTION = 1
+"""What is folded into a row's key to draw its action; z is drawn with the key itself."""
 Observations = UInt8[Array, "B side side 3"] | Float32[Array, "B Z"]
 """What B games show: frames, or latents where V has already seen them."""
 
@@ -63,6 +65,7 @@ class Agent:
       controller: shape of C.
       memory_reset: begin M's state anew every so many frames (0: never).
       sample_latent: act on a z drawn from V's latent instead of its mode.
+      sample_action: draw an action with the probabilities softmax(C's outputs), of a choice between actions.
     """
 
     vae: nnx.GraphDef[Any]
@@ -71,6 +74,7 @@ class Agent:
     controller: Controller
     memory_reset: int
     sample_latent: bool
+    sample_action: bool = False
 
     def init(self, n: int) -> AgentCarry:
         """The state of n episodes before their first frames."""
@@ -131,9 +135,14 @@ class Agent:
         params: AgentParams,
         carry: AgentCarry,
         z: Float[Array, "N Z"],
+        keys: Key[Array, "N"],
         candidates: Int[Array, "N"] | None = None,
     ) -> tuple[AgentCarry, Int32[Array, "N"] | Float32[Array, "N A"]]:
-        """C and M alone, from latents instead of frames: what an agent does inside the dream."""
+        """C and M alone, from latents instead of frames: what an agent does inside the dream.
+
+        Args:
+          keys: of each row's episode and frame (`keys`).
+        """
         memory, seen = carry.memory, ()
         model = None if self.memory is None else nnx.merge(self.memory, params.memory)
         if model is not None:
@@ -145,6 +154,9 @@ class Agent:
             raw = jax.vmap(self.controller.apply, in_axes=(None, 0))(params.controller, features)
         else:
             raw = jax.vmap(self.controller.apply)(params.controller[candidates], features)
+        if self.sample_action:  # the largest of outputs + Gumbel noise is drawn from their softmax
+            noise = lambda key: jax.random.gumbel(jax.random.fold_in(key, ACTION), raw.shape[1:], raw.dtype)  # noqa: E731
+            raw += jax.vmap(noise)(keys)
         actions = self.controller.actions.choose(raw)
         if model is not None:
             memory = model.step(memory, z, self.controller.actions.encode(actions))
@@ -164,14 +176,19 @@ class Agent:
             return latent.mode()
         return jax.vmap(lambda row, key: row.sample(key))(latent, keys)
 
+    @staticmethod
+    def keys(seeds: Int32[Array, "B"], steps: Int32[Array, "B"]) -> Key[Array, "B"]:
+        """For all random numbers of these frames of these episodes."""
+        return jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(seeds, steps)
+
     def _act(self, params: AgentParams, carry: AgentCarry, rows: "_Rows") -> tuple[AgentCarry, Array]:
         """`act` with all rows at once."""
         count = carry.steps.shape[0]
         own = jax.tree.map(lambda leaf: leaf.at[rows.ids].get(mode="clip"), carry)
         if rows.is_first is not None:
             own = AgentCarry(restart(own.memory, rows.is_first, self.begin), jnp.where(rows.is_first, 0, own.steps))
-        keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))(rows.seeds, own.steps)
-        own, actions = self.decide(params, own, self.see(params, rows.observations, keys), rows.candidates)
+        keys = self.keys(rows.seeds, own.steps)
+        own, actions = self.decide(params, own, self.see(params, rows.observations, keys), keys, rows.candidates)
         targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
         return jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, own), actions
 
@@ -194,6 +211,7 @@ def make_agent(
     *,
     memory_reset: int = 0,
     sample_latent: bool = False,
+    sample_action: bool = False,
 ) -> tuple[Agent, AgentParams]:
     """Split the three models into a policy and its numbers.
 
@@ -201,7 +219,7 @@ def make_agent(
       vae, memory: NNX modules; memory is left out, and may be None, for a controller on z alone.
       controller: shape of C.
       params: of C, or of a population.
-      memory_reset, sample_latent: see `Agent`.
+      memory_reset, sample_latent, sample_action: see `Agent`.
 
     Raises:
       UserError: the parts do not fit together.
@@ -213,7 +231,7 @@ def make_agent(
     else:
         memory_graph, memory_params = nnx.split(memory)
         begin = memory.init_carry(1)
-    agent = Agent(vae_graph, memory_graph, begin, controller, memory_reset, sample_latent)
+    agent = Agent(vae_graph, memory_graph, begin, controller, memory_reset, sample_latent, sample_action)
     return agent, AgentParams(vae_params, memory_params, params)
 
 

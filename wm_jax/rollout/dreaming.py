@@ -73,7 +73,7 @@ def _dreamt(
     if temperature is not None:
         world = world._replace(temperature=jnp.float32(temperature))
     first, states = start_all(dream, world, jnp.asarray(places))
-    z, reward, ended = _scan(dream, agent, world, params, states, first, carry, given)
+    z, reward, ended = _scan(dream, agent, world, params, states, first, carry, given, jnp.asarray(seeds, jnp.int32))
     return Dreamt(jnp.concatenate([first[None], z]), reward, jnp.cumsum(ended, axis=0) > 0)
 
 
@@ -87,12 +87,13 @@ def _scan(
     first: Array,
     carry: Any,
     given: Array,
+    seeds: Array,
 ) -> tuple[Array, Array, Array]:
     def step(now: tuple[Any, Array, Any], actions: Array) -> tuple[tuple[Any, Array, Any], tuple[Array, Array, Array]]:
         states, z, carry = now
         if agent is not None:
             assert params is not None
-            carry, actions = agent.decide(params, carry, z)
+            carry, actions = agent.decide(params, carry, z, agent.keys(seeds, carry.steps))
         z, states, reward, ended = step_all(dream, world, states, dream.actions.in_game(actions))
         return (states, z, carry), (z, reward, ended)
 

@@ -204,6 +204,7 @@ def load_world(run: Run, config: Config, game: Game, controller: ControllerConfi
         jnp.zeros(spec.n_params, jnp.float32),
         memory_reset=controller.memory_reset,
         sample_latent=controller.sample_latent,
+        sample_action=controller.sample_action,
     )
     return WorldModel(agent, params, vae, memory)
 

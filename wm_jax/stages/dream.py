@@ -141,7 +141,7 @@ class FilmMaker:
         latent, z = encode(self.network, longest.frames)
         begins = min(self.config.film.warm_up, max(len(longest.actions) // 3, 1))
         dream = self._dream(latent, longest.actions[:begins])
-        return Filmed(longest, z, begins, dream, self._carry(z[:begins]), self._usual(latent))
+        return Filmed(longest, z, begins, dream, self._carry(z[:begins], longest.seed), self._usual(latent))
 
     def side_by_side(self, filmed: Filmed) -> tuple[list[Row], dict[str, Any]]:
         """The real game, V's, M's and a free dream, and for how many steps the last two hold."""
@@ -189,14 +189,15 @@ class FilmMaker:
         memory.config = memory.config.model_copy(update={"dropout": 0.0})  # films show what M knows, all of it
         return Dream(self.game, self.vae.model(), [memory], Beginnings(rows, encoded), ends="never")
 
-    def _carry(self, z: np.ndarray) -> AgentCarry | None:
-        """Of the agent that has seen these frames."""
+    def _carry(self, z: np.ndarray, seed: int) -> AgentCarry | None:
+        """Of the agent that has seen these frames of the episode with this seed."""
         if self.agent is None:
             return None
         world, controller = self.agent
         params, carry = world.single(controller), world.agent.init(1)
         for frame in z:
-            carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]))
+            keys = world.agent.keys(jnp.array([seed], jnp.int32), carry.steps)
+            carry, _ = world.agent.decide(params, carry, jnp.asarray(frame[None]), keys)
         return carry
 
     def _free(self, filmed: Filmed, steps: int, temperature: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from wm_jax.distributed import processes
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find, random_start_in
 from wm_jax.envs.make import open_pool
+from wm_jax.envs.spaces import Discrete
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.fitness import ControllerState, FitnessEvaluator
 from wm_jax.models.controller import rounded, with_gas
@@ -112,6 +113,10 @@ def accept(config: Config) -> None:
         raise UsageError(
             f"--controller.population {settings.population}: --controller.seeds paired needs an even number; give one, "
             "or other seeds"
+        )
+    if settings.sample_action and type(find(config.game, config.env).actions) is not Discrete:
+        raise UsageError(
+            f"--controller.sample_action: C has no output for each of several actions of {config.game}; leave it out"
         )
     if settings.random_start:
         random_start_in(find(config.game, config.env), settings.random_start, "--controller.random_start")
