@@ -11,7 +11,7 @@ from PIL import Image
 import wm_jax
 
 
-def main(source: str, small: bool) -> None:
+def main(small: bool, source: str = "carracing") -> None:
     """Write look_at_latents.png, a row for each of the numbers that vary most over an agent's frames."""
     agent = wm_jax.load(source)
     frames = played_frames(agent, 40 if small else 400)
@@ -42,4 +42,4 @@ def played_frames(agent: wm_jax.TrainedAgent, steps: int) -> np.ndarray:
 
 if __name__ == "__main__":
     given = [word for word in sys.argv[1:] if not word.startswith("--")]
-    main(given[0] if given else "carracing", "--small" in sys.argv)
+    main("--small" in sys.argv, *given)
