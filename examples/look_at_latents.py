@@ -23,7 +23,7 @@ def main(small: bool, source: str = "carracing") -> None:
         moved[:, number] = np.linspace(-2, 2, 9)
         rows.append(np.concatenate(agent.decode(moved), axis=1))
     Image.fromarray(np.concatenate(rows)).save("look_at_latents.png")
-    print(f"numbers {busiest.tolist()}, by their deviation: {z.std(axis=0)[busiest].round(2).tolist()}")
+    print(f"numbers {busiest.tolist()}, by their deviation: {z.std(axis=0)[busiest].astype(float).round(2).tolist()}")
 
 
 def played_frames(agent: wm_jax.TrainedAgent, steps: int) -> np.ndarray:

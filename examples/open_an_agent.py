@@ -23,8 +23,8 @@ def main(small: bool) -> None:
     z = agent.encode(frame)
     carry = agent.begin()
     actions, carry = agent.act(frame, carry)
-    names = agent.game.actions.names
-    print(f"z has {z.shape[1]} numbers; C says", dict(zip(names, actions[0].round(2).tolist(), strict=True)))
+    named = zip(agent.game.actions.names, actions[0].astype(float).round(2).tolist(), strict=True)
+    print(f"z has {z.shape[1]} numbers; C says", dict(named))
     expected = agent.predict(z, actions)
     print(f"M expects z to change by {np.abs(expected.z - z).mean():.2f} on average; V would draw that as")
     print(agent.decode(expected.z).shape)

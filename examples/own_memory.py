@@ -67,8 +67,9 @@ def main(small: bool) -> None:
     random = np.random.default_rng(0)
     frames, actions = zip(*(walk(random, 40) for _ in range(20 if small else 200)), strict=True)
     memory = {"cell": "own_memory:Transformer", "options": {"window": 8}, "hidden": 32, "sequence": 20, "batch": 16}
+    vae = {"latent": 4, "beta": 0.05, "width": 0.25} | ({} if small else {"steps": 1500})
     preset = "smoke" if small else "quick"
-    found = wm_jax.train(list(frames), list(actions), preset=preset, vae={"latent": 4, "beta": 0.05}, memory=memory)
+    found = wm_jax.train(list(frames), list(actions), preset=preset, vae=vae, memory=memory)
     about = found.about["memory"]
     print(
         f"error of z one step ahead: {about['error_1']:.3f} of its variance; copying it: {about['copied_error_1']:.3f}"

@@ -63,4 +63,4 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     for words, picture, _ in SHOWN.values():
         assert words in outputs.replace('\\"', '"')
         assert picture is None or (tmp_path / picture).exists()
-    assert outputs.count("image/png") == sum(picture is not None for _, picture, _ in SHOWN.values())
+    assert outputs.count("image/jpeg") == sum(picture is not None for _, picture, _ in SHOWN.values())

@@ -28,8 +28,8 @@ HEAD = """# A tour of wm_jax
 
 The six scripts of this folder, one after the other. It runs from top to bottom where it lies, in an environment with
 `wm_jax` and Jupyter; with `small = True` in about a minute or two, with nothing learned."""
-COLOURS = 64
-"""Of the copies of pictures, so that each is a few kB."""
+SIDE, QUALITY = 256, 40
+"""Pixels of the longer side of a picture's copy, and its quality as JPEG: a few kB."""
 LONGEST = 3000
 """Characters of what a cell printed."""
 
@@ -175,13 +175,14 @@ def _run_cell(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
     if text:
         outputs.append({"output_type": "stream", "name": "stdout", "text": text.splitlines(keepends=True)})
     if isinstance(shown, Image.Image):
-        outputs.append({"output_type": "display_data", "metadata": {}, "data": {"image/png": _png(shown)}})
+        outputs.append({"output_type": "display_data", "metadata": {}, "data": {"image/jpeg": _copy(shown)}})
     return outputs
 
 
-def _png(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.convert("RGB").quantize(COLOURS).save(file, "PNG", optimize=True)
+def _copy(image: Image.Image) -> str:
+    small, file = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((SIDE, SIDE))
+    small.save(file, "JPEG", quality=QUALITY, optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
