@@ -30,11 +30,11 @@ def bouncing_balls(count: int) -> np.ndarray:
 def main(small: bool) -> None:
     """Train, and write own_frames.png: real frames above, V's below."""
     frames = bouncing_balls(1_200 if small else 10_000)
-    seen = wm_jax.train(
-        frames,
-        preset="smoke" if small else "quick",
-        vae={"variant": "vanilla", "latent": 16, "beta": 0.05, "width": 0.25} | ({} if small else {"steps": 2000}),
-    )
+    vae = {"variant": "vanilla", "latent": 16, "beta": 0.05, "width": 0.25}
+    if not small:
+        # Many small batches, and a weight on what moves: or the balls, a few pixels, become grey dots.
+        vae |= {"batch": 16, "steps": 6000, "moving_weight": 0.3}
+    seen = wm_jax.train(frames, preset="smoke" if small else "quick", vae=vae)
     print(f"held-out error: {seen.about['vae']['test_reconstruction']:.1f}, summed over a frame's 12,288 numbers")
     shown = frames[:: len(frames) // 10][:10]
     drawn = seen.decode(seen.encode(shown))
