@@ -125,11 +125,11 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(
     done: set[tuple[Path, str]] = set()
     make = stages.make
 
-    def stopped(artifact: str, config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+    def stopped(artifact: str, config: Config, run: Run, stop: Stop, heading: str | None = None) -> dict[str, Any]:
         if (run.path, artifact) not in done:
             done.add((run.path, artifact))
             raise Interrupted
-        return make(artifact, config, run, stop)
+        return make(artifact, config, run, stop, heading)
 
     monkeypatch.setattr(stages, "make", stopped)
     words = iterate(tmp_path / "run", "--rounds", "2", "--growth", "0.5")

@@ -129,7 +129,6 @@ def _do(
       options: of the command line, for commands that have some of their own.
     """
     from wm_jax import stages
-    from wm_jax.distributed.progress import log
     from wm_jax.run.ancestors import inherit_settings
 
     this = described(command)
@@ -139,7 +138,7 @@ def _do(
     tool = None if this.tool is None else importlib.import_module(f"{this.tool}.command")
     if tool is not None:
         tool.accept(config, options)
-    for artifact in (*before, *(() if this.artifact is None else (this.artifact,))):
+    for artifact in before if this.artifact is None else [*before, this.artifact]:
         stages.accept(artifact, config)
     if options.temperatures is not None:
         from wm_jax.tools import temperatures
@@ -152,10 +151,8 @@ def _do(
     if options.temperatures is not None and options.fresh:
         temperatures.start_anew(run, options.temperatures)
     for artifact in before:
-        stages.check_stop(stop)
         why = "" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"
-        log(f"== {CHAIN[artifact]}{why}")
-        stages.make(artifact, config, run, stop)
+        stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}{why}")
     stages.check_stop(stop)
     if tool is not None:
         return tool.run(config, run, stop, options)

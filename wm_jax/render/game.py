@@ -34,7 +34,7 @@ def record_game(
     recorder = Recorder(policy, 1, longest, longest)
     play(pool, [seed], recorder, stop=stop, watch=recorder.watch)
     (episode,) = recorder.recordings[0].episodes(seed)
-    frames, scores = episode.frames[1:], np.cumsum(episode.rewards).tolist()
+    frames, scores = episode.frames[1:], np.cumsum(episode.rewards, dtype=np.float64).tolist()
     vae = world.agent.vae, world.base_params.vae
     decoded = decode(vae, encode(vae, frames)[1])
 

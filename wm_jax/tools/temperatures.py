@@ -8,12 +8,11 @@ Each search lies in a run of its own (`RUN/named/temperature-T`), whose base is 
 
 from typing import Any
 
+from wm_jax import stages
 from wm_jax.config.schema import Config
 from wm_jax.distributed import processes
-from wm_jax.distributed.progress import log
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import train_controller
 from wm_jax.tools.tables import read_rows, write_rows
 from wm_jax.utils.errors import UsageError
 
@@ -69,8 +68,8 @@ def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict
         dream = config.dream.model_copy(update={"temperature": temperature})
         own = _named(run, temperature)
         own.make()
-        log(f"== {own.path.name}")
-        summary = train_controller.run(config.model_copy(update={"dream": dream}), own, stop)
+        config = config.model_copy(update={"dream": dream})
+        summary = stages.make("controller", config, own, stop, f"== {own.path.name}")
         found[f"{temperature:g}"] = {name: summary.get(name) for name in FIGURES}
         if processes.is_main_process():
             write_rows(run.path, TABLE, "temperature", FIGURES, found)

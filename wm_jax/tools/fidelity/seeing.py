@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wm_jax.models.preprocess import to_float
 from wm_jax.run.artifacts import Trained
 from wm_jax.tools.fidelity.pictures import Pictures
+from wm_jax.utils.arrays import in_batches
 
 BATCH = 64
 
@@ -37,9 +38,8 @@ def see(vae: Trained, frames: Pictures) -> Seen:
         errors = jnp.sum(jnp.square(model.decode(posterior.mean) - real), (1, 2, 3))
         return errors, posterior.mean, jnp.exp(posterior.log_var / 2)
 
-    padded = np.concatenate([frames, np.zeros((-len(frames) % BATCH, *frames.shape[1:]), np.uint8)])
-    pieces = [jax.device_get(look(vae.params, padded[i : i + BATCH])) for i in range(0, len(padded), BATCH)]
-    return Seen(*(np.concatenate(field)[: len(frames)].astype(np.float64) for field in zip(*pieces, strict=True)))
+    found = in_batches(lambda piece, _: look(vae.params, piece), frames, BATCH)
+    return Seen(*(field.astype(np.float64) for field in found))
 
 
 class Eyesight(NamedTuple):

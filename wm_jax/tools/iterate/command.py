@@ -109,7 +109,8 @@ def _let_play(config: Config, run: Run, before: Run, growth: float, stop: Stop) 
         "frames": seen.frames + math.ceil(growth * first.frames) if config.collect.frames else 0,
     }
     collecting = config.collect.model_copy(update={"policy": "agent", **wanted})
-    _stage("replays", config.model_copy(update={"collect": collecting}), before, stop)
+    config = config.model_copy(update={"collect": collecting})
+    stages.make("replays", config, before, stop, f"== {CHAIN['replays']}")
 
 
 def _seen(run: Run, own: Run) -> Counts:
@@ -127,15 +128,9 @@ def _make(config: Config, run: Run, stop: Stop, *, further: bool) -> None:
         # For a further round the agent has played. Of a finished one, latents of what came later are of no use.
         if (artifact == "replays" and (further or done)) or (artifact == "latents" and done):
             continue
-        _stage(artifact, config, run, stop)
+        stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}")
     if not done:
         processes.on_main_process(report.run)(config, run, stop)
-
-
-def _stage(artifact: str, config: Config, run: Run, stop: Stop) -> None:
-    stages.check_stop(stop)
-    log(f"== {CHAIN[artifact]}")
-    stages.make(artifact, config, run, stop)
 
 
 def _figures(run: Run) -> dict[str, Any]:
