@@ -247,6 +247,8 @@ def test_artifacts_of_another_game_are_refused(tmp_path: Path, capsys: pytest.Ca
         ("--vae.beta 2 is typed already, my_vae.beta is none", "--vae.beta 2 is typed already, my_vae.beta is none"),
         ("run train_vae anew", "run bin/train_vae --fresh"),
         ("/data/run collect/x is no folder", "/data/run collect/x is no folder"),
+        ("run runs/enduro-quick: not writable", "--run runs/enduro-quick: not writable"),
+        ("nothing is there; run encode.", "nothing is there; run bin/encode."),
         ("enduro.yaml: vae.beta high: give a number", "enduro.yaml: vae.beta high: give a number"),
     ],
 )

@@ -121,6 +121,7 @@ def test_episodes_are_those_of_a_pool(actor, patience):
 def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
     """Waiting episodes begin in the slots of those that have ended; at the end they move together."""
     monkeypatch.setattr(device, "CPU_ROWS", 8)  # no more than the fewest slots
+    monkeypatch.setattr(device, "cores", lambda: 1)
     rules = EpisodeLimits(STEPS, 20)
     expected = directly(actor, rules, len(SEEDS))
     begun, sizes = [], set()
@@ -145,6 +146,21 @@ def test_slots_that_others_have_left_change_nothing(actor, monkeypatch):
         assert sizes == seen and sum(begun) == len(SEEDS) and begun[0] == slots and len(begun) > 1
         sizes.clear()
         begun.clear()
+
+
+def test_cores_share_the_episodes(actor, monkeypatch):
+    """In groups of slots; which of them plays an episode changes nothing."""
+    monkeypatch.setattr(device, "CPU_ROWS", 4)
+    monkeypatch.setattr(device, "LEAST_SLOTS", 4)
+    rules, found = EpisodeLimits(STEPS, 20), []
+    for count, groups in ((1, 1), (2, 2), (3, 3), (64, 4)):
+        monkeypatch.setattr(device, "cores", lambda count=count: count)
+        assert len(device._group_sizes(len(SEEDS))) == groups
+        found.append(directly(actor, rules, len(SEEDS)))
+        found.append(directly(actor, rules, 8))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.lengths, found[0].lengths)
+        np.testing.assert_array_equal(other.returns, found[0].returns)
 
 
 def test_play_takes_the_device_where_nobody_watches(actor):

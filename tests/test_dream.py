@@ -29,12 +29,16 @@ from wm_jax.envs.device import start_all, step_all
 from wm_jax.envs.games import find
 from wm_jax.envs.types import Game
 from wm_jax.evaluation.coherence import coherent_steps, faithful_steps
+from wm_jax.models.agent import make_agent
+from wm_jax.models.controller import Controller
 from wm_jax.models.dream import Beginnings, Dream, require_heads
 from wm_jax.models.heads import Mixture
 from wm_jax.models.latents import Gaussian
 from wm_jax.models.memory import MDNRNN, Prediction
 from wm_jax.render.video import extract_frames
+from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.rollout.dreaming import dream_along
+from wm_jax.rollout.play import play_in_dream
 from wm_jax.run.artifacts import load_memory, load_vae
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
@@ -111,10 +115,10 @@ def learned(run: Path, name: str) -> Run:
     return Run.open(run / "named" / name)
 
 
-def dreamed(run: Run, **settings: object) -> Dream:
+def dreamed(run: Run, *, shares_memory: bool = False, **settings: object) -> Dream:
     config = CONFIG.model_copy(update={"dream": DreamConfig.model_validate(settings)})
     game, vae = find(GAME, config.env), load_vae(run, config)
-    return load_dream(run, config, game, vae, load_memory(run, vae, game))[0]
+    return load_dream(run, config, game, vae, load_memory(run, vae, game), shares_memory=shares_memory)[0]
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +371,25 @@ def test_a_dreams_bits_do_not_depend_on_those_beside_it(truthful: Run, warm_up: 
         found.append((np.asarray(z)[:16], np.asarray(reward)[:16]))
     for some, alone in zip(*found, strict=True):
         np.testing.assert_array_equal(some, alone)
+
+
+def returns_in(dream: Dream, run: Run) -> np.ndarray:
+    """Of an agent that acts on M's state as much as on z."""
+    vae = load_vae(run, CONFIG)
+    memory = load_memory(run, vae, find(GAME, CONFIG.env)).model()
+    shape = Controller("zhc", 0, 2, memory.cell.hidden, dream.actions)
+    controller = jax.random.normal(jax.random.key(0), (1, shape.n_params))
+    agent, params = make_agent(vae.model(), memory, shape, controller)
+    policy = AgentPolicy(agent, params, np.zeros(32, np.int32), range(32), 32)
+    return play_in_dream(dream, range(32), policy, 32).returns
+
+
+def test_an_agent_that_shares_the_dreams_memory_acts_as_one_that_runs_its_own(truthful: Run) -> None:
+    """Unless the dream was warmed up: only what is shared has seen those frames."""
+    own, shared = (returns_in(dreamed(truthful, shares_memory=shares), truthful) for shares in (False, True))
+    np.testing.assert_allclose(own, shared, atol=1e-3)
+    own, shared = (returns_in(dreamed(truthful, shares_memory=shares, warm_up=4), truthful) for shares in (False, True))
+    assert len(set(np.round(own, 3))) > 8 and np.abs(own - shared).max() > 0.1
 
 
 def flat(lengths: Sequence[int]) -> FlatLatents:

@@ -154,6 +154,8 @@ def test_v_and_m_are_trained_on_arrays(tmp_path: Path) -> None:
     assert kept.predict(kept.encode(kept.decode(np.zeros((3, 4)))), np.array([0, 1, 0])).z.shape == (3, 4)
     with pytest.raises(UserError, match="own:arrays: there is no trained controller in this run, only vae, memory"):
         kept.begin()
+    with pytest.raises(UserError, match="mine holds other recordings than these; give another folder"):
+        wm_jax.train(frames, [1 - each for each in actions], folder=tmp_path / "mine", preset="smoke", vae=small)
 
 
 def test_v_alone_needs_no_actions_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

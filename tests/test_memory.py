@@ -14,6 +14,7 @@ from wm_jax.models import memory
 from wm_jax.models.heads import LOG_SQRT_TWO_PI
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import GRU, LSTM, MDNRNN, Carry, Sequences, loss_and_grad
+from wm_jax.models.variables import combine, partition
 
 T, B, Z, A, H, K = 7, 3, 4, 2, 8, 3
 
@@ -130,13 +131,42 @@ def test_loss_is_what_the_definition_says() -> None:
     entropy = np.where(done > 0, -10.0 * np.log(probability), -np.log(1 - probability))
     expected = {
         "nll": -np.asarray(prediction.latent.log_prob(batch.latent.mean[1:]))[mask].mean(),
-        "reward": np.square(np.asarray(prediction.reward - batch.reward))[mask].mean(),
+        "reward": np.square(np.asarray(prediction.reward - batch.reward))[mask].mean()
+        / np.square(np.asarray(batch.reward))[mask].mean(),
         "done": entropy[mask].mean(),
     }
     for name, value in expected.items():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-5), name
     assert float(loss) == pytest.approx(expected["nll"] / Z + expected["reward"] + expected["done"], rel=1e-5)
     assert float(metrics["loss"]) == float(loss)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_rewards_count_alike_whatever_they_are_measured_in(scale: float) -> None:
+    """The loss and the gradient are the same; what is predicted is in the game's own measure."""
+    found = []
+    for factor in (1.0, scale):
+        model, batch = make(reward_head=True), make_batch()
+        batch = batch._replace(reward=batch.reward * factor)
+        graphdef, variables = nnx.split(model)
+        metrics, _, gradients, others = loss_and_grad(
+            graphdef, variables, batch, model.init_carry(B), jax.random.key(0)
+        )
+        used = nnx.merge(graphdef, combine(partition(variables)[0], others))
+        says = used.predict(jnp.ones((1, H))).reward
+        assert says is not None
+        found.append((metrics, gradients, says / factor))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *found)
+
+
+def test_the_unit_of_rewards_is_that_of_all_that_were_trained_on() -> None:
+    model, batch = make(reward_head=True), make_batch()._replace(mask=jnp.ones((T, B)))
+    assert float(model.reward_unit) == 1.0
+    for reward in (0.0, 3.0, 4.0):
+        model.loss(batch._replace(reward=jnp.full((T, B), reward)), model.init_carry(B), jax.random.key(0))
+    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16) / 3))
+    model.loss(batch._replace(reward=jnp.full((T, B), 99.0)), model.init_carry(B), jax.random.key(0), training=False)
+    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16) / 3)), "held-out rewards teach nothing"
 
 
 def test_z_is_drawn_from_the_posterior_afresh() -> None:

@@ -28,7 +28,8 @@ from wm_jax.run.ancestors import inherit_settings
 from wm_jax.run.artifacts import load_agent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.stages import report, train_controller
+from wm_jax.stages import train_controller
+from wm_jax.tools.pipeline import report
 from wm_jax.utils.errors import UserError
 
 RECORDS = Path(__file__).parent / "golden" / "old_run"

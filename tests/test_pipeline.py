@@ -28,8 +28,9 @@ from wm_jax.render.video import extract_frames
 from wm_jax.run import ancestors, interrupt
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
-from wm_jax.stages import collect, evaluate, report, train_controller, train_vae
+from wm_jax.stages import collect, evaluate, train_controller, train_vae
 from wm_jax.stages.collect import episode_seeds
+from wm_jax.tools.pipeline import report
 from wm_jax.training import loop
 from wm_jax.training.evolution import Evolution, EvolutionState
 from wm_jax.utils.errors import UserError

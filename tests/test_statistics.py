@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from wm_jax.evaluation.statistics import STATISTICS, half_width, is_approximate, standard_error, statistics
-from wm_jax.stages import report
+from wm_jax.tools.pipeline import report
 
 
 @pytest.mark.parametrize("n", [2, 3, 20, 100])

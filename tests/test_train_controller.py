@@ -22,7 +22,8 @@ from wm_jax.run.artifacts import load_agent
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.pretrained import AGENTS
-from wm_jax.stages import report, train_controller
+from wm_jax.stages import train_controller
+from wm_jax.tools.pipeline import report
 from wm_jax.training.evolution import Evolution, EvolutionState
 from wm_jax.utils import streams
 

@@ -32,6 +32,7 @@ from wm_jax.models import vae as vaes
 from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN, Sequences
 from wm_jax.models.vae import make_vae
+from wm_jax.models.variables import combine, partition
 from wm_jax.training.loop import Gradient
 
 FOLDER = Path(__file__).parent
@@ -96,17 +97,20 @@ def layers(variables: Any) -> dict[str, Any]:
 
 
 def weighted(make: Callable[[], nnx.Module], **gains: float) -> tuple[Any, Any]:
-    """(graphdef, parameters) with fixed weights: the scale is kept through a ReLU, and biases are not zero.
+    """(graphdef, variables) with fixed weights: the scale is kept through a ReLU, and biases are not zero. What no
+    gradient changes is zero.
 
     Args:
       gains: of the layers of these names; 1 for all others.
     """
-    graphdef, params = nnx.split(nnx.eval_shape(make))
+    graphdef, variables = nnx.split(nnx.eval_shape(make))
+    params, others = partition(variables)
     fixed = []
     for name, leaf in layers(params).items():
         scale = np.sqrt(6 / np.prod(leaf.shape[:-1])) * gains.get(name.split(".")[0], 1.0) if leaf.ndim > 1 else 0.3
         fixed.append(jnp.asarray(np.float32(scale) * uniform(name, leaf.shape)))
-    return graphdef, jax.tree.unflatten(jax.tree.structure(params), fixed)
+    filled = jax.tree.unflatten(jax.tree.structure(params), fixed)
+    return graphdef, combine(filled, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), others))
 
 
 def loss_and_slopes(gradient: Gradient, params: Any, batch: Any, carry: Any) -> tuple[Figures, Figures]:
@@ -116,7 +120,7 @@ def loss_and_slopes(gradient: Gradient, params: Any, batch: Any, carry: Any) -> 
     with patch.object(jax.random, "normal", noise):
         metrics, _, gradients, _ = jax.jit(gradient)(params, batch, carry, jax.random.key(0), jnp.int32(0))
     found = {}
-    for (name, slope), weights in zip(layers(gradients).items(), layers(params).values(), strict=True):
+    for (name, slope), weights in zip(layers(gradients).items(), layers(partition(params)[0]).values(), strict=True):
         slope, weights = (np.asarray(each, np.float64) for each in (slope, weights))
         found[f"norm {name}"] = float(np.linalg.norm(slope))
         found[f"along {name}"] = float(np.vdot(slope, weights) / np.linalg.norm(weights))

@@ -135,33 +135,24 @@ def _do(
     if this.artifact is not None:
         config = inherit_settings(config, run, this.artifact, given)
     before = this.before(config.controller, lambda artifact: run.stage(artifact).summary() is not None)
-    tool = None if this.tool is None else importlib.import_module(f"{this.tool}.command")
-    if tool is not None:
+    tool = this.does(options)
+    if tool is not None and hasattr(tool, "accept"):
         tool.accept(config, options)
     for artifact in before if this.artifact is None else [*before, this.artifact]:
         stages.accept(artifact, config)
-    if options.temperatures is not None:
-        from wm_jax.tools import temperatures
-
-        temperatures.accept(config, options.temperatures)
     if any(each.computes(config) for each in (this, *(COMMANDS[CHAIN[artifact]] for artifact in before))):
         from wm_jax.distributed.mesh import started
 
         started()  # before an hour of other work ends here
-    if options.temperatures is not None and options.fresh:
-        temperatures.start_anew(run, options.temperatures)
+    made = this.makes(config.controller)
     for artifact in before:
-        why = "" if command == "pipeline" else f": {command} needs it, and {run.path} lacks it"
+        why = "" if artifact in made else f": {command} needs it, and {run.path} lacks it"
         stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}{why}")
     stages.check_stop(stop)
     if tool is not None:
         return tool.run(config, run, stop, options)
-    if options.temperatures is not None:
-        return temperatures.run(config, run, stop, options.temperatures)
-    if this.artifact is not None:
-        return stages.make(this.artifact, config, run, stop)
-    last = importlib.import_module(f"wm_jax.stages.{'report' if command == 'pipeline' else command}")
-    return processes.on_main_process(last.run)(config, run, stop)
+    assert this.artifact is not None, "it is a tool, or a stage"
+    return stages.make(this.artifact, config, run, stop)
 
 
 def _require_same_command(command: str, options: argparse.Namespace, config: Config) -> None:

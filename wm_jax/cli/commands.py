@@ -1,7 +1,10 @@
 """The commands: what each is for, what it makes, what it needs first, and which settings its help shows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import argparse
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from wm_jax.config.schema import Config, ControllerConfig
@@ -20,8 +23,12 @@ class Command:
     artifact: the one that it makes, of a command that is a stage of the chain.
     makes: all artifacts that are the run's own by it, and that --fresh makes anew.
     before: the artifacts that have to be made first.
-    tool: the room of a command with a game and options of its own that is no stage: `options` there has its options,
-      `command` its `accept` and `run`.
+    tool: of a command that is no stage, the module that has its `run`, and its `accept` where there is something to
+      refuse.
+    options: the module whose `add` adds options that are no settings.
+    instead: of a stage, the module (see `tool`) of what is done in its place where those options ask for it (`asked`).
+    forced: settings above those of the preset.
+    refuses: options that it can't have, and why.
     standalone: the module with the `main` of a command without a game.
     pretrained: whether it can be used with the agent that comes with the package.
     computes: whether it needs JAX.
@@ -33,9 +40,22 @@ class Command:
     makes: Callable[[ControllerConfig], list[str]] = lambda _: []
     before: Callable[[ControllerConfig, Done], list[str]] = lambda _, __: []
     tool: str | None = None
+    options: str | None = None
+    instead: str | None = None
+    forced: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
     standalone: str | None = None
     pretrained: bool = False
     computes: Callable[[Config], bool] = lambda _: True
+
+    def is_replaced(self, options: argparse.Namespace) -> bool:
+        """Is something else done in its place?"""
+        return self.instead is not None and importlib.import_module(self.options or "").asked(options)
+
+    def does(self, options: argparse.Namespace) -> ModuleType | None:
+        """The module that does it; None: that of its stage."""
+        name = self.instead if self.is_replaced(options) else self.tool
+        return None if name is None else importlib.import_module(name)
 
 
 def _stage(about: str, artifact: str, *sections: str, **more: Any) -> Command:
@@ -60,7 +80,8 @@ COMMANDS = {
         "make recordings from elsewhere (pictures, videos, arrays) a run's replays",
         ("collect",),
         makes=lambda _: ["replays"],
-        tool="wm_jax.tools.import_data",
+        tool="wm_jax.tools.import_data.command",
+        options="wm_jax.tools.import_data.options",
     ),
     "collect": _stage(
         "play with an exploring policy and store the episodes", "replays", "env", "collect", computes=_plays_on_device
@@ -73,7 +94,14 @@ COMMANDS = {
         "train M, the recurrent network, on the encoded episodes", "memory", "memory", "dream", "hosts"
     ),
     "train_controller": _stage(
-        "evolve C, the controller, on the game", "controller", "env", "controller", "dream", "hosts"
+        "evolve C, the controller, on the game",
+        "controller",
+        "env",
+        "controller",
+        "dream",
+        "hosts",
+        options="wm_jax.tools.temperatures.options",
+        instead="wm_jax.tools.temperatures.command",
     ),
     "evaluate": _stage(
         "score the agent over many episodes, beside the random policy",
@@ -94,20 +122,28 @@ COMMANDS = {
         "collect to evaluate, then a report in one HTML file",
         makes=whole_chain,
         before=lambda controller, _: whole_chain(controller),  # what is finished says so
+        tool="wm_jax.tools.pipeline.command",
+        forced={"evaluate": {"on": "both", "video": True}},
     ),
     "iterate": Command(
         "let the agent play for V and M, learn on from that, and again: rounds of the whole chain",
         makes=whole_chain,
-        tool="wm_jax.tools.iterate",
+        tool="wm_jax.tools.iterate.command",
+        options="wm_jax.tools.iterate.options",
+        refuses=dict.fromkeys(("name", "base"), "the agents play into the run's own replays"),
     ),
     "export_replays": Command(
-        "write a run's replays as .npz files, or as a dataset of Minari", ("env",), tool="wm_jax.tools.export_data"
+        "write a run's replays as .npz files, or as a dataset of Minari",
+        ("env",),
+        tool="wm_jax.tools.export_data.command",
+        options="wm_jax.tools.export_data.options",
     ),
     "compare_vaes": Command(
         "train auto-encoders on the same frames for the same time, and say which one the game needs",
         ("env", "collect", "vae", "memory", "controller"),
         before=lambda _, done: [] if done("replays") else ["replays"],
-        tool="wm_jax.tools.compare",
+        tool="wm_jax.tools.compare.command",
+        options="wm_jax.tools.compare.options",
     ),
     "benchmark": Command(
         "measure the throughput of the stages beside PyTorch's", standalone="wm_jax.tools.benchmark.command"
@@ -122,14 +158,18 @@ COMMANDS = {
     ),
 }
 MAINTENANCE = {
-    "verify": Command("reads every stored byte and names what is damaged", computes=lambda _: False),
+    "verify": Command(
+        "reads every stored byte and names what is damaged",
+        tool="wm_jax.tools.upkeep.verify",
+        computes=lambda _: False,
+    ),
     "repair": Command(
-        "sets damaged shards aside, so that the next collect plays their episodes again", computes=lambda _: False
+        "sets damaged shards aside, so that the next collect plays their episodes again",
+        tool="wm_jax.tools.upkeep.repair",
+        computes=lambda _: False,
     ),
 }
 """What `collect` does to a store that is there: bin/collect verify."""
-PIPELINE: dict[str, dict[str, Any]] = {"evaluate": {"on": "both", "video": True}}
-"""Settings of the pipeline, over those of the preset."""
 
 
 def described(command: str) -> Command:

@@ -16,6 +16,10 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     """The run's folder, with what --fresh makes anew."""
     from wm_jax.run.folder import MADE, NAMED, Run
 
+    this = described(command)
+    for option, why in this.refuses.items():
+        if getattr(options, option) is not None:
+            raise UsageError(f"--{option}: {why}; leave it out, or give another --run")
     if options.pretrained:
         from wm_jax.run.pretrained import require
 
@@ -28,16 +32,6 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     _require_utf8(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run {path}: this is a file; give a folder")
-    if options.fresh and command in MAINTENANCE:
-        raise UsageError(f"--fresh: collect {command} makes nothing anew; leave it out")
-    if options.fresh and command == "pipeline" and config.collect.policy == "agent":
-        raise UsageError(
-            "--fresh: it would move aside the agent that --collect.policy agent lets play; collect first "
-            "(bin/collect), then start the later stages anew, one by one"
-        )
-    if command == "iterate" and (options.name, options.base) != (None, None):
-        shared = "--name" if options.base is None else "--base"
-        raise UsageError(f"{shared}: the agents play into the run's own replays; leave it out, or give another --run")
     base = None if options.base is None else _folder("--base", options.base)
     if options.name is not None:
         if base is not None:
@@ -49,11 +43,14 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
             raise UsageError(
                 f"--name {options.name}: it does not exist, and what other commands make is called so; take another"
             )
-    made = described(command).makes(config.controller)
+    made = this.makes(config.controller)
+    if options.fresh and not made:
+        action = f"collect {command}" if command in MAINTENANCE else command
+        raise UsageError(f"--fresh: {action} makes nothing anew; leave it out, or give another --run")
     # A chain on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if len(made) > 1 and base is not None else set())
-    # With --temperatures, nothing of the run itself is made: what is made lies in runs that are named there.
-    anew = made if options.fresh and options.temperatures is None else ()
+    # What is done in place of the stage makes nothing of the run itself, and does so anew by itself.
+    anew = made if options.fresh and not this.is_replaced(options) else ()
     return Run.open(path, base, makes=makes, anew=anew)
 
 

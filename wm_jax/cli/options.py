@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from wm_jax.cli.commands import MAINTENANCE, PIPELINE, described
+from wm_jax.cli.commands import MAINTENANCE, described
 from wm_jax.config.base import MANY, Section, TrainingConfig, choices, section_types, takes_several
 from wm_jax.config.layers import load, presets, user_layers
 from wm_jax.config.schema import CHOICES, Config, all_fields, field_names
@@ -43,9 +43,9 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, C
     if game is None:
         raise UsageError("--game: say which game, for example --game enduro, carracing or chaser")
     game = canonical_name(game)
-    forced = PIPELINE if command == "pipeline" else {}
+    forced = described(command).forced
     chosen = {section: {choice.key: vars(known)[f"{section}.{choice.key}"]} for section, choice in CHOICES.items()}
-    wanted = forced | {s: v for s, v in chosen.items() if None not in v.values()}
+    wanted = dict(forced) | {s: v for s, v in chosen.items() if None not in v.values()}
     base = load(game, family_of(game), known.preset, wanted, known.config)
     parser = _parser(command, base)
     options, unknown = parser.parse_known_args(arguments)
@@ -101,12 +101,9 @@ def _parser(command: str, base: Config) -> Parser:
     if this.pretrained:
         text = "use the agent that comes with the package (carracing) [its --run: runs/GAME-pretrained]"
         parser.add_argument("--pretrained", action="store_true", help=text)
-    parser.set_defaults(pretrained=False, temperatures=None)
-    if command == "train_controller":
-        text = "evolve one controller in the dream at each of these, and make a table of them"
-        parser.add_argument("--temperatures", metavar="T", type=float, nargs="+", help=text)
-    if this.tool is not None:
-        importlib.import_module(f"{this.tool}.options").add(parser)
+    parser.set_defaults(pretrained=False)
+    if this.options is not None:
+        importlib.import_module(this.options).add(parser)
     parser.add_argument("--fresh", action="store_true", help="move what this command made before aside and start anew")
     parser.add_argument(
         "--json", action="store_true", help="print the summary, or the error, as the last line of standard output"

@@ -14,12 +14,12 @@ from wm_jax.utils.errors import UserError
 def _typed() -> tuple[tuple[re.Pattern[str], str], ...]:
     """What the library calls things, and what is typed on the command line for them."""
     settings = "|".join(re.escape(name) for name in field_names() if "." in name)
-    stages = "|".join(COMMANDS)
+    command = rf"(?:{'|'.join(COMMANDS)})(?![\w/-]|\.\w)"  # and not a folder's name that begins so
     rules = {
-        rf"^(?=(?:game|preset|seed|devices|run|base) (?!(?:{stages})\b)\S)": "--",
+        rf"^(?=(?:game|preset|seed|devices|run|base) (?!{command})\S)": "--",
         rf"(?<![\w./-])(?=(?:{settings})(?![\w.]))": "--",
-        rf"(?<![\w/.-])run ({stages}) anew\b": r"run bin/\1 --fresh",
-        rf"(?<![\w/.-])run ({stages})\b": r"run bin/\1",
+        rf"(?<![\w/.-])run ({command}) anew\b": r"run bin/\1 --fresh",
+        rf"(?<![\w/.-])run ({command})": r"run bin/\1",
         r"\banother run\b": "another --run",
     }
     return tuple((re.compile(pattern), typed) for pattern, typed in rules.items())

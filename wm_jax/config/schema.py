@@ -297,7 +297,7 @@ class DreamConfig(Section):
     episode_steps: Count | None = Field(default=None, description="longest dream (default: the game's episode)")
     warm_up: NonNegative = Field(
         default=0,
-        description="real frames that the dream's M sees before it begins; the agent's begins with the dream",
+        description="real frames that M has seen before the dream begins",
     )
     random_start: bool = Field(
         default=False,

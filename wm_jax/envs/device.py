@@ -33,14 +33,14 @@ def episodes_of(game: DeviceGame, seeds: Sequence[int]) -> tuple[Any, NDArray[np
 
 
 @partial(jax.jit, static_argnums=0)
-def start_all(game: DeviceGame, params: Any, places: jax.Array) -> tuple[jax.Array, Any]:
-    """What is observed first [N, ...], and the states, of the episodes at these places int32[N] of the parameters."""
+def start_all(game: DeviceGame, params: Any, places: jax.Array) -> tuple[Any, Any]:
+    """What is observed first, and the states, arrays [N, ...], of the episodes at places int32[N] of the parameters."""
     return jax.vmap(game.start, in_axes=(None, 0))(params, places)
 
 
 def step_all(
     game: DeviceGame, params: Any, states: Any, actions: jax.Array, at_once: int | None = None
-) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+) -> tuple[Any, Any, jax.Array, jax.Array]:
     """One step of N episodes: what is observed, states, rewards float32[N], and whether the game has ended, bool[N].
 
     Args:

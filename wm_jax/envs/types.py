@@ -98,16 +98,17 @@ class DeviceGame(ABC):
         """What the episodes of S different seeds are played on, and where they begin: a pytree of arrays."""
 
     @abstractmethod
-    def start(self, params: Any, place: "jax.Array") -> "tuple[jax.Array, Any]":
+    def start(self, params: Any, place: "jax.Array") -> "tuple[Any, Any]":
         """The beginning of the episode of seed number `place` (int32[]) of `params`.
 
         Returns:
-          what is observed: a frame uint8[64, 64, 3], or a latent float32[Z] of a game that V has already seen; and the
-          state, a pytree of arrays.
+          what is observed: a frame uint8[64, 64, 3]; or a latent float32[Z] of a game that V has already seen, alone or
+          with the state of an M that the agent shares (`models.agent.Remembered`); and the game's state, a pytree of
+          arrays.
         """
 
     @abstractmethod
-    def step(self, params: Any, state: Any, action: "jax.Array") -> "tuple[jax.Array, Any, jax.Array, jax.Array]":
+    def step(self, params: Any, state: Any, action: "jax.Array") -> "tuple[Any, Any, jax.Array, jax.Array]":
         """One step: what is observed then, the state, the reward float32[], and whether the game has ended, bool[]."""
 
     def factors(self, params: Any, state: Any) -> "dict[str, jax.Array]":

@@ -121,14 +121,14 @@ class TrainedAgent:
         return self._need("controller", self._world).agent.init(episodes)
 
     def act(
-        self, frames: UInt8[np.ndarray, "N side side 3"], carry: AgentCarry, seed: int = 0
+        self, frames: UInt8[np.ndarray, "N side side 3"], carry: AgentCarry, seed: int | Sequence[int] = 0
     ) -> tuple[np.ndarray, AgentCarry]:
         """One step of N episodes side by side.
 
         Args:
           frames: uint8 [N, 64, 64, 3], what they show now; `wm_jax.to_frames` makes them of screens of any size.
           carry: of `begin`, or of the step before, which is given up.
-          seed: of what an agent draws that acts on a sampled z.
+          seed: of what an agent draws that acts on a sampled z, or draws its actions; of each episode, or of all.
 
         Returns:
           the actions, as the game takes them (int32[N], or float32[N, A]), and the state after them.
@@ -137,7 +137,7 @@ class TrainedAgent:
           UserError: there is no C.
         """
         world, rows = self._need("controller", self._world), len(frames)
-        seeds = np.full(rows, seed, np.int32)
+        seeds = np.broadcast_to(np.asarray(seed).astype(np.int32), rows)
         carry, actions = world.agent.act(self.params, carry, np.arange(rows), np.asarray(frames), seeds)
         return np.asarray(self.game.actions.in_game(actions)), carry
 
@@ -262,9 +262,5 @@ def _look_ahead(graphdef: Any, variables: Any, carry: Carry, z: Array, actions: 
     memory = nnx.merge(graphdef, variables)
     carry, h = memory.unroll(carry, z[:, None], actions[:, None], jax.numpy.zeros((len(z), 1), bool))
     expected = memory.predict(h[:, 0])
-    end = (
-        None
-        if expected.done_logit is None
-        else jax.nn.sigmoid(expected.done_logit - jax.numpy.log(memory.config.done_weight))
-    )
+    end = None if expected.done_logit is None else memory.end_probability(expected.done_logit)
     return expected.latent.best_guess(), expected.reward, end, carry

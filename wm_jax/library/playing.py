@@ -40,7 +40,7 @@ def play(
         returns, playing, carry = np.zeros(len(seeds)), np.ones(len(seeds), bool), agent.begin(len(seeds))
         for _ in range(steps):
             frames = np.concatenate([to_frames(np.asarray(screen)[None], crop) for screen in screens])
-            actions, carry = agent.act(frames, carry)
+            actions, carry = agent.act(frames, carry, seeds)
             for i in np.flatnonzero(playing):
                 screens[i], reward, terminated, truncated, _ = environments[i].step(actions[i])
                 returns[i] += reward

@@ -10,6 +10,7 @@ from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find
 from wm_jax.envs.spaces import Continuous
 from wm_jax.envs.types import Game
+from wm_jax.run import checkpoints
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils.errors import UserError
@@ -31,21 +32,33 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
         game = find(config.game, config.env)
     else:
         _require_actions(game, arguments)
+    _require_both_splits(found, game, config.collect.test_fraction)
     stage = run.stage("replays")
     settings = {"game": config.game, "seed": config.seed, "env": config.env.fixed(), "collect": config.collect.fixed()}
     with stage.lock():
         if stage.summary() is not None:
             raise UserError(f"{stage.path} holds replays already: give another --run, or --fresh to move them aside")
+        if stage.manifest() is not None:  # an import that was stopped is begun again, perhaps with other recordings
+            stage.set_aside("stage.json", "manifest.json", "shards")
         stage.claim(settings, {}, config.model_dump())
-        stage.set_aside("manifest.json", "shards")  # of an import that was stopped
         store = ReplayStore.open_or_create(stage.path, settings)
         log(f"replays: {sum(len(each.frames) for each in found):,} frames of {len(found):,} recordings")
         _write(store, found, game, config.collect.test_fraction, stop)
-        if store.count("test").episodes == 0 or store.count("train").episodes == 0:
-            raise UserError("a single episode can't be split into train and test; give two or more recordings")
-        summary = {**store.describe(), "recordings": len(found)}
+        summary = {**store.describe(), "recordings": len(found), "content": digest_of(found)}
         stage.write_summary(summary)
         return summary
+
+
+def digest_of(found: list[Recording]) -> str:
+    """Of all that the recordings hold."""
+    return checkpoints.digest_of([(each.frames, each.actions, each.rewards, each.ends) for each in found])
+
+
+def _require_both_splits(found: list[Recording], game: Game, test_fraction: float) -> None:
+    """See that there are episodes to train on, and others to test with."""
+    count = sum(1 for recording in found for _ in episodes(recording, game.actions, 0))
+    if len({split_of(number, test_fraction) for number in range(count)}) < 2:
+        raise UserError("a single episode can't be split into train and test; give two or more recordings")
 
 
 def _require_actions(game: Game, arguments: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from wm_jax import stages
 from wm_jax.config import layers
 from wm_jax.data.importing import checked
 from wm_jax.library.agents import TrainedAgent, load
-from wm_jax.library.recordings import import_recordings
+from wm_jax.library.recordings import digest_of, import_recordings
 from wm_jax.run.ancestors import with_imported_actions
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
+from wm_jax.utils.errors import UserError
 
 GAME = "own:arrays"
 
@@ -51,7 +52,7 @@ def train(
       V, and M if there are actions.
 
     Raises:
-      UserError: the arrays, or the settings, do not fit.
+      UserError: the arrays, or the settings, do not fit; or the folder holds other arrays.
     """
     single = isinstance(frames, np.ndarray) and frames.dtype != object
     given = {"frames": frames, "actions": actions, "rewards": rewards, "ends": ends}
@@ -64,8 +65,11 @@ def train(
     config, stop = layers.load(GAME, "own", preset, overrides), Stop()
     with _folder(folder) as path:
         run = Run.open(Path(path))
-        if run.stage("replays").summary() is None:
+        replays = run.stage("replays").summary()
+        if replays is None:
             import_recordings(config, run, stop, found)
+        elif replays.get("content") != digest_of(found):
+            raise UserError(f"{path} holds other recordings than these; give another folder")
         config = with_imported_actions(config, run)
         for artifact in ("vae", *(("latents", "memory") if actions is not None else ())):
             stages.make(artifact, config, run, stop)

@@ -22,8 +22,21 @@ from wm_jax.utils.errors import UserError
 
 ACTION = 1
 """What is folded into a row's key to draw its action; z is drawn with the key itself."""
-Observations = UInt8[Array, "B side side 3"] | Float32[Array, "B Z"]
-"""What B games show: frames, or latents where V has already seen them."""
+
+
+class Remembered(NamedTuple):
+    """What a dream, or B of them, shows an agent of the same M, which therefore need not run M itself.
+
+    z: of the frame.
+    memory: M's state before it, its arrays [B, ...].
+    """
+
+    z: Float32[Array, "*B Z"]
+    memory: Carry
+
+
+Observations = UInt8[Array, "B side side 3"] | Float32[Array, "B Z"] | Remembered
+"""What B games show: frames, or latents where V has already seen them, or M's state as well."""
 
 
 class AgentParams(NamedTuple):
@@ -76,6 +89,11 @@ class Agent:
     sample_latent: bool
     sample_action: bool = False
 
+    @property
+    def can_share_memory(self) -> bool:
+        """In a dream of its own M, is M's state there its own? Not where it forgets that from time to time."""
+        return self.memory is not None and not self.memory_reset
+
     def init(self, n: int) -> AgentCarry:
         """The state of n episodes before their first frames."""
         return AgentCarry(jax.tree.map(lambda leaf: jnp.repeat(leaf, n, 0), self.begin), jnp.zeros(n, jnp.int32))
@@ -98,7 +116,7 @@ class Agent:
         its action means nothing and no state changes, so that a short batch can be filled up to a compiled size.
 
         Args:
-          observations: frames, or latents of a game that shows these: then V is not asked.
+          observations: frames, or what a dream shows: then V, or neither V nor M, is asked.
           seeds: of each row's episode; the same for every step of it.
           candidates: which row of the population plays the episode; needed with a population.
           is_first: this frame is the first of a new episode: the slot's state begins anew before it.
@@ -143,12 +161,25 @@ class Agent:
         Args:
           keys: of each row's episode and frame (`keys`).
         """
-        memory, seen = carry.memory, ()
-        model = None if self.memory is None else nnx.merge(self.memory, params.memory)
-        if model is not None:
-            if self.memory_reset:
-                memory = restart(memory, carry.steps % self.memory_reset == 0, self.begin)
-            seen = model.visible(memory)
+        memory = carry.memory
+        if self.memory is not None and self.memory_reset:
+            memory = restart(memory, carry.steps % self.memory_reset == 0, self.begin)
+        actions = self._choose(params, memory, z, keys, candidates)
+        if self.memory is not None:
+            model = nnx.merge(self.memory, params.memory)
+            memory = model.step(memory, z, self.controller.actions.encode(actions))
+        return AgentCarry(memory, carry.steps + 1), actions
+
+    def _choose(
+        self,
+        params: AgentParams,
+        memory: Carry,
+        z: Float[Array, "N Z"],
+        keys: Key[Array, "N"],
+        candidates: Int[Array, "N"] | None,
+    ) -> Int32[Array, "N"] | Float32[Array, "N A"]:
+        """C alone, beside M's state; see `decide`."""
+        seen = () if self.memory is None else nnx.merge(self.memory, params.memory).visible(memory)
         features = self.controller.features(z, seen)
         if candidates is None:
             raw = jax.vmap(self.controller.apply, in_axes=(None, 0))(params.controller, features)
@@ -157,15 +188,12 @@ class Agent:
         if self.sample_action:  # the largest of outputs + Gumbel noise is drawn from their softmax
             noise = lambda key: jax.random.gumbel(jax.random.fold_in(key, ACTION), raw.shape[1:], raw.dtype)  # noqa: E731
             raw += jax.vmap(noise)(keys)
-        actions = self.controller.actions.choose(raw)
-        if model is not None:
-            memory = model.step(memory, z, self.controller.actions.encode(actions))
-        return AgentCarry(memory, carry.steps + 1), actions
+        return self.controller.actions.choose(raw)
 
     def see(
         self,
         params: AgentParams,
-        observations: Observations,
+        observations: UInt8[Array, "B side side 3"] | Float32[Array, "B Z"],
         keys: Key[Array, "B"],
     ) -> Float[Array, "B Z"]:
         """V alone: z of frames, drawn with one key per row if the agent samples. Latents are z already."""
@@ -188,7 +216,12 @@ class Agent:
         if rows.is_first is not None:
             own = AgentCarry(restart(own.memory, rows.is_first, self.begin), jnp.where(rows.is_first, 0, own.steps))
         keys = self.keys(rows.seeds, own.steps)
-        own, actions = self.decide(params, own, self.see(params, rows.observations, keys), keys, rows.candidates)
+        shown = rows.observations
+        if isinstance(shown, Remembered):
+            actions = self._choose(params, shown.memory, shown.z, keys, rows.candidates)
+            own = own._replace(steps=own.steps + 1)
+        else:
+            own, actions = self.decide(params, own, self.see(params, shown, keys), keys, rows.candidates)
         targets = jnp.where(rows.ids < 0, count, rows.ids)  # Negative indices would count from the end.
         return jax.tree.map(lambda leaf, new: leaf.at[targets].set(new, mode="drop"), carry, own), actions
 
@@ -197,7 +230,7 @@ class _Rows(NamedTuple):
     """What `Agent.act` is given for each row."""
 
     ids: Array
-    observations: Array
+    observations: Observations
     seeds: Array
     candidates: Array | None
     is_first: Array | None

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from wm_jax.config.schema import Ends, MemoryConfig
 from wm_jax.envs.types import DeviceGame, Game
+from wm_jax.models.agent import Remembered
 from wm_jax.models.memory import MDNRNN, Carry, Prediction
 from wm_jax.models.vae import Vae
 from wm_jax.utils import streams
@@ -88,6 +89,8 @@ class Dream(DeviceGame):
         ends: Ends = "threshold",
         episode_steps: int | None = None,
         disagreement: float = 0.0,
+        shares_memory: bool = False,
+        dropout: bool = True,
     ):
         """The dream.
 
@@ -104,13 +107,16 @@ class Dream(DeviceGame):
           episode_steps: of the longest dream, if that of the game is not shorter.
           disagreement: how many times as far as the M's are apart is taken off the reward of a step. Where they were
             trained on nothing like it, they differ: what an agent could gain there is no gain.
+          shares_memory: show the (first) M's state beside z. An agent of the same M then need not run it again, and
+            remembers the frames that the dream was warmed up with.
+          dropout: an M that was trained with it leaves some of its outputs out, others in each dream.
         """
         self.name, self.actions = f"the dream of {game.title}", game.actions
         self.episode_steps = game.up_to(episode_steps).episode_steps
         self.fps, self.unit, self.solved = game.fps, game.unit, game.solved
         self._step_reward = game.step_reward
         self.beginnings, self.temperature, self.ends = beginnings, temperature, ends
-        self._disagreement = disagreement
+        self._disagreement, self._shares_memory, self._dropout = disagreement, shares_memory, dropout
         self._vae, vae_variables = nnx.split(vae)
         self._memory = nnx.split(memories[0])[0]
         self._variables = vae_variables, tuple(nnx.split(memory)[1] for memory in memories)
@@ -136,15 +142,15 @@ class Dream(DeviceGame):
         z, carries = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *pieces)
         return DreamParams(vae, memories, jnp.float32(self.temperature), z, carries, keys)
 
-    def start(self, params: DreamParams, place: Array) -> tuple[Float[Array, "Z"], DreamState]:
+    def start(self, params: DreamParams, place: Array) -> tuple[Float[Array, "Z"] | Remembered, DreamState]:
         """See `DeviceGame`."""
         carries = jax.tree.map(lambda leaf: leaf[place][None], params.carries)
         state = DreamState(params.z[place], carries, params.keys[place], jnp.int32(1))
-        return state.z, state
+        return self._shown(state), state
 
     def step(
         self, params: DreamParams, state: DreamState, action: Array
-    ) -> tuple[Float[Array, "Z"], DreamState, Float[Array, ""], Bool[Array, ""]]:
+    ) -> tuple[Float[Array, "Z"] | Remembered, DreamState, Float[Array, ""], Bool[Array, ""]]:
         """See `DeviceGame`: P(z_{t+1}, r_t, d_t | z_t, a_t, h_t), equation in 4.1 of the paper."""
         vae = nnx.merge(self._vae, params.vae)
         memories = [nnx.merge(self._memory, variables) for variables in params.memories]
@@ -153,7 +159,7 @@ class Dream(DeviceGame):
             memory.step(carry, state.z[None], encoded[None])
             for memory, carry in zip(memories, state.carries, strict=True)
         )
-        mask = memories[0].mask(jax.random.fold_in(state.key, MASK), 1)
+        mask = memories[0].mask(jax.random.fold_in(state.key, MASK), 1) if self._dropout else None
         outputs = [memory.output(carry) for memory, carry in zip(memories, carries, strict=True)]
         if mask is not None:
             outputs = [h * mask for h in outputs]
@@ -166,7 +172,12 @@ class Dream(DeviceGame):
             guesses = jnp.stack([vae.embed(each.latent.best_guess())[0] for each in predictions])
             reward = reward - self._disagreement * guesses.std(axis=0).mean()
         after = DreamState(z, carries, state.key, state.shown + 1)
-        return z, after, reward, self._ended(memories[0], expected, ending)
+        return self._shown(after), after, reward, self._ended(memories[0], expected, ending)
+
+    def _shown(self, state: DreamState) -> Float[Array, "Z"] | Remembered:
+        if not self._shares_memory:
+            return state.z
+        return Remembered(state.z, jax.tree.map(lambda leaf: leaf[0], state.carries[0]))
 
     def _reward(self, expected: Prediction) -> Float[Array, ""]:
         if self._step_reward is not None or expected.reward is None:
@@ -179,8 +190,7 @@ class Dream(DeviceGame):
         logit = expected.done_logit[0]
         if self.ends == "threshold":
             return logit > 0
-        # In training an end counted `done_weight` times, which adds its logarithm to the log odds.
-        return jax.random.bernoulli(key, jax.nn.sigmoid(logit - jnp.log(memory.config.done_weight)))
+        return jax.random.bernoulli(key, memory.end_probability(logit))
 
 
 def require_heads(config: MemoryConfig, game: Game, ends: Ends) -> None:

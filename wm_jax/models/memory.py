@@ -20,7 +20,7 @@ from wm_jax.kernels.lstm import Formulation, LstmParams, lstm, lstm_step
 from wm_jax.kernels.summed import summed
 from wm_jax.models.heads import CategoricalHead, Distribution, Head, MixtureHead, dense
 from wm_jax.models.latents import LatentKind
-from wm_jax.models.variables import value_and_grad
+from wm_jax.models.variables import Buffer, value_and_grad
 from wm_jax.utils.arrays import choose_rows
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.user_classes import make_custom
@@ -203,6 +203,9 @@ def restart(carry: Carry, is_first: Bool[Array, "B"], begin: Carry) -> Carry:
 class MDNRNN(nnx.Module):
     """M: a cell on [z, encoded action], and one dense layer for the next latent and the optional heads.
 
+    The head for rewards counts them in units of the root of their mean square, over all that were trained on so far: in
+    one game a reward is 100, in another 0.04; neither is to drown the loss's other terms, nor to drown in them.
+
     Args:
       config: settings of M.
       latent: the kind of V's latents.
@@ -220,6 +223,8 @@ class MDNRNN(nnx.Module):
         outputs = self.head.outputs + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, self.cell.hidden, outputs))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+        # Of rewards: the sum of the batches' mean squares, and how many batches there were.
+        self.reward_squares = Buffer(jnp.zeros(2, jnp.float32)) if config.reward_head else None
 
     def init_carry(self, n: int) -> Carry:
         """The state at the start of n episodes."""
@@ -250,15 +255,35 @@ class MDNRNN(nnx.Module):
     def predict(self, h: Float[Array, "*lead H"]) -> Prediction:
         """What follows h."""
         raw, size = dense(h, self.kernel[...], self.bias[...]), self.head.outputs
-        return Prediction(self.head.read(raw[..., :size]), *self._scalars(raw[..., size:]))
+        reward, done_logit = self._scalars(raw[..., size:])
+        if reward is not None:
+            reward = reward * self.reward_unit
+        return Prediction(self.head.read(raw[..., :size]), reward, done_logit)
+
+    @property
+    def reward_unit(self) -> Float[Array, ""]:
+        """The root of the rewards' mean square so far; 1 before there were any."""
+        if self.reward_squares is None:
+            return jnp.float32(1.0)
+        total, count = self.reward_squares[...]
+        return jnp.where(total > 0, jnp.sqrt(total / jnp.maximum(count, 1.0)), 1.0)
 
     def _scalars(self, raw: Float[Array, "*lead _"]) -> tuple[Array | None, Array | None]:
-        """The reward and the log odds of an end, of the layer's outputs behind those for the latent; None: no head."""
+        """The reward in units of `reward_unit` and the log odds of an end, of the layer's outputs behind those for the
+        latent; None: no head.
+        """
         heads = iter(range(raw.shape[-1]))
         return (
             raw[..., next(heads)] if self.config.reward_head else None,
             raw[..., next(heads)] if self.config.done_head else None,
         )
+
+    def end_probability(self, done_logit: Float[Array, "*lead"]) -> Float[Array, "*lead"]:
+        """How likely an end is.
+
+        In training one counted `done_weight` times, which added that number's logarithm to the log odds.
+        """
+        return jax.nn.sigmoid(done_logit - jnp.log(self.config.done_weight))
 
     def mask(self, key: Key[Array, ""], n: int) -> Float[Array, "n H"] | None:
         """What h is multiplied by before `predict` in n windows, or dreams: 0 in places that they do without, the same
@@ -285,7 +310,8 @@ class MDNRNN(nnx.Module):
 
         Returns:
           the loss, and (metrics, state after the windows). Metrics: loss; nll in nats per step, summed over Z;
-          reward (squared error) and done (cross-entropy, ending steps weighted by `done_weight`) with those heads.
+          reward (squared error, in squares of `reward_unit`) and done (cross-entropy, ending steps weighted by
+          `done_weight`) with those heads.
         """
         # P(z_{t+1} | a_t, z_t, h_t) with z drawn from N(mu_t, sigma_t): Ha & Schmidhuber 2018, 2.2 and A.2.
         z, target = batch.latent.sample(key), batch.latent.target(key)
@@ -300,13 +326,19 @@ class MDNRNN(nnx.Module):
             h = h * mask[None]
         weight = real.astype(h.dtype)
         weight = weight / jnp.maximum(weight.sum(), 1.0)
-        loss, metrics = self._mean_terms(h, target, reward, done, weight)
+        if training and self.reward_squares is not None:
+            self.reward_squares[...] += jnp.stack([(jnp.square(reward) * weight).sum(), jnp.float32(1.0)])
+        loss, metrics = self._mean_terms(h, target, reward / self.reward_unit, done, weight)
         return loss, ({"loss": loss, **metrics}, carry)
 
     def _mean_terms(
         self, h: Array, target: Array, reward: Array, done: Array, weight: Array
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss and its terms, means by the given weights of the steps, a few time steps at once."""
+        """The loss and its terms, means by the given weights of the steps, a few time steps at once.
+
+        Args:
+          reward: in units of `reward_unit`.
+        """
 
         def chunk(head: tuple[Array, Array], h: Array, constants: Any) -> tuple[Array, dict[str, Array]]:
             (target, reward, done, weight), (kernel, bias) = constants, head

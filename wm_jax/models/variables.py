@@ -11,6 +11,10 @@ import jax
 from flax import nnx
 
 
+class Buffer(nnx.Variable):
+    """A variable that is saved with the parameters but that no gradient changes: a constant or a moving average."""
+
+
 def partition(variables: Any, learned: Any = nnx.Param) -> tuple[Any, Any]:
     """(what is learned, others), the latter None where there are none. What is no NNX state is learned as a whole.
 

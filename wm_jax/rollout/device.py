@@ -1,12 +1,14 @@
 """Playing games on the device: environment, V, M and C are one program, and nothing crosses to the host but results.
 
-A program plays a segment, some steps of all slots. Between segments the host looks at which episodes have ended, lets
-waiting ones begin in their slots, or, when none is waiting, goes on with fewer slots.
+A program plays a segment, some steps of all slots of a group; on a CPU there are several groups, at once. Between
+segments the host looks at which episodes have ended, lets waiting ones begin in their slots, or, when none is waiting,
+goes on with fewer slots.
 """
 
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,11 +20,12 @@ from wm_jax.distributed.mesh import RowSharing
 from wm_jax.distributed.progress import Progress
 from wm_jax.envs.device import episodes_of, start_all, step_all
 from wm_jax.envs.types import DeviceGame
-from wm_jax.models.agent import Agent, AgentCarry, AgentParams
+from wm_jax.models.agent import Agent, AgentCarry, AgentParams, Remembered
 from wm_jax.rollout.types import EpisodeLimits, EpisodeStats
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils.arrays import choose_rows
 from wm_jax.utils.errors import UserError
+from wm_jax.utils.process import cores
 from wm_jax.utils.sizes import FRAME
 
 SEGMENT = 25
@@ -42,7 +45,7 @@ class Slots(NamedTuple):
     """S episodes under way.
 
     states: of the game.
-    observations: frames uint8[S, 64, 64, 3] or latents float32[S, Z], what it shows.
+    observations: what it shows (`models.agent.Observations`).
     carry: of the agent.
     seeds, candidates: int32[S], the episode's seed, and the candidate that plays it.
     is_first: bool[S], its first frame has not been acted on.
@@ -51,7 +54,7 @@ class Slots(NamedTuple):
     """
 
     states: Any
-    observations: jax.Array
+    observations: Any
     carry: AgentCarry
     seeds: jax.Array
     candidates: jax.Array
@@ -91,44 +94,57 @@ def play_on_device(
     began = time.monotonic()
     if not seeds:
         return EpisodeStats(np.zeros(0), np.zeros(0, np.int64), 0.0)
-    books = SlotScheduler(game, agent, seeds, candidates, slots, devices)
+    episodes = Episodes(game, seeds, candidates, devices)
+    groups = [SlotScheduler(episodes, agent, size) for size in _group_sizes(min(slots, len(seeds)))]
     params = devices.replicate(params)
     limits = jnp.array([rules.steps or FOREVER, rules.patience or FOREVER], jnp.int32)
-    while books.playing:
-        if stop is not None:
-            stop.check()
-        books.slots = _segment(game, agent, _rows_at_once(), books.params, params, limits, books.slots)
-        ended = books.enter()
-        if progress is not None and ended:
-            progress.advance(ended)
-    return EpisodeStats(books.returns, books.lengths, time.monotonic() - began)
+
+    def play_on(group: SlotScheduler) -> None:
+        slots = _segment(game, agent, _rows_at_once(), episodes.params, params, limits, group.slots)
+        group.slots = jax.block_until_ready(slots)
+
+    with ThreadPoolExecutor(len(groups)) as workers:  # JAX runs programs side by side only if threads ask for them
+        while groups := [group for group in groups if group.playing]:
+            if stop is not None:
+                stop.check()
+            list(workers.map(play_on, groups))
+            ended = sum(group.enter() for group in groups)
+            if progress is not None and ended:
+                progress.advance(ended)
+    return EpisodeStats(episodes.returns, episodes.lengths, time.monotonic() - began)
+
+
+class Episodes:
+    """What is to be played, and what came of it so far.
+
+    Attributes:
+      params: of the game, for the different seeds.
+      starts: what is observed first, and the states, of each of these.
+      places: of each episode's seed among them.
+      waiting: episodes that no slot plays yet.
+      returns, lengths: of those that have ended.
+    """
+
+    def __init__(self, game: DeviceGame, seeds: Sequence[int], candidates: np.ndarray, devices: RowSharing):
+        self.name, self.devices = game.name, devices
+        params, self.places = episodes_of(game, seeds)
+        self.params = devices.replicate(params)
+        self.seeds, self.candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
+        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+        self.waiting = deque(range(len(seeds)))
+        # First pictures are costly (CarRacing's camera is far away): one for each seed.
+        different = jnp.arange(int(self.places.max()) + 1, dtype=jnp.int32)
+        self.starts = start_all(game, self.params, different)
+        _require_observations(self.starts[0], game)
 
 
 class SlotScheduler:
-    """Which slot plays which episode, and what came of them so far."""
+    """Which of a group of slots plays which episode."""
 
-    def __init__(
-        self,
-        game: DeviceGame,
-        agent: Agent,
-        seeds: Sequence[int],
-        candidates: np.ndarray,
-        slots: int,
-        devices: RowSharing,
-    ):
-        self._name = game.name
-        params, self._places = episodes_of(game, seeds)
-        self.params, self._devices = devices.replicate(params), devices
-        self._seeds, self._candidates = np.asarray(seeds, np.int32), np.asarray(candidates, np.int32)
-        self.returns, self.lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
-        self._waiting = deque(range(len(seeds)))
-        # First pictures are costly (CarRacing's camera is far away): one for each seed.
-        different = jnp.arange(int(self._places.max()) + 1, dtype=jnp.int32)
-        self._starts = start_all(game, self.params, different)
-        _require_observations(self._starts[0], game)
-        most = min(slots, len(seeds), CPU_SLOTS if jax.default_backend() == "cpu" else slots)
-        self._episodes = np.full(_slot_count(most), -1)  # of each slot, -1 for none
-        self.slots = devices.rows(_vacant(agent, self._starts, len(self._episodes)))
+    def __init__(self, episodes: Episodes, agent: Agent, count: int):
+        self._of, self._devices = episodes, episodes.devices
+        self._episodes = np.full(count, -1)  # of each slot, -1 for none
+        self.slots = self._devices.rows(_vacant(agent, episodes.starts, count))
         self._begin()
 
     @property
@@ -141,10 +157,10 @@ class SlotScheduler:
         self._refuse_returns()
         over = (self._episodes >= 0) & ~np.asarray(self.slots.running)
         done = self._episodes[over]
-        self.returns[done] = np.asarray(self.slots.returns)[over]
-        self.lengths[done] = np.asarray(self.slots.lengths)[over]
+        self._of.returns[done] = np.asarray(self.slots.returns)[over]
+        self._of.lengths[done] = np.asarray(self.slots.lengths)[over]
         self._episodes[over] = -1
-        if len(done) and self._waiting:
+        if len(done) and self._of.waiting:
             self._begin()
         elif len(done) and self.playing:
             self._close_up()
@@ -156,21 +172,22 @@ class SlotScheduler:
         broken = np.flatnonzero((self._episodes >= 0) & ~np.isfinite(returns))
         if len(broken):
             slot = broken[0]
-            seed, length = self._seeds[self._episodes[slot]], np.asarray(self.slots.lengths)[slot]
+            seed, length = self._of.seeds[self._episodes[slot]], np.asarray(self.slots.lengths)[slot]
             raise UserError(
-                f"{self._name}: the return of the episode of seed {seed} is {returns[slot]} by step {length}, for an "
-                "action or a reward was not finite; the policy or the environment is broken"
+                f"{self._of.name}: the return of the episode of seed {seed} is {returns[slot]} by step {length}, for "
+                "an action or a reward was not finite; the policy or the environment is broken"
             )
 
     def _begin(self) -> None:
         """Waiting episodes into free slots."""
-        free = np.flatnonzero(self._episodes < 0)[: len(self._waiting)]
-        self._episodes[free] = [self._waiting.popleft() for _ in free]
+        of = self._of
+        free = np.flatnonzero(self._episodes < 0)[: len(of.waiting)]
+        self._episodes[free] = [of.waiting.popleft() for _ in free]
         new = np.zeros(len(self._episodes), bool)
         new[free] = True
         here = np.maximum(self._episodes, 0)
-        rows = [self._places[here], self._seeds[here], self._candidates[here], new]
-        self.slots = _begin(self._starts, self.slots, *self._devices.rows(rows))
+        rows = [of.places[here], of.seeds[here], of.candidates[here], new]
+        self.slots = _begin(of.starts, self.slots, *self._devices.rows(rows))
 
     def _close_up(self) -> None:
         """Those that play first, so that the network need not look at the others; and without these if few play."""
@@ -182,8 +199,10 @@ class SlotScheduler:
         self.slots = self._devices.rows(_take(self.slots, jnp.asarray(order)))
 
 
-def _require_observations(observations: jax.Array, game: DeviceGame) -> None:
+def _require_observations(observations: Any, game: DeviceGame) -> None:
     """See that they are of a kind that an agent acts on."""
+    if isinstance(observations, Remembered):
+        return
     if observations.dtype == jnp.float32 and observations.ndim == 2:
         return
     if observations.dtype != jnp.uint8 or observations.shape[1:] != FRAME:
@@ -191,6 +210,16 @@ def _require_observations(observations: jax.Array, game: DeviceGame) -> None:
             f"{game.name} shows {observations.dtype} {list(observations.shape[1:])}, but agents act on frames uint8 "
             f"{list(FRAME)} or latents float32 [Z]; mend the game"
         )
+
+
+def _group_sizes(episodes: int) -> list[int]:
+    """Slots of each group for so many episodes at once. On a CPU each core has a group: but for V's convolutions, one
+    program keeps one core busy.
+    """
+    if jax.default_backend() != "cpu":
+        return [_slot_count(episodes)]
+    groups = max(min(cores(), episodes // LEAST_SLOTS), 1)
+    return [min(_slot_count(-(-episodes // groups)), CPU_SLOTS)] * groups
 
 
 def _slot_count(episodes: int) -> int:
@@ -205,7 +234,7 @@ def _rows_at_once() -> int | None:
     return CPU_ROWS if jax.default_backend() == "cpu" else None
 
 
-def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
+def _vacant(agent: Agent, starts: tuple[Any, Any], count: int) -> Slots:
     """So many slots in which nothing is played. Every field is an array of its own, so that it can be given up."""
     observations, states = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), starts)
     seeds, candidates, lengths, rewarded = (jnp.zeros(count, jnp.int32) for _ in range(4))
@@ -217,7 +246,7 @@ def _vacant(agent: Agent, starts: tuple[jax.Array, Any], count: int) -> Slots:
 
 
 @partial(jax.jit, donate_argnums=1)
-def _begin(starts: tuple[jax.Array, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
+def _begin(starts: tuple[Any, Any], slots: Slots, places: Any, seeds: Any, candidates: Any, new: Any) -> Slots:
     """The slots, with the beginnings of other episodes in the `new` ones. Their carries are reset by `is_first`."""
     observations, states = jax.tree.map(lambda leaf: leaf[places], starts)
     number, zero = jnp.zeros_like(slots.lengths), jnp.zeros_like(slots.returns)

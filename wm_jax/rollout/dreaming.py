@@ -37,7 +37,8 @@ def dream_along(dream: Dream, seeds: Sequence[int], actions: np.ndarray, tempera
       actions: int32[T, N] or float32[T, N, A], as policies have them.
       temperature: in place of the dream's own.
     """
-    return _dreamt(dream, None, seeds, None, (), jnp.asarray(actions), temperature)
+    world, first, states = _begun(dream, seeds, temperature)
+    return _dreamt(first, *_followed(dream, world, states, jnp.asarray(actions)))
 
 
 def dream_with(
@@ -56,45 +57,48 @@ def dream_with(
       carry: of the agent before the first frame, for N episodes.
       temperature: in place of the dream's own.
     """
-    return _dreamt(dream, agent, seeds, params, carry, jnp.zeros(steps, jnp.int32), temperature)
+    world, first, states = _begun(dream, seeds, temperature)
+    keys = jnp.asarray(seeds, jnp.int32)
+    return _dreamt(first, *_acted(dream, agent, steps, world, params, states, first, carry, keys))
 
 
-def _dreamt(
-    dream: Dream,
-    agent: Agent | None,
-    seeds: Sequence[int],
-    params: AgentParams | None,
-    carry: Any,
-    given: Array,
-    temperature: float | None,
-) -> Dreamt:
-    """The actions of each step are `given`, unless there is an agent."""
+def _begun(dream: Dream, seeds: Sequence[int], temperature: float | None) -> tuple[DreamParams, Array, Any]:
+    """What the dreams are dreamt by, their first z, and their states."""
     world, places = episodes_of(dream, seeds)
     if temperature is not None:
         world = world._replace(temperature=jnp.float32(temperature))
-    first, states = start_all(dream, world, jnp.asarray(places))
-    z, reward, ended = _scan(dream, agent, world, params, states, first, carry, given, jnp.asarray(seeds, jnp.int32))
+    return world, *start_all(dream, world, jnp.asarray(places))
+
+
+def _dreamt(first: Array, z: Array, reward: Array, ended: Array) -> Dreamt:
     return Dreamt(jnp.concatenate([first[None], z]), reward, jnp.cumsum(ended, axis=0) > 0)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _scan(
+@partial(jax.jit, static_argnums=0)
+def _followed(dream: Dream, world: DreamParams, states: Any, actions: Array) -> tuple[Array, Array, Array]:
+    def step(states: Any, chosen: Array) -> tuple[Any, tuple[Array, Array, Array]]:
+        z, states, reward, ended = step_all(dream, world, states, dream.actions.in_game(chosen))
+        return states, (z, reward, ended)
+
+    return jax.lax.scan(step, states, actions)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _acted(
     dream: Dream,
-    agent: Agent | None,
+    agent: Agent,
+    steps: int,
     world: DreamParams,
-    params: AgentParams | None,
+    params: AgentParams,
     states: Any,
     first: Array,
-    carry: Any,
-    given: Array,
+    carry: AgentCarry,
     seeds: Array,
 ) -> tuple[Array, Array, Array]:
-    def step(now: tuple[Any, Array, Any], actions: Array) -> tuple[tuple[Any, Array, Any], tuple[Array, Array, Array]]:
+    def step(now: tuple[Any, Array, AgentCarry], _: None) -> tuple[Any, tuple[Array, Array, Array]]:
         states, z, carry = now
-        if agent is not None:
-            assert params is not None
-            carry, actions = agent.decide(params, carry, z, agent.keys(seeds, carry.steps))
+        carry, actions = agent.decide(params, carry, z, agent.keys(seeds, carry.steps))
         z, states, reward, ended = step_all(dream, world, states, dream.actions.in_game(actions))
         return (states, z, carry), (z, reward, ended)
 
-    return jax.lax.scan(step, (states, first, carry), given)[1]
+    return jax.lax.scan(step, (states, first, carry), None, steps)[1]

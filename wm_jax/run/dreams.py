@@ -36,11 +36,14 @@ def member_seed(seed: int, number: int) -> int:
     return streams.integer(seed, "memory", "member", number)
 
 
-def load_dream(run: Run, config: Config, game: Game, vae: Trained, memory: Trained) -> tuple[Dream, dict[str, str]]:
+def load_dream(
+    run: Run, config: Config, game: Game, vae: Trained, memory: Trained, *, shares_memory: bool = False
+) -> tuple[Dream, dict[str, str]]:
     """The dream to learn in, which begins where the run's training episodes do; and the identities of its further M's.
 
     Args:
       vae, memory: the run's.
+      shares_memory: see `Dream`.
 
     Raises:
       UserError: the latents or further M's are missing, or don't fit V and M; or M lacks a head.
@@ -71,6 +74,7 @@ def load_dream(run: Run, config: Config, game: Game, vae: Trained, memory: Train
         ends=settings.ends,
         episode_steps=settings.episode_steps,
         disagreement=settings.disagreement,
+        shares_memory=shares_memory,
     )
     return dream, {name: member.digest for name, member in further.items()}
 

@@ -99,13 +99,15 @@ def pack(run: Run, game: str) -> Path:
     unfinished = [run.stage(name).path for name in PARTS if run.stage(name).summary() is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is not finished: give a run with a trained agent")
-    target = AGENTS / file_name(game)
+    target, new = AGENTS / file_name(game), AGENTS / f".{file_name(game)}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    for name in PARTS:
+        (new / name).mkdir(parents=True)
+        _copy(run.stage(name).path, new / name)
+    (new / CARD).write_text(run.card(game) or "", encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
-    for name in PARTS:
-        (target / name).mkdir(parents=True)
-        _copy(run.stage(name).path, target / name)
-    (target / CARD).write_text(run.card(game) or "", encoding="utf-8")
+    new.rename(target)
     return target
 
 

@@ -185,9 +185,9 @@ class FilmMaker:
         """The dream that begins at the frame that these actions lead to."""
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None, : len(actions) + 1], latent)
         encoded = np.asarray(self.game.actions.encode(jnp.asarray(actions)))[None]
-        memory = self.memory.model()
-        memory.config = memory.config.model_copy(update={"dropout": 0.0})  # films show what M knows, all of it
-        return Dream(self.game, self.vae.model(), [memory], Beginnings(rows, encoded), ends="never")
+        memory, begins = self.memory.model(), Beginnings(rows, encoded)
+        # Films show what M knows, all of it.
+        return Dream(self.game, self.vae.model(), [memory], begins, ends="never", dropout=False)
 
     def _carry(self, z: np.ndarray, seed: int) -> AgentCarry | None:
         """Of the agent that has seen these frames of the episode with this seed."""

@@ -43,7 +43,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         if not todo:
             log("latents: every frame is encoded already")
             if (done := stage.summary()) and done["frames"] == store.count().frames:
-                return {"frames": done["frames"], "encoded_now": 0}
+                return {**done, "encoded_now": 0}
         began, total = time.monotonic(), store.count().frames
         frames = sum(shard.frames for shard in todo)
         # Every process encodes every so many-th shard, and shows its own progress.

@@ -45,7 +45,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     dream, members = None, {}
     if settings.arena == "dream":
         assert world.memory is not None  # `load_world` loads it for dreams
-        dream, members = load_dream(run, config, game, world.vae, world.memory)
+        shares = world.agent.can_share_memory
+        dream, members = load_dream(run, config, game, world.vae, world.memory, shares_memory=shares)
     identity = {
         "seed": config.seed,
         "game": config.game,

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, Key
 
 from wm_jax.config.vaes import VqConfig
-from wm_jax.models.vae.layers import Buffer
+from wm_jax.models.variables import Buffer
 
 SCALE = 0.5
 """Standard deviation of fresh vectors: about that of a fresh encoder's outputs."""

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from wm_jax.config.vaes import DfcConfig
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar
 from wm_jax.models.vae.gaussian import PenalisedGaussianVae
-from wm_jax.models.vae.layers import Buffer, ConvStack
+from wm_jax.models.vae.layers import ConvStack
+from wm_jax.models.variables import Buffer
 
 CHANNELS = (16, 32, 64)
 """Of the random network, whatever the width of the others is."""

@@ -23,10 +23,6 @@ ENCODER_KERNEL = 4
 """Pixels of the kernels' sides in the paper's encoder (likewise); their stride is 2."""
 
 
-class Buffer(nnx.Variable):
-    """A variable that is saved with the parameters but that no gradient changes: a constant or a moving average."""
-
-
 def compute_type(config: VaeConfig) -> Any:
     """The number type that convolutions multiply in, and the decoder's first one, which is a matrix product.
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Key
 
 from wm_jax.config.vaes import RaeConfig
 from wm_jax.models.vae.contract import Batch, Metrics, Scalar, Update
-from wm_jax.models.vae.layers import Buffer
 from wm_jax.models.vae.losses import reconstruction_error, squared_error
 from wm_jax.models.vae.point import PointVae
+from wm_jax.models.variables import Buffer
 
 DECODER_WEIGHT = {"weights": 1e-4, "gradient": 1e-2, "none": 0.0}
 """The default of `decoder_weight` for each regulariser."""

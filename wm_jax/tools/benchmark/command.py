@@ -35,6 +35,8 @@ STAGES = ("vae", "encode", "memory", "controller", "drawing", "dream")
 """Timed if none is asked for."""
 GAMES = {"dream": ("carracing", "enduro", "doomtakecover")}
 """Stages that are timed for some games, one after the other: dream:carracing, ..."""
+ALONE = ("drawing", *GAMES)
+"""Stages that nothing else is held against."""
 LONGER = ("vaes",)
 """Timed if asked for: thirty contenders."""
 AGAINST = {"torch": (TUNED, WRITTEN), "plain": (PLAIN,), "float32": (FLOAT32,), "none": ()}
@@ -76,7 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--devices {options.devices}: give 1 or more")
     if any(batch < 1 for batch in options.batch or ()):
         raise UsageError("--batch: give 1 or more")
-    names = (OURS, *(name for against in options.against or ["torch"] for name in AGAINST[against]))
+    # Some stages have no counterpart in PyTorch, and are timed without it.
+    by_default = ["torch" if any(name.split(":")[0] not in ALONE for name in options.stage or STAGES) else "none"]
+    names = (OURS, *(name for against in options.against or by_default for name in AGAINST[against]))
     names = (options.memory_of,) if options.memory_of else names
     if any(name.startswith("torch") for name in names) and importlib.util.find_spec("torch") is None:
         raise UserError(

@@ -42,9 +42,9 @@ def memory_update(memory: MDNRNN) -> float:
 
 
 def dreaming(memory: MDNRNN, controller_params: int) -> float:
-    """One step of a dream: M's cell twice, the dream's and the agent's, what the dream's predicts, and C."""
+    """One step of a dream: M's cell, what M predicts, and C."""
     hidden, inputs = memory.config.hidden, memory.latent.size + memory.action
-    return 2.0 * (hidden * (8 * (inputs + hidden) + memory.head.outputs) + controller_params)
+    return 2.0 * (hidden * (4 * (inputs + hidden) + memory.head.outputs) + controller_params)
 
 
 def playing(config: VaeConfig, memory: MDNRNN, controller_params: int) -> float:

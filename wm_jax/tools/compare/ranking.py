@@ -152,8 +152,9 @@ def advice(rows: Sequence[Row]) -> list[str]:
         others = [row.name for row in scored[1:] if low is not None and row.figures.get("score_high", -np.inf) >= low]
         if others:
             said.append(f"Its interval overlaps with that of {', '.join(others)}: these scores don't tell them apart")
+        lows = [row.figures.get("score_low") for row in scored]
         random = first.figures.get("random_score")
-        if random is not None and low is not None and low <= random:
+        if random is not None and all(low is not None and low <= random for low in lows):
             said.append(
                 f"No score lies above that of random play, {random:.4g}: evolve longer before trusting their order"
             )

@@ -92,8 +92,8 @@ def _vae(folder: str | None) -> Trained:
     Raises:
       UserError: there is none.
     """
-    path = AGENTS / "carracing" if folder is None else Path(folder)
-    return load_vae(Run(path), load("carracing", "carracing"))
+    path = AGENTS / "carracing" if folder is None else Path(folder).expanduser()
+    return load_vae(Run.open(path), load("carracing", "carracing"))
 
 
 def _run(options: argparse.Namespace, asked: Sequence[str], sizes: Sizes) -> int:

@@ -21,7 +21,7 @@ from wm_jax.distributed.progress import log
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.stage_graph import CHAIN, whole_chain
-from wm_jax.stages import report
+from wm_jax.tools.pipeline import report
 from wm_jax.tools.tables import read_rows, write_rows
 from wm_jax.utils.errors import UsageError, UserError
 

@@ -1,15 +1,18 @@
 """collect repair: set damaged shards aside, so that `collect` plays their episodes again."""
 
+import argparse
 from typing import Any
 
 from wm_jax.config.schema import Config
+from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
 from wm_jax.run.artifacts import open_for_maintenance
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 
 
-def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
+@processes.on_main_process
+def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
     """Move every damaged shard into `replays/damaged/`; returns their names. Nothing is deleted."""
     stage = run.stage("replays")
     store = open_for_maintenance(run, config)

@@ -6,6 +6,7 @@ Each search lies in a run of its own (`RUN/named/temperature-T`), whose base is 
 `RUN/temperatures.json` and `.md` have the table.
 """
 
+import argparse
 from typing import Any
 
 from wm_jax import stages
@@ -29,7 +30,7 @@ FIGURES = {
 TABLE = "temperatures"
 
 
-def accept(config: Config, temperatures: list[float]) -> None:
+def accept(config: Config, options: argparse.Namespace) -> None:
     """Refuse what makes no sense, before anything is played.
 
     Raises:
@@ -37,15 +38,15 @@ def accept(config: Config, temperatures: list[float]) -> None:
     """
     if config.controller.arena != "dream":
         raise UsageError("--temperatures: only dreams have one; add --in dream")
-    for temperature in temperatures:
+    for temperature in options.temperatures:
         if not 0 < temperature < float("inf"):
             raise UsageError(f"--temperatures {temperature:g}: give numbers above 0")
-        if temperatures.count(temperature) > 1:
+        if options.temperatures.count(temperature) > 1:
             raise UsageError(f"--temperatures {temperature:g}: it is given twice; leave one out")
 
 
 @processes.on_main_process
-def start_anew(run: Run, temperatures: list[float]) -> None:
+def _start_anew(run: Run, temperatures: list[float]) -> None:
     """Move aside what was evolved at these before: all of it at once, so that a command that is stopped can go on."""
     for temperature in temperatures:
         stage = _named(run, temperature, anew=("controller",)).stage("controller")
@@ -60,11 +61,13 @@ def _named(run: Run, temperature: float, anew: tuple[str, ...] = ()) -> Run:
     return run.named(f"temperature-{temperature:g}", makes=makes, anew=anew)
 
 
-def run(config: Config, run: Run, stop: Stop, temperatures: list[float]) -> dict[str, Any]:
+def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
     """Evolve a controller at each temperature; returns the table's rows by temperature."""
     run.make()
+    if options.fresh:
+        _start_anew(run, options.temperatures)
     found = read_rows(run.path, TABLE, "remove the file, and give all temperatures again")
-    for temperature in temperatures:
+    for temperature in options.temperatures:
         dream = config.dream.model_copy(update={"temperature": temperature})
         own = _named(run, temperature)
         own.make()

@@ -1,0 +1,1 @@
+"""The whole chain, and the page that shows what came of it."""

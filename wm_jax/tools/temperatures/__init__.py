@@ -1,0 +1,1 @@
+"""What is learned in dreams of several temperatures."""
