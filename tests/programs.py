@@ -143,7 +143,7 @@ def dreaming() -> jax.stages.Traced:
     v, m = nnx.merge(policy.vae, params.vae), nnx.merge(*shapes(dreaming_memory))
     zero = np.zeros((1, 1, 32), np.float32)
     begins = Beginnings(Gaussian(zero, zero), np.zeros((1, 0, CAR_ACTIONS.size), np.float32))
-    dream = Dream(find("carracing", EnvConfig(backend="device")), v, [m], begins, ends="sampled")
+    dream = Dream(find("carracing", EnvConfig(backend="device")), v, [m], begins, ends="sampled", shares_memory=True)
     keys = jax.eval_shape(jax.vmap(jax.random.key), Spec((SLOTS,), jnp.uint32))
     carry = jax.eval_shape(lambda: m.init_carry(SLOTS))
     variables = params.vae, (nnx.split(m)[1],)

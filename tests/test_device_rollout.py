@@ -153,9 +153,9 @@ def test_cores_share_the_episodes(actor, monkeypatch):
     monkeypatch.setattr(device, "CPU_ROWS", 4)
     monkeypatch.setattr(device, "LEAST_SLOTS", 4)
     rules, found = EpisodeLimits(STEPS, 20), []
-    for count, groups in ((1, 1), (2, 2), (3, 3), (64, 4)):
+    for count, sizes in ((1, [20]), (2, [12, 12]), (3, [8] * 3), (64, [8] * 4)):
         monkeypatch.setattr(device, "cores", lambda count=count: count)
-        assert len(device._group_sizes(len(SEEDS))) == groups
+        assert device._group_sizes(len(SEEDS)) == sizes
         found.append(directly(actor, rules, len(SEEDS)))
         found.append(directly(actor, rules, 8))
     for other in found[1:]:

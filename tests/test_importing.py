@@ -15,6 +15,7 @@ from wm_jax.data.importing import STRETCH, checked, episodes, recordings
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.families import imported_actions
 from wm_jax.render.video import write_video
+from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.utils.errors import UserError
 
 GAME = ["--game", "own:maze", "--preset", "smoke"]
@@ -119,6 +120,30 @@ def test_an_imported_run_goes_through_v_and_m(tmp_path: Path, capsys: pytest.Cap
     assert run_import(run, source) == 1
     assert "holds replays already: give another --run, or --fresh to move them aside" in capsys.readouterr().err
     assert run_import(run, source, "--fresh") == 0
+
+
+def test_a_stopped_import_is_begun_again_with_whatever_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wm_jax.library.recordings.RECORDINGS_TOGETHER", 1)
+    checks = iter([None, Interrupted()])
+
+    def check(_: Stop) -> None:
+        if (error := next(checks, None)) is not None:
+            raise error
+
+    monkeypatch.setattr(Stop, "check", check)
+    source, run = tmp_path / "play", tmp_path / "run"
+    source.mkdir()
+    for i in range(2):
+        np.savez(source / f"{i}.npz", frames=screens(9), actions=np.arange(9) % 2)
+    assert run_import(run, source) == 130
+    assert list((run / "replays").rglob("steps.npz")) and not (run / "replays" / "summary.json").exists()
+    np.savez(source / "2.npz", frames=screens(9), actions=np.arange(9) % 3)
+    assert run_import(run, source, "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["recordings"] == 3
+    assert "moved the unfinished replays to" in said.err and len(list((run / "discarded").iterdir())) == 1
 
 
 def test_frames_alone_are_for_v_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

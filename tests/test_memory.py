@@ -164,9 +164,11 @@ def test_the_unit_of_rewards_is_that_of_all_that_were_trained_on() -> None:
     assert float(model.reward_unit) == 1.0
     for reward in (0.0, 3.0, 4.0):
         model.loss(batch._replace(reward=jnp.full((T, B), reward)), model.init_carry(B), jax.random.key(0))
-    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16) / 3))
+    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16) / 2)), "from the first reward on"
+    model.loss(batch._replace(reward=jnp.zeros((T, B))), model.init_carry(B), jax.random.key(0))
+    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16 + 0) / 3))
     model.loss(batch._replace(reward=jnp.full((T, B), 99.0)), model.init_carry(B), jax.random.key(0), training=False)
-    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16) / 3)), "held-out rewards teach nothing"
+    assert float(model.reward_unit) == pytest.approx(np.sqrt((9 + 16 + 0) / 3)), "held-out rewards teach nothing"
 
 
 def test_z_is_drawn_from_the_posterior_afresh() -> None:

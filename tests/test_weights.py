@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors import safe_open
 
 import wm_jax
+from wm_jax.models.variables import Buffer
 from wm_jax.run.checkpoints import Checkpoints, DamagedCheckpoints
 from wm_jax.run.folder import Run
 from wm_jax.run.pretrained import AGENTS
@@ -116,6 +118,29 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     for other in ({"deep": 1.0}, tree() | {"count": np.int64(7)}, tree() | {"half": np.zeros((3, 4), np.float32)}):
         with pytest.raises(UserError, match="holds arrays of other sizes or names"):
             weights.restore(jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), other))
+
+
+class Counting(nnx.Module):
+    """Something learned, and something counted that an earlier version did not know."""
+
+    def __init__(self, **buffers: Any) -> None:
+        self.kernel = nnx.Param(jnp.arange(3.0))
+        for name, value in buffers.items():
+            setattr(self, name, Buffer(value))
+
+
+def test_what_an_earlier_version_did_not_know_is_zero(tmp_path: Path) -> None:
+    older, now = (nnx.state(Counting(**each)) for each in ({}, {"seen": jnp.ones(2), "often": jnp.int32(5)}))
+    weights = Weights(tmp_path)
+    digest = weights.save(4, older)
+    found = weights.restore(now)
+    assert found is not None and found[0] == 4 and weights.holds(digest, now)
+    np.testing.assert_array_equal(found[1]["kernel"][...], jnp.arange(3.0))
+    np.testing.assert_array_equal(found[1]["seen"][...], np.zeros(2))
+    assert found[1]["often"][...] == 0
+    weights.save(4, nnx.state(Counting(seen=jnp.ones(2))))
+    with pytest.raises(UserError, match="holds arrays of other sizes or names"):
+        weights.restore(now)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

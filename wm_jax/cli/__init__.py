@@ -144,6 +144,8 @@ def _do(
         from wm_jax.distributed.mesh import started
 
         started()  # before an hour of other work ends here
+    if options.fresh and tool is not None and hasattr(tool, "start_anew"):
+        tool.start_anew(run, options)
     made = this.makes(config.controller)
     for artifact in before:
         why = "" if artifact in made else f": {command} needs it, and {run.path} lacks it"

@@ -23,8 +23,8 @@ class Command:
     artifact: the one that it makes, of a command that is a stage of the chain.
     makes: all artifacts that are the run's own by it, and that --fresh makes anew.
     before: the artifacts that have to be made first.
-    tool: of a command that is no stage, the module that has its `run`, and its `accept` where there is something to
-      refuse.
+    tool: of a command that is no stage, the module that has its `run`; its `accept`, where there is something to refuse
+      before anything is made; and its `start_anew`, where --fresh is its own business.
     options: the module whose `add` adds options that are no settings.
     instead: of a stage, the module (see `tool`) of what is done in its place where those options ask for it (`asked`).
     forced: settings above those of the preset.
@@ -50,7 +50,10 @@ class Command:
 
     def is_replaced(self, options: argparse.Namespace) -> bool:
         """Is something else done in its place?"""
-        return self.instead is not None and importlib.import_module(self.options or "").asked(options)
+        if self.instead is None:
+            return False
+        assert self.options is not None, "somebody has to ask for it"
+        return importlib.import_module(self.options).asked(options)
 
     def does(self, options: argparse.Namespace) -> ModuleType | None:
         """The module that does it; None: that of its stage."""

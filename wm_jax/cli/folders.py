@@ -46,7 +46,7 @@ def open_run(command: str, options: argparse.Namespace, config: Config) -> Any:
     made = this.makes(config.controller)
     if options.fresh and not made:
         action = f"collect {command}" if command in MAINTENANCE else command
-        raise UsageError(f"--fresh: {action} makes nothing anew; leave it out, or give another --run")
+        raise UsageError(f"--fresh: {action} makes nothing anew; leave it out")
     # A chain on a base is there for what comes after the replays.
     makes = set(made) - ({"replays"} if len(made) > 1 and base is not None else set())
     # What is done in place of the stage makes nothing of the run itself, and does so anew by itself.

@@ -297,7 +297,8 @@ class DreamConfig(Section):
     episode_steps: Count | None = Field(default=None, description="longest dream (default: the game's episode)")
     warm_up: NonNegative = Field(
         default=0,
-        description="real frames that M has seen before the dream begins",
+        description="real frames that M has seen before the dream begins (not the agent's own, with "
+        "controller.memory_reset)",
     )
     random_start: bool = Field(
         default=False,

@@ -130,19 +130,30 @@ def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[E
     ends = recording.ends if recording.ends is not None else np.zeros(len(actions), bool)
     if len(actions) == count:
         frames = np.concatenate([frames, frames[-1:]])
-    if len(actions) == 0:
+    for begin, end in spans(recording):
+        shown = frames[begin : end + 1]
+        if ends[end - 1] and end < len(actions):  # what stands there is the next episode's first frame
+            shown = np.concatenate([frames[begin:end], frames[end - 1 : end]])
+        part = slice(begin, end)
+        yield Episode(shown, actions[part], rewards[part], ends[part], np.zeros(end - begin, bool), first)
+        first += 1
+
+
+def spans(recording: Recording) -> list[tuple[int, int]]:
+    """Of each of its episodes the first action, and the one behind the last.
+
+    Raises:
+      UserError: it holds no step.
+    """
+    count = len(recording.frames) - 1 if recording.actions is None else len(recording.actions)
+    if count == 0:
         raise UserError(f"{recording.name}: a single frame; give two or more, one after the other")
-    borders = [0, *(np.flatnonzero(ends[:-1]) + 1).tolist(), len(actions)]
-    for start, stop in itertools.pairwise(borders):
+    ends = recording.ends if recording.ends is not None else np.zeros(count, bool)
+    found = []
+    for start, stop in itertools.pairwise([0, *(np.flatnonzero(ends[:-1]) + 1).tolist(), count]):
         step = stop - start if ends[stop - 1] else STRETCH
-        for begin in range(start, stop, step):
-            end = min(begin + step, stop)
-            shown = frames[begin : end + 1]
-            if ends[end - 1] and end < len(actions):  # what stands there is the next episode's first frame
-                shown = np.concatenate([frames[begin:end], frames[end - 1 : end]])
-            part = slice(begin, end)
-            yield Episode(shown, actions[part], rewards[part], ends[part], np.zeros(end - begin, bool), first)
-            first += 1
+        found += [(begin, min(begin + step, stop)) for begin in range(start, stop, step)]
+    return found
 
 
 def arguments_for(actions: Sequence[np.ndarray | None]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from wm_jax.config.schema import Config
 from wm_jax.data.episodes import split_of
-from wm_jax.data.importing import Recording, arguments_for, episodes
+from wm_jax.data.importing import Recording, arguments_for, episodes, spans
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find
@@ -32,14 +32,14 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
         game = find(config.game, config.env)
     else:
         _require_actions(game, arguments)
-    _require_both_splits(found, game, config.collect.test_fraction)
+    _require_both_splits(found, config.collect.test_fraction)
     stage = run.stage("replays")
     settings = {"game": config.game, "seed": config.seed, "env": config.env.fixed(), "collect": config.collect.fixed()}
     with stage.lock():
         if stage.summary() is not None:
             raise UserError(f"{stage.path} holds replays already: give another --run, or --fresh to move them aside")
         if stage.manifest() is not None:  # an import that was stopped is begun again, perhaps with other recordings
-            stage.set_aside("stage.json", "manifest.json", "shards")
+            stage.set_all_aside()
         stage.claim(settings, {}, config.model_dump())
         store = ReplayStore.open_or_create(stage.path, settings)
         log(f"replays: {sum(len(each.frames) for each in found):,} frames of {len(found):,} recordings")
@@ -54,9 +54,9 @@ def digest_of(found: list[Recording]) -> str:
     return checkpoints.digest_of([(each.frames, each.actions, each.rewards, each.ends) for each in found])
 
 
-def _require_both_splits(found: list[Recording], game: Game, test_fraction: float) -> None:
+def _require_both_splits(found: list[Recording], test_fraction: float) -> None:
     """See that there are episodes to train on, and others to test with."""
-    count = sum(1 for recording in found for _ in episodes(recording, game.actions, 0))
+    count = sum(len(spans(recording)) for recording in found)
     if len({split_of(number, test_fraction) for number in range(count)}) < 2:
         raise UserError("a single episode can't be split into train and test; give two or more recordings")
 

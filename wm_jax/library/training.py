@@ -39,8 +39,8 @@ def train(
       frames: of one recording, uint8 or floats in [0, 1], [N, H, W, 3] (grey, with alpha and channels first are
         understood, too); or a list of recordings. They are shrunk to 64 x 64.
       actions: integers [N] or [N - 1] from 0 on, or floats [.., A]; action i follows frame i. None: V alone is trained.
-      rewards: one for each action.
-      ends: whether an episode ended with an action; the next frame is then another one's first.
+      rewards: one for each action; M then predicts them.
+      ends: whether an episode ended with an action, which M then predicts; the next frame is another one's first.
       folder: a run's folder, in which everything is kept, and where the same call goes on after an interruption;
         None: a temporary one.
       preset: `quick`, or `smoke` to see whether all works.
@@ -61,14 +61,15 @@ def train(
     if wrong := [name for name, each in parts.items() if len(each) != count]:
         raise ValueError(f"{wrong[0]}: {len(parts[wrong[0]])} recordings, but {count} of frames")
     found = [checked(f"recording {i}", {name: each[i] for name, each in parts.items()}) for i in range(count)]
-    overrides = {"seed": seed, "vae": dict(vae or {}), "memory": dict(memory or {})}
+    told = {"reward_head": rewards is not None, "done_head": ends is not None}
+    overrides = {"seed": seed, "vae": dict(vae or {}), "memory": told | dict(memory or {})}
     config, stop = layers.load(GAME, "own", preset, overrides), Stop()
     with _folder(folder) as path:
         run = Run.open(Path(path))
         replays = run.stage("replays").summary()
         if replays is None:
             import_recordings(config, run, stop, found)
-        elif replays.get("content") != digest_of(found):
+        elif replays.get("content", digest_of(found)) != digest_of(found):
             raise UserError(f"{path} holds other recordings than these; give another folder")
         config = with_imported_actions(config, run)
         for artifact in ("vae", *(("latents", "memory") if actions is not None else ())):

@@ -327,7 +327,10 @@ class MDNRNN(nnx.Module):
         weight = real.astype(h.dtype)
         weight = weight / jnp.maximum(weight.sum(), 1.0)
         if training and self.reward_squares is not None:
-            self.reward_squares[...] += jnp.stack([(jnp.square(reward) * weight).sum(), jnp.float32(1.0)])
+            square = (jnp.square(reward) * weight).sum()
+            # From the first reward on: were the batches before it counted, its own would be large beside their mean.
+            known = (self.reward_squares[0] + square > 0).astype(jnp.float32)
+            self.reward_squares[...] += jnp.stack([square, known])
         loss, metrics = self._mean_terms(h, target, reward / self.reward_unit, done, weight)
         return loss, ({"loss": loss, **metrics}, carry)
 

@@ -34,7 +34,7 @@ LABELS = {
     "kl": "KL (nats per frame)",
     "active_units": "active latent units",
     "nll": "NLL (nats per step)",
-    "reward": "reward error\n(squared)",
+    "reward": "reward error\n(squared, of the rewards' mean square)",
     "done": "done loss\n(cross-entropy)",
 }
 """Axis labels, units included, of the measures that V and M record; any other is labelled with its own name."""

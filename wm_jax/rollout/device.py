@@ -27,6 +27,7 @@ from wm_jax.utils.arrays import choose_rows
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.process import cores
 from wm_jax.utils.sizes import FRAME
+from wm_jax.utils.threads import with_settings_of_this_thread
 
 SEGMENT = 25
 """Steps between two looks of the host: short beside an episode, long beside the millisecond that a look costs."""
@@ -34,7 +35,8 @@ CPU_ROWS = 16
 """Rows that go through the network together on CPU: in bfloat16 a tenth faster than 8, and hardly slower than 32, of
 which more is lost in a short batch."""
 CPU_SLOTS = 64
-"""Slots on CPU: enough to share the cost of a step's many small operations, few enough to stay in cache."""
+"""Most slots of a group on CPU: enough to share the cost of a step's many small operations, few enough to stay in
+cache."""
 LEAST_SLOTS = 16
 SHRINK = 4
 """Once so small a part of the slots is still playing, the others are given up. Each size is compiled for."""
@@ -83,7 +85,8 @@ def play_on_device(
     Args:
       params: the controller's are [P, n_params].
       candidates: int[N], which of them plays each episode.
-      slots: episodes at once; as many are taken as the next power of two, on CPU at most CPU_SLOTS.
+      slots: episodes at once; as many are taken as the next power of two. On a CPU each core plays a group of them, of
+        at most CPU_SLOTS, and a multiple of LEAST_SLOTS.
       devices: that share the slots.
       stop: is checked between segments.
       progress: is told of every episode that has ended.
@@ -103,11 +106,15 @@ def play_on_device(
         slots = _segment(game, agent, _rows_at_once(), episodes.params, params, limits, group.slots)
         group.slots = jax.block_until_ready(slots)
 
-    with ThreadPoolExecutor(len(groups)) as workers:  # JAX runs programs side by side only if threads ask for them
+    # JAX runs programs side by side only if threads ask for them.
+    with ThreadPoolExecutor(len(groups)) as workers:
         while groups := [group for group in groups if group.playing]:
             if stop is not None:
                 stop.check()
-            list(workers.map(play_on, groups))
+            if len(groups) == 1:
+                play_on(groups[0])
+            else:
+                list(workers.map(with_settings_of_this_thread(play_on), groups))
             ended = sum(group.enter() for group in groups)
             if progress is not None and ended:
                 progress.advance(ended)
@@ -219,7 +226,7 @@ def _group_sizes(episodes: int) -> list[int]:
     if jax.default_backend() != "cpu":
         return [_slot_count(episodes)]
     groups = max(min(cores(), episodes // LEAST_SLOTS), 1)
-    return [min(_slot_count(-(-episodes // groups)), CPU_SLOTS)] * groups
+    return [min(-(-episodes // (groups * LEAST_SLOTS)) * LEAST_SLOTS, CPU_SLOTS)] * groups
 
 
 def _slot_count(episodes: int) -> int:

@@ -208,6 +208,11 @@ class Stage:
         target.parent.mkdir(exist_ok=True)
         return target
 
+    def set_all_aside(self) -> None:
+        """Move what was begun and never finished into `discarded/`, as a whole."""
+        log(f"moved the unfinished {self.name} to {self._move_aside()}")
+        self.path.mkdir()
+
     def set_aside(self, *names: str) -> None:
         """Move some of the stage's files into `discarded/`, those that are there."""
         there = [name for name in names if (self.path / name).exists()]

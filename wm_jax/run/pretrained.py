@@ -28,7 +28,9 @@ FILES = ("stage.json", "summary.json", "weights")
 
 def games() -> tuple[str, ...]:
     """The games, by the names of their files, for which there is an agent."""
-    return tuple(sorted(path.name for path in AGENTS.iterdir() if path.is_dir())) if AGENTS.is_dir() else ()
+    if not AGENTS.is_dir():
+        return ()
+    return tuple(sorted(path.name for path in AGENTS.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def require(game: str) -> None:
@@ -99,15 +101,18 @@ def pack(run: Run, game: str) -> Path:
     unfinished = [run.stage(name).path for name in PARTS if run.stage(name).summary() is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is not finished: give a run with a trained agent")
-    target, new = AGENTS / file_name(game), AGENTS / f".{file_name(game)}.new"
+    target = AGENTS / file_name(game)
+    new, old = (AGENTS / f".{file_name(game)}.{age}" for age in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     for name in PARTS:
         (new / name).mkdir(parents=True)
         _copy(run.stage(name).path, new / name)
     (new / CARD).write_text(run.card(game) or "", encoding="utf-8")
     if target.exists():
-        shutil.rmtree(target)
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
     new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 

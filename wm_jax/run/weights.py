@@ -20,6 +20,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as as_bytes
 
 from wm_jax.distributed import processes
+from wm_jax.models.variables import combine, partition
 from wm_jax.run.checkpoints import (
     SPARE_BYTES,
     Checkpoints,
@@ -78,6 +79,9 @@ class Weights:
     def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The weights as (step, tree of NumPy arrays and keys like `template`, record), or None where there are none.
 
+        Where they lack all that no gradient changes (`models.variables`), a version before this one wrote them, whose
+        model had none of that: it is zero.
+
         Args:
           template: a pytree of arrays and random keys of the same structure, shapes and types.
 
@@ -91,7 +95,13 @@ class Weights:
         if about is None:
             return None
         numbers = keys_as_numbers(template)
-        require_layout(self.folder, about, jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers))
+        empty = jax.tree.map(lambda leaf: np.empty(np.shape(leaf), leaf.dtype), numbers)
+        learned, others = partition(empty)
+        if others is not None and about["layout"] == layout_of(learned):
+            found = self.restore(partition(template)[0])
+            zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), others)
+            return None if found is None else (found[0], combine(found[1], zeros), found[2])
+        require_layout(self.folder, about, empty)
         try:
             arrays = _parsed((self.folder / ARRAYS).read_bytes())
             found = jax.tree.unflatten(jax.tree.structure(numbers), [arrays[name] for name in _named(numbers)])

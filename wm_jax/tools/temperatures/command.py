@@ -46,9 +46,9 @@ def accept(config: Config, options: argparse.Namespace) -> None:
 
 
 @processes.on_main_process
-def _start_anew(run: Run, temperatures: list[float]) -> None:
+def start_anew(run: Run, options: argparse.Namespace) -> None:
     """Move aside what was evolved at these before: all of it at once, so that a command that is stopped can go on."""
-    for temperature in temperatures:
+    for temperature in options.temperatures:
         stage = _named(run, temperature, anew=("controller",)).stage("controller")
         if stage.path.exists():
             with stage.lock():
@@ -64,8 +64,6 @@ def _named(run: Run, temperature: float, anew: tuple[str, ...] = ()) -> Run:
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
     """Evolve a controller at each temperature; returns the table's rows by temperature."""
     run.make()
-    if options.fresh:
-        _start_anew(run, options.temperatures)
     found = read_rows(run.path, TABLE, "remove the file, and give all temperatures again")
     for temperature in options.temperatures:
         dream = config.dream.model_copy(update={"temperature": temperature})
