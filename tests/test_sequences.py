@@ -71,6 +71,15 @@ def test_lanes_visit_every_step_once_and_zero_the_state_at_every_episode(batch: 
     assert begun <= set(np.concatenate(firsts)) and len(begun) >= len(STEPS) - 1
 
 
+def test_first_and_last_steps_are_seen_as_often_as_others() -> None:
+    """A last one tells of an end, a first one how a dream begins."""
+    length, steps = 20, 200
+    places = random_windows(np.array([0, steps + 1]), length, 20_000, streams.generator(0, "test"))
+    seen = np.bincount(places.frames[:-1][places.mask], minlength=steps) / 20_000
+    np.testing.assert_allclose(seen[length:-length].mean(), length / (steps + length - 1), rtol=0.02)
+    assert seen.min() > 0.8 * seen.mean() and seen.max() < 2.2 * seen.mean(), seen
+
+
 def test_lanes_continue_where_they_ended() -> None:
     lanes = Lanes(OFFSETS, 5, 2, seed=1)
     first, second = lanes.window(0), lanes.window(1)

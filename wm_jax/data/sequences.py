@@ -77,11 +77,15 @@ class Places(NamedTuple):
 
 
 def random_windows(offsets: Offsets, length: int, batch: int, random: np.random.Generator) -> Places:
-    """Windows inside episodes, each episode as likely as it is long; short ones are padded with their last frame."""
+    """Windows inside episodes, each episode as likely as it is long; short ones are padded with their last frame.
+
+    A window that would reach over an episode's beginning or end is moved inside. Were all places inside equally likely,
+    the first step and the last, which tells of an end, would each be in one of them alone, and others in `length`.
+    """
     steps = np.diff(offsets) - 1
     episode = random.choice(len(steps), size=batch, p=steps / steps.sum())
-    starts = np.maximum(steps[episode] - length, 0) + 1
-    start = offsets[episode] + (random.random(batch) * starts).astype(np.int64)
+    start = (random.random(batch) * (steps[episode] + length - 1)).astype(np.int64) - (length - 1)
+    start = offsets[episode] + np.clip(start, 0, np.maximum(steps[episode] - length, 0))
     last = offsets[episode + 1] - 1
     frames = np.minimum(start[None, :] + np.arange(length + 1)[:, None], last[None, :])
     is_first = np.zeros((length, batch), bool)

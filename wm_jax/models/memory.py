@@ -30,6 +30,8 @@ Carry = Any
 
 DROPOUT = 2**32 - 1
 """Which of an update's random streams dropout has: none of those that `split` makes for the parts of a z."""
+RATE_OF_ENDS = 1e-3
+"""Of steps, before anything is learned."""
 HEAD_ROWS = 2048
 """States whose mixtures are computed at once in training: bounds the memory of the loss and keeps it in cache."""
 
@@ -222,7 +224,10 @@ class MDNRNN(nnx.Module):
         self.head: Head = CategoricalHead(*latent.classes) if latent.classes else mixture
         outputs = self.head.outputs + config.reward_head + config.done_head
         self.kernel = nnx.Param(_glorot(rngs, self.cell.hidden, outputs))
-        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+        bias = jnp.zeros(outputs, jnp.float32)
+        if config.done_head:  # where nothing was learned, there is no end
+            bias = bias.at[-1].set(jnp.log(config.done_weight * RATE_OF_ENDS))
+        self.bias = nnx.Param(bias)
         # Of rewards: the sum of the batches' mean squares, and how many batches there were.
         self.reward_squares = Buffer(jnp.zeros(2, jnp.float32)) if config.reward_head else None
 

@@ -2,10 +2,13 @@
 
 import re
 
+import numpy as np
+
 from wm_jax.config.layers import of_record
 from wm_jax.config.schema import Config
 from wm_jax.data.beginnings import beginnings
 from wm_jax.data.sequences import flat_latents
+from wm_jax.distributed.progress import log
 from wm_jax.envs.types import Game
 from wm_jax.models.dream import Dream, require_heads
 from wm_jax.run.artifacts import Trained, latent_like, load_memory, open_latents, open_replays
@@ -64,6 +67,9 @@ def load_dream(
     store = open_replays(run, config, begun=run.stage("memory"))
     latents = open_latents(run, store, vae.digest)
     flat = flat_latents(latents, latent_like(vae), store, game.actions, "train")
+    ends = settings.ends if np.any(flat.done) else "never"
+    if ends != settings.ends:
+        log("no game ended in the replays, of which M could have learned what an end is: dreams last their full time")
     begins = [record.begin for record in store.records if record.split == "train"]
     dream = Dream(
         game,
@@ -71,7 +77,7 @@ def load_dream(
         [each.model() for each in (memory, *further.values())],
         beginnings(flat, begins, settings.warm_up, anywhere=settings.random_start),
         temperature=settings.temperature,
-        ends=settings.ends,
+        ends=ends,
         episode_steps=settings.episode_steps,
         disagreement=settings.disagreement,
         shares_memory=shares_memory,
