@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wm_jax import cli
-from wm_jax.data.importing import STRETCH, checked, episodes, recordings
+from wm_jax.data.importing import STRETCH, Recording, checked, episodes, recordings, spans, stretch_of
 from wm_jax.data.replay import ReplayStore
 from wm_jax.envs.families import imported_actions
 from wm_jax.render.video import write_video
@@ -155,6 +155,16 @@ def test_frames_alone_are_for_v_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["train_vae", *GAME, "--run", str(run)]) == 0
     assert cli.main(["train_memory", *GAME, "--run", str(run)]) == 2
     assert "own:maze: it was imported without actions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("frames", "stretch"), [([20_000], 500), ([2000], 199), ([300], 100), ([101], 50), ([3], 1), ([40, 40], 100)]
+)
+def test_few_short_recordings_are_cut_shorter(frames: list[int], stretch: int) -> None:
+    """So that some of a single short clip is left for testing."""
+    found = [Recording("it", np.zeros((count, 1, 1, 3), np.uint8), None, None, None) for count in frames]
+    assert stretch_of(found) == stretch
+    assert sum(len(spans(each, stretch)) for each in found) > 1
 
 
 def test_recordings_of_a_game_of_the_catalogue_are_its_replays(

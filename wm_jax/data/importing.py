@@ -28,8 +28,9 @@ NAMES = {
     "ends": ("ends", "terminals", "dones", "done", "terminations", "terminated"),
 }
 """What a recording may have, and what it may be called in a file."""
-STRETCH = 500
-"""A recording without ends is cut into stretches of so many steps, so that some of them can be kept for testing."""
+STRETCH, SHORTEST_STRETCH, STRETCHES = 500, 100, 10
+"""A recording without ends is cut into stretches of so many steps, so that some of them can be kept for testing; where
+that makes fewer than ten of all recordings, into shorter ones."""
 LARGEST_CHOICE = 1000
 """More discrete actions than that are rather numbers of another kind."""
 
@@ -111,7 +112,7 @@ def checked(name: str, arrays: Mapping[str, Any]) -> Recording:
     return Recording(name, shrink(frames, None), actions, found["rewards"], ends)
 
 
-def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[Episode]:
+def episodes(recording: Recording, space: ActionSpace, first: int, stretch: int = STRETCH) -> Iterator[Episode]:
     """The episodes of a recording; one without ends is cut into stretches.
 
     Where there are as many frames as actions, the frame after an episode's last action is not known: the last one that
@@ -120,6 +121,7 @@ def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[E
     Args:
       space: the actions.
       first: the number of the first one, which is kept as its seed.
+      stretch: steps of what is cut.
 
     Raises:
       UserError: it holds no step.
@@ -130,7 +132,7 @@ def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[E
     ends = recording.ends if recording.ends is not None else np.zeros(len(actions), bool)
     if len(actions) == count:
         frames = np.concatenate([frames, frames[-1:]])
-    for begin, end in spans(recording):
+    for begin, end in spans(recording, stretch):
         shown = frames[begin : end + 1]
         if ends[end - 1] and end < len(actions):  # what stands there is the next episode's first frame
             shown = np.concatenate([frames[begin:end], frames[end - 1 : end]])
@@ -139,7 +141,14 @@ def episodes(recording: Recording, space: ActionSpace, first: int) -> Iterator[E
         first += 1
 
 
-def spans(recording: Recording) -> list[tuple[int, int]]:
+def stretch_of(found: Sequence[Recording]) -> int:
+    """Into how many steps recordings without ends are cut: less than usual if they are few and short."""
+    steps = sum(len(each.frames) - 1 for each in found)
+    wanted = min(max(steps // STRETCHES, SHORTEST_STRETCH), STRETCH)
+    return wanted if len(found) > 1 or steps > wanted else max(-(-steps // 2), 1)
+
+
+def spans(recording: Recording, stretch: int = STRETCH) -> list[tuple[int, int]]:
     """Of each of its episodes the first action, and the one behind the last.
 
     Raises:
@@ -151,7 +160,7 @@ def spans(recording: Recording) -> list[tuple[int, int]]:
     ends = recording.ends if recording.ends is not None else np.zeros(count, bool)
     found = []
     for start, stop in itertools.pairwise([0, *(np.flatnonzero(ends[:-1]) + 1).tolist(), count]):
-        step = stop - start if ends[stop - 1] else STRETCH
+        step = stop - start if ends[stop - 1] else stretch
         found += [(begin, min(begin + step, stop)) for begin in range(start, stop, step)]
     return found
 

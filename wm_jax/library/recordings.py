@@ -4,7 +4,7 @@ from typing import Any
 
 from wm_jax.config.schema import Config
 from wm_jax.data.episodes import split_of
-from wm_jax.data.importing import Recording, arguments_for, episodes, spans
+from wm_jax.data.importing import Recording, arguments_for, episodes, spans, stretch_of
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
 from wm_jax.envs.games import find
@@ -32,7 +32,8 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
         game = find(config.game, config.env)
     else:
         _require_actions(game, arguments)
-    _require_both_splits(found, config.collect.test_fraction)
+    stretch = stretch_of(found)
+    _require_both_splits(found, stretch, config.collect.test_fraction)
     stage = run.stage("replays")
     settings = {"game": config.game, "seed": config.seed, "env": config.env.fixed(), "collect": config.collect.fixed()}
     with stage.lock():
@@ -43,7 +44,7 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
         stage.claim(settings, {}, config.model_dump())
         store = ReplayStore.open_or_create(stage.path, settings)
         log(f"replays: {sum(len(each.frames) for each in found):,} frames of {len(found):,} recordings")
-        _write(store, found, game, config.collect.test_fraction, stop)
+        _write(store, found, game, stretch, config.collect.test_fraction, stop)
         summary = {**store.describe(), "recordings": len(found), "content": digest_of(found)}
         stage.write_summary(summary)
         return summary
@@ -54,9 +55,9 @@ def digest_of(found: list[Recording]) -> str:
     return checkpoints.digest_of([(each.frames, each.actions, each.rewards, each.ends) for each in found])
 
 
-def _require_both_splits(found: list[Recording], test_fraction: float) -> None:
+def _require_both_splits(found: list[Recording], stretch: int, test_fraction: float) -> None:
     """See that there are episodes to train on, and others to test with."""
-    count = sum(len(spans(recording)) for recording in found)
+    count = sum(len(spans(recording, stretch)) for recording in found)
     if len({split_of(number, test_fraction) for number in range(count)}) < 2:
         raise UserError("a single episode can't be split into train and test; give two or more recordings")
 
@@ -75,14 +76,16 @@ def _require_actions(game: Game, arguments: dict[str, Any]) -> None:
         )
 
 
-def _write(store: ReplayStore, found: list[Recording], game: Game, test_fraction: float, stop: Stop) -> None:
+def _write(
+    store: ReplayStore, found: list[Recording], game: Game, stretch: int, test_fraction: float, stop: Stop
+) -> None:
     count = 0
     with Progress("import", len(found), "recording") as progress:
         for start in range(0, len(found), RECORDINGS_TOGETHER):
             stop.check()
             with store.new_shard({"policy": "imported"}) as shard:
                 for recording in found[start : start + RECORDINGS_TOGETHER]:
-                    for episode in episodes(recording, game.actions, count):
+                    for episode in episodes(recording, game.actions, count, stretch):
                         shard.add(episode, split_of(count, test_fraction), count)
                         count += 1
                     progress.advance(1)
