@@ -69,7 +69,7 @@ def train(
         replays = run.stage("replays").summary()
         if replays is None:
             import_recordings(config, run, stop, found)
-        elif replays.get("content", digest_of(found)) != digest_of(found):
+        elif "content" in replays and replays["content"] != digest_of(found):
             raise UserError(f"{path} holds other recordings than these; give another folder")
         config = with_imported_actions(config, run)
         for artifact in ("vae", *(("latents", "memory") if actions is not None else ())):

@@ -107,6 +107,7 @@ def play_on_device(
         group.slots = jax.block_until_ready(slots)
 
     # JAX runs programs side by side only if threads ask for them.
+    in_thread = with_settings_of_this_thread(play_on)
     with ThreadPoolExecutor(len(groups)) as workers:
         while groups := [group for group in groups if group.playing]:
             if stop is not None:
@@ -114,7 +115,7 @@ def play_on_device(
             if len(groups) == 1:
                 play_on(groups[0])
             else:
-                list(workers.map(with_settings_of_this_thread(play_on), groups))
+                list(workers.map(in_thread, groups))
             ended = sum(group.enter() for group in groups)
             if progress is not None and ended:
                 progress.advance(ended)
