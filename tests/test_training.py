@@ -11,10 +11,12 @@ import optax
 import pytest
 
 from wm_jax.data.frames import ResidentFrames, Shuffle, StreamedFrames
+from wm_jax.distributed.mesh import open_mesh
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import read_metrics
-from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.training import loop
+from wm_jax.training.loop import Schedule, Task, TrainState, compile_dispatch, fit, lay_out, one_by_one
 from wm_jax.utils.errors import UserError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
@@ -42,6 +44,18 @@ def stage(path: Path) -> Stage:
     run = Run(path)
     (path / "vae").mkdir(parents=True)
     return run.stage("vae")
+
+
+def convolution_gradient(params: Any, batch: jax.Array, carry: Any, key: jax.Array, step: Any) -> tuple[Any, ...]:
+    """One convolution by XLA that learns to return its image, with noise."""
+
+    def loss(weights: jax.Array) -> jax.Array:
+        x = batch[:, :8, :8].astype(jnp.float32) / 255
+        y = jax.lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean((y - x - jax.random.normal(key, x.shape)) ** 2)
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    return {"loss": value}, carry, gradients, None
 
 
 class StopAt(Stop):
@@ -215,6 +229,31 @@ def test_what_goes_wrong_after_the_last_batch_is_told(capsys: pytest.CaptureFixt
     frames.references(0, 4, 4)
     frames.close()
     assert "reading ahead, for step 4: shard 3 is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("of", "params", "calls"), [(gradient, jnp.ones((64, 4)), 0), (convolution_gradient, jnp.ones((3, 3, 3, 3)), 1)]
+)
+def test_on_a_cpu_no_convolution_by_xla_lies_in_a_loop(
+    of: Any, params: jax.Array, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # XLA:CPU takes a hundred times as long there.
+    chosen: list[Any] = []
+    monkeypatch.setattr(loop, "one_by_one", lambda *arguments: chosen.append(arguments) or one_by_one(*arguments))
+    job = Task.single(of, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3))
+    references = job.batches.references(4, 3, 3)
+    arguments = job.batches.data, references, 4, 3, jax.random.key(0)
+
+    def start() -> TrainState:
+        return job.start(params.copy(), jnp.float32(0))  # it is given away
+
+    state, data, dispatch = lay_out(job, start(), open_mesh(1, 8, ""))
+    state, sums = dispatch(state, data, *arguments[1:])
+    assert len(chosen) == calls
+    # Either way, the updates are those of one program.
+    expected, their_sums = compile_dispatch(job)(start(), *arguments)
+    np.testing.assert_allclose(state.params, expected.params, rtol=1e-5)
+    np.testing.assert_allclose(sums["loss"], their_sums["loss"], rtol=1e-5)
 
 
 def test_training_ends_its_reader(tmp_path: Path) -> None:

@@ -25,14 +25,15 @@ class Progress:
       total: units of work in all.
       unit: what is counted.
       done: units that were done before this process.
+      quiet: show nothing.
     """
 
-    def __init__(self, name: str, total: int, unit: str, done: int = 0):
+    def __init__(self, name: str, total: int, unit: str, done: int = 0, *, quiet: bool = False):
         self.name, self.total, self.unit = name, total, unit
         self.done = self._start = done
         self._began = self._last_line = time.monotonic()
         self._bar = None
-        self._shown = processes.is_main_process()
+        self._shown = processes.is_main_process() and not quiet
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=done, unit=unit, desc=name, dynamic_ncols=True, leave=True)
 

@@ -375,12 +375,22 @@ def lay_out(task: Task, state: TrainState, mesh: Mesh) -> tuple[TrainState, Any,
     carry = jax.tree.map(lambda leaf: batch_sharding(mesh) if jnp.ndim(leaf) else whole, state.carry)
     params, optimizer = (jax.tree.map(lambda _: whole, part) for part in (state.params, state.optimizer))
     placed = TrainState(params, optimizer, carry)
-    compiled = compile_dispatch(task, placed)
+    in_one, chosen = compile_dispatch(task, placed), None
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def dispatch(state: TrainState, data: Any, references: Any, *more: Any) -> tuple[TrainState, Scalars]:
-        return compiled(state, data, device_put(references, with_batch), *more)
+        nonlocal chosen
+        arguments = (state, data, device_put(references, with_batch), *more)
+        if chosen is None:
+            chosen = one_by_one(task, placed) if on_cpu and _convolves(in_one, arguments) else in_one
+        return chosen(*arguments)
 
     return device_put(state, placed), device_put(task.batches.data, whole), dispatch
+
+
+def _convolves(function: Any, arguments: tuple[Any, ...]) -> bool:
+    """Are there convolutions by XLA in this compiled function?"""
+    return "conv_general_dilated[" in str(function.trace(*arguments).jaxpr)
 
 
 def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:
@@ -396,18 +406,53 @@ def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[.
     ) -> tuple[TrainState, Scalars]:
         def body(i: jax.Array, loop: tuple[TrainState, Scalars]) -> tuple[TrainState, Scalars]:
             state, sums = loop
-            reference = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), references)
-            batch = task.batches.fetch(data, reference)
-            state, metrics = task.update(state, batch, jax.random.fold_in(key, step + i), step + i)
+            state, metrics = _nth_update(task, state, data, references, step, i, key)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        reference = jax.tree.map(lambda leaf: leaf[0], references)
-        batch = jax.eval_shape(task.batches.fetch, data, reference)
-        shapes = jax.eval_shape(task.update, state, batch, key, jnp.int32(0))[1]
+        first = partial(_nth_update, task)
+        shapes = jax.eval_shape(first, state, data, references, jnp.int32(0), jnp.int32(0), key)[1]
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
     return dispatch
+
+
+def one_by_one(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:
+    """The same dispatch with a call for each update, for networks with XLA's convolutions on a CPU.
+
+    XLA:CPU computes those of weights' gradients a hundred times as slowly inside a loop as outside, since it brings
+    only the latter into the form that its fast routine takes (https://github.com/jax-ml/jax/issues/12868).
+    """
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
+    def update(state: TrainState, *more: Any) -> tuple[TrainState, Scalars]:
+        return _nth_update(task, state, *more)
+
+    def dispatch(
+        state: TrainState, data: Any, references: Any, step: int, count: int, key: jax.Array
+    ) -> tuple[TrainState, Scalars]:
+        state, sums = update(state, data, references, step, 0, key)
+        for i in range(1, count):
+            state, metrics = update(state, data, references, step, i, key)
+            sums = jax.tree.map(jnp.add, sums, metrics)
+        return state, sums
+
+    return dispatch
+
+
+def _nth_update(
+    task: Task,
+    state: TrainState,
+    data: Any,
+    references: Any,
+    step: int | jax.Array,
+    i: int | jax.Array,
+    key: jax.Array,
+) -> tuple[TrainState, Scalars]:
+    """Update i of the dispatch that begins at `step`."""
+    reference = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), references)
+    batch = task.batches.fetch(data, reference)
+    return task.update(state, batch, jax.random.fold_in(key, step + i), jnp.asarray(step + i, jnp.int32))
 
 
 def _record(step: int, count: int, sums: Scalars, metrics: Metrics, progress: Progress, stage: Stage) -> None:

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wm_jax.distributed.progress import Progress, log
+from wm_jax.distributed.progress import log
 from wm_jax.tools.benchmark.case import ENVIRONMENTS, FLOAT32, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Timing, alternate, matmul_peak
 from wm_jax.utils.arguments import Parser
@@ -173,10 +173,7 @@ def _time(case: Case, names: Sequence[str], rounds: int) -> dict[str, Timing]:
                 f"{case.tolerance:.0e}: nothing is timed; please report it"
             )
         log(f"{case.name}: the same weights and data give the same {case.compared} (within {found:.0e})")
-    with Progress(case.name, rounds + 2, "round") as progress:
-        return alternate(
-            {name: case.makers[name]() for name in (*names, *case.parts)}, rounds, lambda: progress.advance(1)
-        )
+    return alternate({name: case.makers[name]() for name in (*names, *case.parts)}, rounds, case.name)
 
 
 def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory: float | None) -> dict[str, Any]:

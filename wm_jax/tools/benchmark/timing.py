@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wm_jax.distributed.progress import Progress
+
 Work = Callable[[], None]
 
 PEAK_SIZE = 2048
@@ -57,25 +59,24 @@ class Timing:
         return statistics.median(theirs / ours for ours, theirs in zip(self.seconds, other.seconds, strict=True))
 
 
-def alternate(
-    contenders: Mapping[str, Work], rounds: int, on_round: Callable[[], None] = lambda: None
-) -> dict[str, Timing]:
+def alternate(contenders: Mapping[str, Work], rounds: int, shown: str | None = None) -> dict[str, Timing]:
     """Time the contenders in turns.
 
     Args:
       contenders: by name; called once to compile, once to warm up, then `rounds` times.
-      on_round: called after every round, the first two included.
+      shown: what to call the progress that the user is shown, if any.
     """
-    first = {name: _timed(work) for name, work in contenders.items()}
-    on_round()
-    for work in contenders.values():
-        work()
-    on_round()
+    first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, work in contenders.items():
-            seconds[name].append(_timed(work))
-        on_round()
+    with Progress(shown or "", (rounds + 2) * len(contenders), "call", quiet=shown is None) as progress:
+        for turn in range(rounds + 2):
+            for name, work in contenders.items():
+                passed = _timed(work)
+                if turn == 0:
+                    first[name] = passed
+                elif turn > 1:
+                    seconds[name].append(passed)
+                progress.advance(1)
     return {name: Timing(first[name], tuple(seconds[name])) for name in contenders}
 
 

@@ -169,8 +169,7 @@ def measure_returns(sizes: Sizes) -> list[Table]:
 
 def measure_speed(sizes: Sizes) -> list[Table]:
     """Steps a second."""
-    with Progress("speed", sizes.timed.rounds + 2, "round") as progress:
-        found = speed.measure(sizes.timed, lambda: progress.advance(1))
+    found = speed.measure(sizes.timed)
     rows: dict[str, dict[str, Figure]] = {}
     for name, each in found.items():
         rows[name] = {"steps/s": Figure(each.per_second, ",.0f"), "spread": Figure(each.spread, ".0%")}

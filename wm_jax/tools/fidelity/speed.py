@@ -4,7 +4,6 @@ All play random actions, a new one in every step, from the start of an episode o
 second of the game, in which the camera is far away and our pictures take longer, falls into a call that isn't timed.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +47,8 @@ class Speed:
     envpool: float
 
 
-def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str, Speed]:
-    """Time all contenders; on_round: called after each of `size.rounds` + 2."""
+def measure(size: Size) -> dict[str, Speed]:
+    """Time all contenders."""
     works: dict[str, Work] = {}
     amounts: dict[str, int] = {}
     game = find("carracing", EnvConfig(backend="envpool"))
@@ -61,7 +60,7 @@ def measure(size: Size, on_round: Callable[[], None] = lambda: None) -> dict[str
         works[GYMNASIUM], amounts[GYMNASIUM] = _gymnasium(theirs, size), size.steps
         pooled = f"{ENVPOOL}, {size.pool} at once"
         works[pooled], amounts[pooled] = _envpool(pool, size), size.pool * size.steps
-        timings = alternate(works, size.rounds, on_round)
+        timings = alternate(works, size.rounds, "speed")
 
     def times(name: str, other: str) -> float:
         return timings[name].faster_than(timings[other]) * amounts[name] / amounts[other]
