@@ -195,15 +195,17 @@ def _row(case: Case, name: str, timings: dict[str, Timing], peak: float, memory:
 
 
 def _print(case: Case, rows: Sequence[dict[str, Any]]) -> None:
-    arithmetic = f" ({case.flops / 1e6:,.1f} MFLOP per {case.unit.removesuffix('s')})" if case.flops else ""
-    print(case.name + arithmetic)
-    print(f"  {'':<18}{case.unit + '/s':>18}{'spread':>9}{'x ours':>9}{'GFLOP/s':>9}{'of peak':>9}"
-          f"{'compile':>9}{'memory':>9}")  # fmt: skip
+    counted = case.flops > 0
+    amount = f" ({case.flops / 1e6:,.1f} MFLOP per {case.unit.removesuffix('s')})" if counted else ""
+    arithmetic = f"{'GFLOP/s':>9}{'of peak':>9}" if counted else ""
+    print(case.name + amount)
+    print(f"  {'':<18}{case.unit + '/s':>18}{'spread':>9}{'x ours':>9}{arithmetic}{'compile':>9}{'memory':>9}")
     for row in rows:
         memory = f"{row['memory_gb']:.1f} GB" if row["memory_gb"] is not None else ""
+        arithmetic = f"{row['gflops']:>9,.0f}{row['of_peak']:>9.0%}" if counted else ""
         print(
             f"  {row['contender']:<18}{row['per_second']:>18,.0f}{row['spread']:>9.0%}{row['times_ours']:>9.2f}"
-            f"{row['gflops']:>9,.0f}{row['of_peak']:>9.0%}{row['compile_seconds']:>7.1f} s{memory:>9}"
+            f"{arithmetic}{row['compile_seconds']:>7.1f} s{memory:>9}"
         )
 
 
