@@ -58,11 +58,13 @@ def picture(columns: jax.Array, time: jax.Array, paddle: jax.Array) -> jax.Array
 
 def main(small: bool) -> None:
     """Run all stages in runs/catch, and play."""
-    words = ["--game", "jax:own_game:Catch", "--env.backend", "device", "--run", "runs/catch"]
+    run = "runs/catch-small" if small else "runs/catch"
+    words = ["--game", "jax:own_game:Catch", "--env.backend", "device", "--run", run]
     quick = ["--vae.beta", "0.1", "--vae.width", "0.5", "--vae.steps", "1500", "--controller.generations", "80"]
     words += ["--preset", "smoke"] if small else quick
-    assert command(["pipeline", *words]) == 0
-    agent = wm_jax.load("runs/catch")
+    if command(["pipeline", *words]) != 0:
+        sys.exit("the chain has failed")
+    agent = wm_jax.load(run)
     print("returns of eight episodes, 5 at most:", agent.play(range(8)).returns)
 
 

@@ -1,6 +1,7 @@
 """Recordings from elsewhere become replays that all later stages take; each kind of broken one gets one sentence."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,23 @@ def test_an_imported_run_goes_through_v_and_m(tmp_path: Path, capsys: pytest.Cap
     assert run_import(run, source, "--fresh") == 0
 
 
+def test_no_random_play_is_put_beside_recordings_of_a_game_of_the_catalogue(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, run = tmp_path / "drives", ["--game", "carracing", "--preset", "smoke", "--run", str(tmp_path / "run")]
+    source.mkdir()
+    for i in range(4):
+        np.savez(source / f"{i}.npz", frames=screens(9), actions=np.zeros((9, 3), np.float32))
+    assert cli.main(["import", *run, "--from", str(source)]) == 0
+    before = (tmp_path / "run" / "replays" / "summary.json").read_bytes()
+    assert cli.main(["collect", *run, "--collect.episodes", "50"]) == 0
+    assert "replays: 4 episodes were imported (40 frames)" in capsys.readouterr().err
+    assert (tmp_path / "run" / "replays" / "summary.json").read_bytes() == before
+    (tmp_path / "run" / "replays" / "summary.json").unlink()  # as if it had been stopped
+    assert cli.main(["train_vae", *run, "--vae.frames", "replays"]) == 1
+    assert "holds a part of what bin/import was to bring: give that command again first" in capsys.readouterr().err
+
+
 def test_a_stopped_import_is_begun_again_with_whatever_there_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +257,9 @@ def files_that_are_broken(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "empty").mkdir()
     (folder / "one").mkdir()
     Image.fromarray(FRAMES[0]).save(folder / "one" / "a.png")
+    (folder / "mixed").mkdir()
+    shutil.copyfile(folder / "one" / "a.png", folder / "mixed" / "b.png")
+    np.savez(folder / "mixed" / "a.npz", frames=FRAMES)
     (folder / "torn").mkdir()
     (folder / "torn" / "a.png").write_bytes(b"\x89PNG no more")
     (folder / "a.npz").write_bytes(b"PK")
@@ -263,6 +284,7 @@ def files_that_are_broken(folder: Path) -> dict[str, tuple[Path, str]]:
         "text": (folder / "a.txt", "no kind of file that is known; give .mp4"),
         "nameless": (folder / "nameless.npz", "it has no frames, only pixels; name them frames"),
         "twice": (folder / "twice.npz", "frames and obs may both be its frames; leave one out"),
+        "mixed": (folder / "mixed", "b.png and a.npz side by side"),
         "sound": (folder / "sound.mkv", "there are no pictures in it"),
     }
 

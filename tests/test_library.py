@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -121,13 +122,14 @@ class Road:
 
 
 def test_an_agent_plays_in_an_environment_of_ones_own(driver: wm_jax.TrainedAgent) -> None:
-    returns = wm_jax.play(Road, driver, [0, 9], crop=driver.game.crop)
+    returns = wm_jax.play(Road, driver, [0, 9])
     assert Road.open == 0 and (returns > 0).all() and returns[1] > returns[0]
     carry, frame, sums = driver.begin(), wm_jax.to_frames(np.zeros((96, 96, 3), np.uint8), driver.game.crop), 0.0
     for _ in range(5):
         actions, carry = driver.act(frame, carry)
         sums += float(actions[0, 1])
     assert sums == pytest.approx(returns[0], rel=1e-4)
+    assert wm_jax.play(Road, driver, [0], crop=None) != returns[:1], "the bar of instruments is seen, too"
 
 
 def test_it_works_in_another_thread(driver: wm_jax.TrainedAgent) -> None:
@@ -156,6 +158,22 @@ def test_v_and_m_are_trained_on_arrays(tmp_path: Path) -> None:
         kept.begin()
     with pytest.raises(UserError, match="mine holds other recordings than these; give another folder"):
         wm_jax.train(frames, [1 - each for each in actions], folder=tmp_path / "mine", preset="smoke", vae=small)
+
+
+def test_arrays_of_jax_are_one_recording_and_single_pictures_are_none(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), np.uint8)
+    small = {"steps": 2, "width": 0.125, "latent": 4}
+    wm_jax.train(jnp.asarray(frames), preset="smoke", vae=small, folder=tmp_path / "run")
+    assert wm_jax.ReplayStore.open(tmp_path / "run" / "replays").count().frames == 41
+    with pytest.raises(UserError, match=r"recording 0: a single picture \[64, 64, 3\]; stack them"):
+        wm_jax.train(list(frames), preset="smoke", vae=small)
+
+
+def test_settings_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    frames = np.zeros((40, 64, 64, 3), np.uint8)
+    with pytest.raises(UserError, match="nowhere"):
+        wm_jax.train(frames, np.zeros(40, int), folder=tmp_path / "run", memory={"cell": "nowhere:Cell"})
+    assert not (tmp_path / "run").exists()
 
 
 def test_v_alone_needs_no_actions_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,22 @@ def test_a_damaged_copy_is_mended(part: str, tmp_path: Path) -> None:
     assert victim.read_bytes() == whole
 
 
+@pytest.mark.parametrize("left", [(), ("stage.json",), ("stage.json", "weights")])
+def test_an_installation_that_stopped_is_done_again(left: tuple[str, ...], tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    pretrained.install("carracing", run)
+    whole = contents(run.path)
+    memory = run.path / "memory"
+    for name in {"stage.json", "weights", "summary.json"} - {*left}:
+        shutil.rmtree(memory / name) if (memory / name).is_dir() else (memory / name).unlink()
+    if not left:
+        record = (run.path / "vae" / "stage.json").read_bytes()
+        (run.path / "vae" / "stage.json").write_bytes(record[:20])
+        (run.path / "vae" / "summary.json").unlink()
+    pretrained.install("carracing", run)
+    assert contents(run.path) == whole
+
+
 def test_another_agent_is_never_replaced(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     pretrained.install("carracing", run)

@@ -48,6 +48,13 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first["bytes"] + second["bytes"] == size > second["bytes"] > 0
 
 
+def test_what_goes_while_it_is_listed_hides_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A link to nothing is what a temporary file is that went after its folder was read.
+    (folder / "deep" / "down" / "drive" / "vae" / "new.tmp").symlink_to("gone")
+    assert cli.main(["runs", str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_a_damaged_one_hides_no_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "deep" / "down" / "drive" / "vae" / "summary.json").write_text("{")
     assert cli.main(["runs", str(folder)]) == 0

@@ -5,7 +5,7 @@ are common elsewhere are understood (`NAMES`). What does not fit is refused in o
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,10 @@ def recordings(source: Path) -> Iterator[Recording]:
     inside = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     pictures = [path for path in inside if path.suffix.lower() in PICTURES]
     others = [path for path in inside if path.is_dir() or path.suffix.lower() in (*VIDEOS, *ARRAYS)]
+    if pictures and others:
+        raise UserError(
+            f"{source}: {pictures[0].name} and {others[0].name} side by side; give pictures a folder of their own"
+        )
     if pictures:
         yield checked(source.name, {"frames": _of_pictures(pictures)})
         return
@@ -244,32 +248,35 @@ def _of_video(path: Path) -> np.ndarray:
     with av.open(str(path)) as video:
         if not video.streams.video:
             raise UserError(f"{path}: there are no pictures in it")
-        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    return _together(path.name, frames)
+        return _together(path.name, (frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)))
 
 
 def _of_pictures(paths: Sequence[Path]) -> np.ndarray:
+    return _together(str(paths[0].parent), map(_picture, paths))
+
+
+def _picture(path: Path) -> np.ndarray:
     from PIL import Image
 
-    frames = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                frames.append(np.asarray(picture.convert("RGB")))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{path}: it can't be read ({error})") from None
-    return _together(str(paths[0].parent), frames)
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: it can't be read ({error})") from None
 
 
-def _together(name: str, frames: Sequence[np.ndarray]) -> np.ndarray:
+def _together(name: str, frames: Iterable[np.ndarray]) -> np.ndarray:
     """Shrunk one by one, for large ones together may not fit into memory; pictures may be of different sizes."""
-    if not frames:
+    small = [shrink(frame[None], None) for frame in frames]
+    if not small:
         raise UserError(f"{name}: there are no frames in it")
-    return np.concatenate([shrink(frame[None], None) for frame in frames])
+    return np.concatenate(small)
 
 
 def _frames(name: str, frames: np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, 3] of frames in any usual layout."""
+    if frames.ndim == 3 and frames.shape[-1] in (3, 4):
+        raise UserError(f"{name}: a single picture {list(frames.shape)}; stack them, [frames, height, width, 3]")
     if frames.ndim == 3:
         frames = frames[..., None]
     if frames.ndim != 4 or 0 in frames.shape:

@@ -77,10 +77,10 @@ class TrainedAgent:
         """What V sees in frames uint8 [..., 64, 64, 3]: z float32 [..., Z], the modes of the posteriors.
 
         Raises:
-          ValueError: they are no such frames.
+          ValueError: they are no such frames, or none.
         """
         frames = np.asarray(frames)
-        if frames.dtype != np.uint8 or frames.shape[-3:] != FRAME:
+        if frames.dtype != np.uint8 or frames.shape[-3:] != FRAME or frames.size == 0:
             raise ValueError(
                 f"frames: {frames.dtype} {frames.shape}, expected uint8 [..., {', '.join(map(str, FRAME))}]"
             )
@@ -91,10 +91,10 @@ class TrainedAgent:
         """The frames uint8 [..., 64, 64, 3] that V draws of z float32 [..., Z].
 
         Raises:
-          ValueError: z is of another size.
+          ValueError: z is of another size, or none.
         """
         z = np.asarray(z, np.float32)
-        if z.ndim == 0 or z.shape[-1] != self.vae.latent_kind.size:
+        if z.size == 0 or z.ndim == 0 or z.shape[-1] != self.vae.latent_kind.size:
             raise ValueError(f"z: {z.shape}, expected [..., {self.vae.latent_kind.size}]")
         return decode(self._network, z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], *FRAME)
 
@@ -131,7 +131,8 @@ class TrainedAgent:
           seed: of what an agent draws that acts on a sampled z, or draws its actions; of each episode, or of all.
 
         Returns:
-          the actions, as the game takes them (int32[N], or float32[N, A]), and the state after them.
+          the actions, int32[N], positions in `game.actions.names`, or float32[N, A], and the state after them. What
+          an environment takes of them, `game.actions.checked(actions, N)` says.
 
         Raises:
           UserError: there is no C.
@@ -139,7 +140,7 @@ class TrainedAgent:
         world, rows = self._need("controller", self._world), len(frames)
         seeds = np.broadcast_to(np.asarray(seed).astype(np.int32), rows)
         carry, actions = world.agent.act(self.params, carry, np.arange(rows), np.asarray(frames), seeds)
-        return np.asarray(self.game.actions.in_game(actions)), carry
+        return np.asarray(actions), carry
 
     def play(self, seeds: Sequence[int], *, official: bool = False, slots: int = 64) -> EpisodeStats:
         """Play one episode for each seed.
@@ -176,12 +177,12 @@ class TrainedAgent:
           UserError: there is no C, or the game can't be opened here.
         """
         world, controller = self._need("controller", self._world), self._need("controller", self._controller)
-        pool = self._open(1, official)
+        pool, path = self._open(1, official), Path(path).expanduser()
         try:
-            record_game(pool, seed, world, controller, Path(path), self.game.fps, Stop())
+            record_game(pool, seed, world, controller, path, self.game.fps, Stop())
         finally:
             pool.close()
-        return Path(path)
+        return path
 
     def _open(self, slots: int, official: bool) -> Pool:
         return open_pool(official_game(self.game) if official else self.game, slots, official=official)

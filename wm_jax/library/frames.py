@@ -18,7 +18,8 @@ def to_frames(screens: np.ndarray, crop: tuple[int, int, int, int] | None = None
     """
     screens = np.asarray(screens)
     if screens.dtype != np.uint8:
-        raise ValueError(f"screens: {screens.dtype}, expected uint8; numbers in [0, 1] become it by (255 * x).round()")
+        how = "(255 * x).round().astype(np.uint8)"
+        raise ValueError(f"screens: {screens.dtype}, expected uint8; numbers in [0, 1] become it by {how}")
     if screens.ndim == 3 and screens.shape[-1] == 3:
         screens = screens[None]
     elif screens.ndim == 3:

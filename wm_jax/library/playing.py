@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from wm_jax.envs.types import Crop, Game
 from wm_jax.library.agents import TrainedAgent
 from wm_jax.library.frames import to_frames
 
@@ -16,7 +17,7 @@ def play(
     seeds: Sequence[int],
     *,
     steps: int = 10_000,
-    crop: tuple[int, int, int, int] | None = None,
+    crop: Crop | Literal["game"] | None = "game",
 ) -> np.ndarray:
     """Play one episode for each seed, side by side, in environments with Gymnasium's methods.
 
@@ -25,7 +26,7 @@ def play(
         truncated, info)` and `close()`; screens are uint8 [H, W, 3] or [H, W].
       agent: has a C.
       steps: of the longest episode.
-      crop: of the screen (`to_frames`).
+      crop: of the screen (`to_frames`); "game": as the agent was trained, where screens are as large as its game's.
 
     Returns:
       float64[N]: the sum of each episode's rewards.
@@ -39,8 +40,9 @@ def play(
         screens = [each.reset(seed=int(seed))[0] for each, seed in zip(environments, seeds, strict=True)]
         returns, playing, carry = np.zeros(len(seeds)), np.ones(len(seeds), bool), agent.begin(len(seeds))
         for _ in range(steps):
-            frames = np.concatenate([to_frames(np.asarray(screen)[None], crop) for screen in screens])
-            actions, carry = agent.act(frames, carry, seeds)
+            frames = np.concatenate([_seen(np.asarray(screen), agent.game, crop) for screen in screens])
+            chosen, carry = agent.act(frames, carry, seeds)
+            actions = agent.game.actions.checked(chosen, len(seeds))
             for i in np.flatnonzero(playing):
                 screens[i], reward, terminated, truncated, _ = environments[i].step(actions[i])
                 returns[i] += reward
@@ -48,3 +50,10 @@ def play(
             if not playing.any():
                 break
         return returns
+
+
+def _seen(screen: np.ndarray, game: Game, crop: Crop | Literal["game"] | None) -> np.ndarray:
+    """A screen as a frame uint8 [1, 64, 64, 3]."""
+    if crop == "game":
+        crop = game.crop if screen.shape[:2] == game.screen else None
+    return to_frames(screen[None], crop)

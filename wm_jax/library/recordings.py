@@ -25,20 +25,13 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
     Raises:
       UserError: the run has replays already, or the recordings do not fit each other or the game.
     """
-    arguments = arguments_for([each.actions for each in found])
-    game = find(config.game, config.env)
-    if game.recorded:
-        config = config.model_copy(update={"env": config.env.model_copy(update={"kwargs": arguments})})
-        game = find(config.game, config.env)
-    else:
-        _require_actions(game, arguments)
-    stretch = stretch_of(found)
+    config = with_actions_of(found, config)
+    game, stretch = find(config.game, config.env), stretch_of(found)
     _require_both_splits(found, stretch, config.collect.test_fraction)
     stage = run.stage("replays")
     settings = {"game": config.game, "seed": config.seed, "env": config.env.fixed(), "collect": config.collect.fixed()}
     with stage.lock():
-        if stage.summary() is not None:
-            raise UserError(f"{stage.path} holds replays already: give another --run, or --fresh to move them aside")
+        require_no_replays(run)
         if stage.manifest() is not None:  # an import that was stopped is begun again, perhaps with other recordings
             stage.set_all_aside()
         stage.claim(settings, {}, config.model_dump())
@@ -48,6 +41,31 @@ def import_recordings(config: Config, run: Run, stop: Stop, found: list[Recordin
         summary = {**store.describe(), "recordings": len(found), "content": digest_of(found)}
         stage.write_summary(summary)
         return summary
+
+
+def require_no_replays(run: Run) -> None:
+    """See that nothing is there yet.
+
+    Raises:
+      UserError: the run has finished replays.
+    """
+    stage = run.stage("replays")
+    if stage.summary() is not None:
+        raise UserError(f"{stage.path} holds replays already: give another --run, or --fresh to move them aside")
+
+
+def with_actions_of(found: list[Recording], config: Config) -> Config:
+    """The settings with the actions that these recordings have; of a game of the catalogue they stay as they are.
+
+    Raises:
+      UserError: the actions do not fit each other or the game.
+    """
+    arguments = arguments_for([each.actions for each in found])
+    game = find(config.game, config.env)
+    if game.recorded:
+        return config.model_copy(update={"env": config.env.model_copy(update={"kwargs": arguments})})
+    _require_actions(game, arguments)
+    return config
 
 
 def digest_of(found: list[Recording]) -> str:

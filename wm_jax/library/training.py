@@ -12,8 +12,7 @@ from wm_jax import stages
 from wm_jax.config import layers
 from wm_jax.data.importing import checked
 from wm_jax.library.agents import TrainedAgent, load
-from wm_jax.library.recordings import digest_of, import_recordings
-from wm_jax.run.ancestors import with_imported_actions
+from wm_jax.library.recordings import digest_of, import_recordings, with_actions_of
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils.errors import UserError
@@ -36,8 +35,8 @@ def train(
     """Train V on frames, and M on what was done between them, if that is told.
 
     Args:
-      frames: of one recording, uint8 or floats in [0, 1], [N, H, W, 3] (grey, with alpha and channels first are
-        understood, too); or a list of recordings. They are shrunk to 64 x 64.
+      frames: of one recording, an array of uint8 or floats in [0, 1], [N, H, W, 3] (grey, with alpha and channels first
+        are understood, too); or a list of recordings. They are shrunk to 64 x 64.
       actions: integers [N] or [N - 1] from 0 on, or floats [.., A]; action i follows frame i. None: V alone is trained.
       rewards: one for each action; M then predicts them.
       ends: whether an episode ended with an action, which M then predicts; the next frame is another one's first.
@@ -53,8 +52,9 @@ def train(
 
     Raises:
       UserError: the arrays, or the settings, do not fit; or the folder holds other arrays.
+      ValueError: there are not as many recordings of one thing as of another.
     """
-    single = isinstance(frames, np.ndarray) and frames.dtype != object
+    single = hasattr(frames, "shape") and str(getattr(frames, "dtype", "")) != "object"  # of NumPy, JAX or PyTorch
     given = {"frames": frames, "actions": actions, "rewards": rewards, "ends": ends}
     parts = {name: [each] if single else list(each) for name, each in given.items() if each is not None}
     count = len(parts["frames"])
@@ -63,24 +63,26 @@ def train(
     found = [checked(f"recording {i}", {name: each[i] for name, each in parts.items()}) for i in range(count)]
     told = {"reward_head": rewards is not None, "done_head": ends is not None}
     overrides = {"seed": seed, "vae": dict(vae or {}), "memory": told | dict(memory or {})}
-    config, stop = layers.load(GAME, "own", preset, overrides), Stop()
+    config, stop = with_actions_of(found, layers.load(GAME, "own", preset, overrides)), Stop()
+    artifacts = ("vae", *(("latents", "memory") if actions is not None else ()))
+    for artifact in artifacts:
+        stages.accept(artifact, config)
     with _folder(folder) as path:
-        run = Run.open(Path(path))
+        run = Run.open(path)
         replays = run.stage("replays").summary()
         if replays is None:
             import_recordings(config, run, stop, found)
         elif "content" in replays and replays["content"] != digest_of(found):
             raise UserError(f"{path} holds other recordings than these; give another folder")
-        config = with_imported_actions(config, run)
-        for artifact in ("vae", *(("latents", "memory") if actions is not None else ())):
+        for artifact in artifacts:
             stages.make(artifact, config, run, stop)
         return load(path)
 
 
 @contextlib.contextmanager
-def _folder(folder: str | Path | None) -> Iterator[str | Path]:
+def _folder(folder: str | Path | None) -> Iterator[Path]:
     if folder is not None:
-        yield folder
+        yield Path(folder).expanduser()
         return
     with tempfile.TemporaryDirectory(prefix="wm_jax-") as path:
-        yield path
+        yield Path(path)

@@ -71,10 +71,18 @@ def _holds(stage: Stage, shipped: Stage) -> bool:
     if not stage.path.is_dir() or not any(stage.path.iterdir()):
         return False
     theirs, ours = shipped.summary(), stage.summary()
+    if ours is None and _begun(stage.path, shipped.path):
+        return False
     if ours is None or theirs is None or ours["weights"] != theirs["weights"]:
         raise UserError(f"--pretrained: {stage.path} is another agent's; give another --run, or leave --pretrained out")
     files = (path.relative_to(shipped.path) for path in (shipped.path / "weights").rglob("*") if path.is_file())
     return all(_content(stage.path / file) == _content(shipped.path / file) for file in files)
+
+
+def _begun(path: Path, shipped: Path) -> bool:
+    """Did an installation stop amid its files?"""
+    record, whole = _content(path / "stage.json") or b"", _content(shipped / "stage.json") or b""
+    return {each.name for each in path.iterdir()} <= set(FILES) and whole.startswith(record)
 
 
 def _content(path: Path) -> bytes | None:

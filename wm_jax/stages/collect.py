@@ -71,6 +71,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
         lost = _lost(config, run, game, player, store)
+        if not lost and _imported(store) and config.collect.policy != "agent":
+            return _as_imported(stage, store)
         if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
             log(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
             return {**store.describe(), "episodes_added": 0}
@@ -125,6 +127,25 @@ def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplaySto
         numbers = [each.number for each in group]
         rounds.append((player if about == player.about else _again(config, run, game, player, about, numbers), numbers))
     return rounds
+
+
+def _imported(store: ReplayStore) -> bool:
+    """Are recordings from elsewhere in it (bin/import)?"""
+    return any(shard.player.get("policy") == "imported" for shard in store.shards)
+
+
+def _as_imported(stage: Stage, store: ReplayStore) -> dict[str, Any]:
+    """Recordings from elsewhere are what they are: no random play is put beside them.
+
+    Raises:
+      UserError: some are lacking.
+    """
+    summary = stage.summary()
+    if summary is None:
+        raise UserError(f"{stage.path} holds a part of what bin/import was to bring: give that command again first")
+    count = store.count()
+    log(f"replays: {count.episodes:,} episodes were imported ({count.frames:,} frames)")
+    return {**summary, "episodes_added": 0}
 
 
 def _lacking(settings: CollectConfig, store: ReplayStore) -> int:

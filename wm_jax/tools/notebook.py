@@ -105,9 +105,9 @@ def _lines(source: str, node: ast.stmt, indented: int = 0) -> str:
 
 
 def _text(node: ast.Module | ast.FunctionDef) -> str:
-    """A docstring as Markdown: what is indented in it is how to call the script, which a notebook does not need."""
+    """A docstring as Markdown, without the line by which the script is called."""
     parts = (ast.get_docstring(node) or "").split("\n\n")
-    return "\n\n".join(part for part in parts if not part.strip().startswith((".venv", "`--memory")))
+    return "\n\n".join(part for part in parts if not part.strip().startswith(".venv/bin/python examples/"))
 
 
 def _pictures(main: ast.FunctionDef) -> list[str]:

@@ -5,6 +5,8 @@ bin/runs elsewhere/ --json
 """
 
 import argparse
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,14 @@ def _state(stage: Any) -> str:
 
 def _size(path: Path) -> int:
     """Of all files but those of the runs that are named there."""
-    named = path / NAMED
-    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file() and named not in each.parents)
+    total = 0
+    for folder, folders, names in os.walk(path):
+        if Path(folder) == path and NAMED in folders:
+            folders.remove(NAMED)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a run that is being trained: its temporary files go
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def _table(found: list[dict[str, Any]], folder: Path) -> str:

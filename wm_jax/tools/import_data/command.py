@@ -15,7 +15,7 @@ from wm_jax.config.schema import Config
 from wm_jax.data.importing import recordings
 from wm_jax.distributed import processes
 from wm_jax.envs.games import find
-from wm_jax.library.recordings import import_recordings
+from wm_jax.library.recordings import import_recordings, require_no_replays
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils.errors import UsageError
@@ -36,5 +36,9 @@ def accept(config: Config, options: argparse.Namespace) -> None:
 def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> dict[str, Any]:
     """Import everything; returns what the replays hold then."""
     accept(config, options)
-    found = list(recordings(Path(options.source).expanduser()))
-    return processes.on_main_process(import_recordings)(config, run, stop, found)
+    return processes.on_main_process(_import)(config, run, stop, Path(options.source).expanduser())
+
+
+def _import(config: Config, run: Run, stop: Stop, source: Path) -> dict[str, Any]:
+    require_no_replays(run)  # before everything is read
+    return import_recordings(config, run, stop, list(recordings(source)))
