@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from wm_jax import stages
 from wm_jax.config import layers
@@ -21,10 +21,10 @@ GAME = "own:arrays"
 
 
 def train(
-    frames: np.ndarray | Sequence[np.ndarray],
-    actions: np.ndarray | Sequence[np.ndarray] | None = None,
-    rewards: np.ndarray | Sequence[np.ndarray] | None = None,
-    ends: np.ndarray | Sequence[np.ndarray] | None = None,
+    frames: ArrayLike | Sequence[ArrayLike],
+    actions: ArrayLike | Sequence[ArrayLike] | None = None,
+    rewards: ArrayLike | Sequence[ArrayLike] | None = None,
+    ends: ArrayLike | Sequence[ArrayLike] | None = None,
     *,
     folder: str | Path | None = None,
     preset: str = "quick",

@@ -1,14 +1,22 @@
 """The page docs/api.md, made from the docstrings of the public names: `.venv/bin/python -m wm_jax.tools.api`."""
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
+from pydantic import BaseModel
+
 import wm_jax
 
 PAGE = Path("docs/api.md")
+SECTIONS = ("Args", "Returns", "Raises", "Attributes", "Yields")
+"""Where a docstring turns into a list."""
+FIELD = re.compile(r"^\w+(, \w+)*: ")
+"""The first line of a list of fields, as the docstrings of records have it."""
 HEAD = """# The library
 
 `import wm_jax` gives these names; each is imported when it is first used. Made from the docstrings by
@@ -41,7 +49,7 @@ def _sections(name: str, thing: Any) -> Iterator[str]:
 def _entry(name: str, thing: Any) -> str:
     """How it is called, where that is for users to do, and its docstring."""
     try:
-        parameters = [] if _is_tuple(thing) else list(inspect.signature(thing).parameters.values())
+        parameters = [] if _lists_fields(thing) else list(inspect.signature(_called(thing)).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     if any(each.name.startswith("_") for each in parameters):  # `load` makes it
@@ -50,8 +58,14 @@ def _entry(name: str, thing: Any) -> str:
     return f"{code}{_text(thing)}"
 
 
-def _is_tuple(thing: Any) -> bool:
-    return inspect.isclass(thing) and issubclass(thing, tuple)
+def _called(thing: Any) -> Any:
+    """What takes the arguments: modules of NNX hide theirs behind a metaclass."""
+    return thing.__init__ if inspect.isclass(thing) and issubclass(thing, nnx.Module) else thing
+
+
+def _lists_fields(thing: Any) -> bool:
+    """Does its docstring, or a page of its own, say what it holds?"""
+    return inspect.isclass(thing) and issubclass(thing, tuple | BaseModel)
 
 
 def _arguments(parameters: Sequence[inspect.Parameter]) -> str:
@@ -68,16 +82,13 @@ def _arguments(parameters: Sequence[inspect.Parameter]) -> str:
 
 
 def _text(thing: Any) -> str:
-    """The docstring; its indented parts as they stand."""
+    """The docstring; its lists of arguments and fields as they stand."""
     lines = inspect.cleandoc(thing.__doc__ or "").splitlines()
-    head = next((i for i, line in enumerate(lines) if line.rstrip(":") in SECTIONS and line.endswith(":")), len(lines))
+    starts = (i for i, line in enumerate(lines) if line.rstrip(":") in SECTIONS or (i and FIELD.match(line)))
+    head = next(starts, len(lines))
     text = "\n".join(lines[:head]).strip()
     rest = "\n".join(lines[head:]).strip()
     return f"{text}\n" + (f"\n```text\n{rest}\n```\n" if rest else "")
-
-
-SECTIONS = ("Args", "Returns", "Raises", "Attributes", "Yields")
-"""Where a docstring turns into a list."""
 
 
 def main() -> int:
