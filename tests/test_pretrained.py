@@ -10,6 +10,7 @@ import pytest
 from wm_jax import cli
 from wm_jax.run import pretrained
 from wm_jax.run.folder import Run
+from wm_jax.run.stage_graph import MODELS
 from wm_jax.utils.errors import UsageError, UserError
 
 GAMES = pretrained.games()
@@ -34,7 +35,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_what_is_shipped_is_whole_small_and_names_no_machine(game: str) -> None:
     run = Run(pretrained.AGENTS / game)
     digests = {}
-    for name in pretrained.PARTS:
+    for name in MODELS:
         stage = run.stage(name)
         summary, manifest, about = stage.summary(), stage.manifest(), stage.weights.about()
         assert summary is not None and manifest is not None and about is not None
@@ -63,7 +64,7 @@ def test_it_plays_and_a_second_time_nothing_is_put_there_again(
     assert json.loads(out.strip().split("\n")[-1])["official_mean"] == first["official_mean"]
 
 
-@pytest.mark.parametrize("part", pretrained.PARTS)
+@pytest.mark.parametrize("part", MODELS)
 def test_a_damaged_copy_is_mended(part: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     pretrained.install("carracing", run)

@@ -30,11 +30,9 @@ from wm_jax.run import pretrained
 from wm_jax.run.artifacts import WorldModel, load_agent, load_memory, load_vae
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
+from wm_jax.run.stage_graph import MODELS
 from wm_jax.utils.errors import UserError
 from wm_jax.utils.sizes import FRAME
-
-PARTS = ("controller", "memory", "vae")
-"""Of an agent; what a run's record of the last one that is there says of its game holds for all."""
 
 
 class Expected(NamedTuple):
@@ -232,10 +230,10 @@ def load(source: str | Path) -> TrainedAgent:
         shipped = ", ".join(pretrained.games()) or "none"
         raise UserError(f"{source}: no such run's folder, nor a game whose agent comes with the package ({shipped})")
     run = Run.open(path)
-    about = {part: summary for part in PARTS[::-1] if (summary := run.stage(part).summary()) is not None}
+    about = {part: summary for part in MODELS if (summary := run.stage(part).summary()) is not None}
     if "vae" not in about:
         raise UserError(f"{path}: no trained V lies there; give a run's folder after bin/train_vae")
-    config = _recorded_config(run, next(part for part in PARTS if part in about))
+    config = _recorded_config(run, [*about][-1])  # what the last part's record says of the game holds for all
     game = find(config.game, config.env)
     world, controller, vae, memory = None, None, None, None
     if "controller" in about:
@@ -254,7 +252,8 @@ def _recorded_config(run: Run, part: str) -> Config:
         raise run.stage(part).lost_record()
     recorded = manifest["config"]
     base = layers.load(recorded["game"], family_of(recorded["game"]))
-    sections = {name: layers.of_record(name, recorded[name]) for name in ("env", "collect", *PARTS) if name in recorded}
+    names = [name for name in ("env", "collect", *MODELS) if name in recorded]
+    sections = {name: layers.of_record(name, recorded[name]) for name in names}
     return base.model_copy(update={"seed": recorded["seed"], "preset": recorded["preset"], **sections})
 
 

@@ -17,11 +17,11 @@ from wm_jax.config.layers import file_name
 from wm_jax.distributed.progress import log
 from wm_jax.run.card import NAME as CARD
 from wm_jax.run.folder import Run, Stage
+from wm_jax.run.stage_graph import MODELS
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.files import sync
 
 AGENTS = Path(__file__).parent.parent / "agents"
-PARTS = ("vae", "memory", "controller")
 FILES = ("stage.json", "summary.json", "weights")
 """What of a part is packed: no checkpoints, no curves."""
 
@@ -54,7 +54,7 @@ def install(game: str, run: Run) -> None:
     """
     require(game)
     shipped = Run(AGENTS / file_name(game))
-    lacking = [name for name in PARTS if not _holds(run.stage(name), shipped.stage(name))]
+    lacking = [name for name in MODELS if not _holds(run.stage(name), shipped.stage(name))]
     for name in lacking:
         with run.stage(name).lock():
             _copy(shipped.stage(name).path, run.stage(name).path)
@@ -106,13 +106,13 @@ def pack(run: Run, game: str) -> Path:
     Raises:
       UserError: the run has no finished agent.
     """
-    unfinished = [run.stage(name).path for name in PARTS if run.stage(name).summary() is None]
+    unfinished = [run.stage(name).path for name in MODELS if run.stage(name).summary() is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is not finished: give a run with a trained agent")
     target = AGENTS / file_name(game)
     new, old = (AGENTS / f".{file_name(game)}.{age}" for age in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
-    for name in PARTS:
+    for name in MODELS:
         (new / name).mkdir(parents=True)
         _copy(run.stage(name).path, new / name)
     (new / CARD).write_text(run.card(game) or "", encoding="utf-8")

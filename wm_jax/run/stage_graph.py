@@ -15,6 +15,9 @@ CHAIN = {
 }
 """The command that makes each artifact, in the order of the data."""
 
+MODELS = ("vae", "memory", "controller")
+"""The artifacts that have weights: the parts of an agent, each made from those before."""
+
 PARENTS = {
     "replays": (),
     "vae": ("replays",),
