@@ -130,7 +130,7 @@ def test_error_and_surprise_are_those_of_the_models():
         reward=jnp.zeros((10, 1)),
         done=jnp.zeros((10, 1)),
         is_first=jnp.zeros((10, 1), bool).at[0].set(True),
-        mask=jnp.ones((10, 1)),
+        weight=jnp.ones((10, 1)),
     )
     nll = memory.loss(window, memory.init_carry(1), jax.random.key(0))[1][0]["nll"]
     assert found.surprise[:10].mean() == pytest.approx(float(nll), rel=1e-4)

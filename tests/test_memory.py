@@ -33,7 +33,7 @@ def make_batch(key: int = 1, time: int = T) -> Sequences:
         reward=jax.random.normal(keys[3], (time, B)),
         done=jax.random.bernoulli(keys[4], 0.3, (time, B)).astype(jnp.float32),
         is_first=jnp.zeros((time, B), bool),
-        mask=jnp.ones((time, B)),
+        weight=jnp.ones((time, B)),
     )
 
 
@@ -121,16 +121,17 @@ def test_loss_is_what_the_definition_says() -> None:
     """Terms in NumPy-like steps; V's noise is switched off so that the target is known."""
     model = make(reward_head=True, done_head=True, done_weight=10.0)
     batch = sharp(make_batch())
-    batch = batch._replace(mask=jnp.ones((T, B)).at[4:, 2].set(0.0))
+    batch = batch._replace(weight=jnp.ones((T, B)).at[4:, 2].set(0.0))
     loss, (metrics, _) = model.loss(batch, model.init_carry(B), jax.random.key(0))
     _, h = model.unroll(model.init_carry(B), batch.latent.mean[:-1], batch.action, batch.is_first)
     prediction = model.predict(h)
     assert prediction.reward is not None and prediction.done_logit is not None
     probability = np.asarray(jax.nn.sigmoid(prediction.done_logit), np.float64)
-    done, mask = np.asarray(batch.done), np.asarray(batch.mask) > 0
+    done, mask = np.asarray(batch.done), np.asarray(batch.weight) > 0
     entropy = np.where(done > 0, -10.0 * np.log(probability), -np.log(1 - probability))
     expected = {
-        "nll": -np.asarray(prediction.latent.log_prob(batch.latent.mean[1:]))[mask].mean(),
+        # A frame behind an end is shown by no dream.
+        "nll": -np.asarray(prediction.latent.log_prob(batch.latent.mean[1:]))[mask & (done == 0)].mean(),
         "reward": np.square(np.asarray(prediction.reward - batch.reward))[mask].mean()
         / np.square(np.asarray(batch.reward))[mask].mean(),
         "done": entropy[mask].mean(),
@@ -160,7 +161,7 @@ def test_rewards_count_alike_whatever_they_are_measured_in(scale: float) -> None
 
 
 def test_the_unit_of_rewards_is_that_of_all_that_were_trained_on() -> None:
-    model, batch = make(reward_head=True), make_batch()._replace(mask=jnp.ones((T, B)))
+    model, batch = make(reward_head=True), make_batch()._replace(weight=jnp.ones((T, B)))
     assert float(model.reward_unit) == 1.0
     for reward in (0.0, 3.0, 4.0):
         model.loss(batch._replace(reward=jnp.full((T, B), reward)), model.init_carry(B), jax.random.key(0))
@@ -212,8 +213,8 @@ def test_masked_entries_cannot_leak(cell: str) -> None:
     """NaN in every entry that no real step uses changes neither loss nor state nor gradient."""
     model, clean = make(cell=cell, reward_head=True, done_head=True), make_batch()
     # Row 0: padded from step 4 on. Row 1: one episode ends with frame 3, the next begins with frame 4.
-    mask = clean.mask.at[4:, 0].set(0.0).at[3, 1].set(0.0)
-    clean = clean._replace(mask=mask, is_first=clean.is_first.at[4, 1].set(True))
+    mask = clean.weight.at[4:, 0].set(0.0).at[3, 1].set(0.0)
+    clean = clean._replace(weight=mask, is_first=clean.is_first.at[4, 1].set(True))
     unused_step = mask == 0
     unused_frame = jnp.zeros((T + 1, B), bool).at[5:, 0].set(True)
     dirty = clean._replace(
@@ -232,16 +233,16 @@ def test_masked_entries_cannot_leak(cell: str) -> None:
 
 def test_a_wholly_masked_batch_has_zero_loss() -> None:
     model, batch = make(), make_batch()
-    loss, _ = model.loss(batch._replace(mask=jnp.zeros((T, B))), model.init_carry(B), jax.random.key(0))
+    loss, _ = model.loss(batch._replace(weight=jnp.zeros((T, B))), model.init_carry(B), jax.random.key(0))
     assert float(loss) == 0.0
 
 
 def test_rows_do_not_see_each_other() -> None:
     """The gradient of the loss with only row 0 real is that of the same row among other neighbours."""
     model, batch = make(reward_head=True), make_batch()
-    batch = batch._replace(mask=jnp.zeros((T, B)).at[:, 0].set(1.0))
+    batch = batch._replace(weight=jnp.zeros((T, B)).at[:, 0].set(1.0))
     other = jax.tree.map(lambda a, b: jnp.concatenate([a[:, :1], b[:, 1:]], axis=1), batch, make_batch(2))
-    other = other._replace(mask=batch.mask)
+    other = other._replace(weight=batch.weight)
     graphdef, params = nnx.split(model)
     first, second = (
         loss_and_grad(graphdef, params, each, model.init_carry(B), jax.random.key(0)) for each in (batch, other)
@@ -252,7 +253,7 @@ def test_rows_do_not_see_each_other() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_carried_state_makes_windows_one_sequence(cell: str) -> None:
     model = make(cell=cell)
-    batch = sharp(make_batch(time=6))
+    batch = sharp(make_batch(time=6))._replace(done=jnp.zeros((6, B)))  # so that each part has as many steps
     start, key = random_carry(model), jax.random.key(0)
     _, (whole, last) = model.loss(batch, start, key)
     parts, carry = [], start
@@ -307,7 +308,7 @@ def test_rows_are_zeroed_whatever_axes_follow(shape: tuple[int, ...]) -> None:
 def learn(model: MDNRNN, batch: Sequences, rate: float) -> jax.Array:
     """M's negative log likelihoods in 150 updates on one batch."""
     graphdef, params = nnx.split(model)
-    optimizer, carry = optax.adam(rate), model.init_carry(batch.mask.shape[1])
+    optimizer, carry = optax.adam(rate), model.init_carry(batch.weight.shape[1])
 
     @jax.jit
     def train(params: Any) -> jax.Array:
@@ -336,7 +337,7 @@ def test_training_learns_a_rule_that_needs_memory() -> None:
         reward=blank,
         done=blank,
         is_first=jnp.zeros((40, 32), bool),
-        mask=jnp.ones((40, 32)).at[:2].set(0.0),
+        weight=jnp.ones((40, 32)).at[:2].set(0.0),
     )
     losses = learn(model, batch, 0.02)
     # Guessing the sign costs log 2 nats more per dimension than knowing it.

@@ -54,6 +54,9 @@ class Counting(nnx.Module):
     def unroll(self, carry: Any, z: Array, action: Array, is_first: Array) -> Any:
         return (z[-1], action[-1]), jnp.concatenate([z, action], axis=-1)
 
+    def end_probability(self, done_logit: Array) -> Array:
+        return jnp.where(done_logit > 0, 0.5, 0.0)
+
     def predict(self, h: Array) -> Prediction:
         z = h[..., :1] + h[..., 1:]
         return Prediction(Says(z), jnp.mod(z[..., 0], 3.0), z[..., 0] - self.ends + 0.5)
@@ -91,7 +94,7 @@ def test_a_perfect_m_has_no_error() -> None:
 def test_ends_are_counted() -> None:
     latents = counted([41] * 6)  # the last frame has z 60, and all that say so are right
     told = found(Counting(ends=60.0), latents)
-    assert told["end_precision"] == told["end_recall"] == 1.0 and told["ends"] == 6
+    assert told["end_precision"] == told["end_recall"] == 1.0 and told["ends"] == 6 and told["ends_expected"] == 0.5
     told = found(Counting(ends=57.0), latents)  # it says so of the two frames before, too
     assert told["end_recall"] == 1.0 and told["end_precision"] == pytest.approx(1 / 3, abs=0.05)
     told = found(Counting(ends=1000.0), latents)

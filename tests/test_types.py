@@ -53,7 +53,7 @@ def test_windows_have_one_frame_more_than_steps() -> None:
     )
     batches.fetch(batches.data, places)
     with pytest.raises(TypeCheckError, match="parameter 'reference'"):
-        batches.fetch(batches.data, Places(places.frames[1:], places.mask, places.is_first))
+        batches.fetch(batches.data, Places(places.frames[1:], places.weight, places.is_first))
 
 
 def test_types_of_numbers_are_checked_also_inside_jit() -> None:

@@ -178,7 +178,7 @@ def memory(case: str, fast: bool = False, **settings: Any) -> Figures:
         reward=jnp.asarray(uniform("reward", (time, rows))),
         done=jnp.asarray(done, jnp.float32),
         is_first=jnp.asarray(is_first),
-        mask=jnp.asarray(mask, jnp.float32),
+        weight=jnp.asarray(mask, jnp.float32),
     )
     carry = nnx.merge(graphdef, params).init_carry(rows)
     metrics, gradients = loss_and_slopes(memories.gradient_of(graphdef, carried=False), params, batch, carry)

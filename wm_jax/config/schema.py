@@ -291,8 +291,8 @@ class DreamConfig(Section):
     )
     ends: Ends = Field(
         default="threshold",
-        description="a dream ends where M thinks an end likelier than not (the paper's way), or as often as M says, or "
-        "after its steps alone",
+        description="a dream ends where M's odds of an end, in which one counts memory.done_weight times, are above "
+        "1 (the paper's way), or as often as M says, or after its steps alone",
     )
     episode_steps: Count | None = Field(default=None, description="longest dream (default: the game's episode)")
     warm_up: NonNegative = Field(
@@ -300,9 +300,10 @@ class DreamConfig(Section):
         description="real frames that M has seen before the dream begins (not the agent's own, with "
         "controller.memory_reset)",
     )
-    random_start: bool = Field(
-        default=False,
-        description="dreams begin at any frame of the replays instead of at the first ones of episodes",
+    random_start: bool | None = Field(
+        default=None,
+        description="dreams begin at any frame of the replays instead of at the first ones of episodes (default: as "
+        "controller.random_start)",
     )
     members: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1,

@@ -67,30 +67,47 @@ class Places(NamedTuple):
     """Where a batch of windows lies, or a stack of batches.
 
     frames: places in `FlatLatents`.
-    mask: the step is real: its next frame is of the same episode.
+    weight: how much the step counts: 0 if it is not real, since its next frame is of another episode, or of none.
     is_first: the state is zeroed before this step.
     """
 
     frames: Int32[Either, "*lead T+1 B"]
-    mask: Bool[Either, "*lead T B"]
+    weight: Float32[Either, "*lead T B"]
     is_first: Bool[Either, "*lead T B"]
 
 
 def random_windows(offsets: Offsets, length: int, batch: int, random: np.random.Generator) -> Places:
-    """Windows inside episodes, each episode as likely as it is long; short ones are padded with their last frame.
+    """Windows inside episodes; short ones are padded with their last frame. Every step of every episode counts alike.
 
     A window that would reach over an episode's beginning or end is moved inside. Were all places inside equally likely,
-    the first step and the last, which tells of an end, would each be in one of them alone, and others in `length`.
+    the first step and the last, which tells of an end, would each be in one of them alone, and others in `length`. Of
+    those that the moved windows show more often, each time counts less.
     """
     steps = np.diff(offsets) - 1
-    episode = random.choice(len(steps), size=batch, p=steps / steps.sum())
-    start = (random.random(batch) * (steps[episode] + length - 1)).astype(np.int64) - (length - 1)
-    start = offsets[episode] + np.clip(start, 0, np.maximum(steps[episode] - length, 0))
-    last = offsets[episode + 1] - 1
-    frames = np.minimum(start[None, :] + np.arange(length + 1)[:, None], last[None, :])
+    windows = np.where(steps > 0, steps + length - 1, 0)
+    episode = random.choice(len(steps), size=batch, p=windows / windows.sum())
+    start = (random.random(batch) * windows[episode]).astype(np.int64) - (length - 1)
+    last = np.maximum(steps[episode] - length, 0)
+    step = np.clip(start, 0, last) + np.arange(length + 1)[:, None]
+    weight = length / _windows_with(step[:-1], steps[episode], last, length)
+    weight[step[:-1] >= steps[episode]] = 0.0
+    frames = offsets[episode] + np.minimum(step, steps[episode])
     is_first = np.zeros((length, batch), bool)
     is_first[0] = True
-    return Places(frames.astype(np.int32), frames[:-1] < last[None, :], is_first)
+    return Places(frames.astype(np.int32), weight.astype(np.float32), is_first)
+
+
+def _windows_with(
+    step: Int[np.ndarray, "T B"], steps: Int[np.ndarray, "B"], last: Int[np.ndarray, "B"], length: int
+) -> Int[np.ndarray, "T B"]:
+    """In how many of the `steps + length - 1` windows of an episode a step lies: in `length` at least.
+
+    Args:
+      last: where the last window begins after it was moved.
+    """
+    from_, to = np.clip(step - length + 1, 0, last), np.minimum(step, last)
+    before, behind = length - 1, steps - 1 - last  # windows that are moved to the beginning, and to the end
+    return to - from_ + 1 + before * (from_ == 0) + behind * (to == last)
 
 
 class Lanes:
@@ -121,7 +138,8 @@ class Lanes:
         is_first = self._begins[places[:-1]] & inside
         if window == 0:
             is_first[0] = True
-        return Places(self._row[places].astype(np.int32), ~self._ends[places[:-1]] & inside, is_first)
+        real = ~self._ends[places[:-1]] & inside
+        return Places(self._row[places].astype(np.int32), real.astype(np.float32), is_first)
 
     def _shuffle(self, turn: int) -> None:
         order = streams.generator(self._seed, "lanes", turn).permutation(len(self._offsets) - 1)
@@ -225,14 +243,14 @@ def cut(latents: FlatLatents, places: Places) -> Any:
     """The `Sequences` at these places, as arrays of the same kind: on the device, or on the host."""
     now = places.frames[:-1]
     is_first: Any = places.is_first
-    mask: Any = places.mask.astype(np.float32)
+    weight: Any = places.weight
     return Sequences(
         latent=jax.tree.map(lambda array: array[places.frames], latents.latent),
         action=latents.action[now],
         reward=latents.reward[now],
         done=latents.done[now],
         is_first=is_first,
-        mask=mask,
+        weight=weight,
     )
 
 

@@ -122,15 +122,17 @@ class FitnessEvaluator:
           mean: float32[n_params], to play in its place, such as where the search begins.
         """
         settings = self.config.controller
-        mean = rounded(self.evolution.mean(search.evolution) if mean is None else mean, settings.rounding)
+        is_start = mean is not None
+        kept = rounded(self.evolution.mean(search.evolution) if mean is None else mean, settings.rounding)
         # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
-        played = self._evaluated(mean, "evaluation")
-        search = _keep_if_better(search, mean, played)
+        played = self._evaluated(kept, "evaluation")
+        search = _keep_if_better(search, kept, played)
         figures = _evaluation("evaluation", played.returns)
         if search.dream is None:
             return search, figures
-        dreamed = self._evaluated(mean, "evaluation in the dream", in_dream=True)
-        choice = _keep_if_better(search.dream, mean, dreamed)
+        dreamed = self._evaluated(kept, "evaluation in the dream", in_dream=True)
+        # Not where the search begins: that may be what real games have chosen, of which the dream alone knows nothing.
+        choice = search.dream if is_start else _keep_if_better(search.dream, kept, dreamed)
         choice = choice._replace(real_steps=choice.real_steps + int(played.lengths.sum()))
         figures |= _evaluation("dream", dreamed.returns) | {"real_steps": int(choice.real_steps)}
         return search._replace(dream=choice), figures

@@ -45,13 +45,15 @@ class Predicted(NamedTuple):
     """What M says of R stretches, of the H steps behind the frame that it predicts from.
 
     best, sampled: z by its own best guesses, and by its own draws.
-    reward, done_logit: one step ahead, having seen all before; None without that head.
+    reward, done_logit, end: one step ahead, having seen all before; the last is the probability that the second stands
+      for. None without that head.
     """
 
     best: Float[Array, "H R Z"]
     sampled: Float[Array, "H R Z"]
     reward: Float[Array, "H R"] | None
     done_logit: Float[Array, "H R"] | None
+    end: Float[Array, "H R"] | None
 
 
 def stretches(offsets: Int[np.ndarray, "offsets"], count: int = STARTS) -> Stretches:
@@ -78,8 +80,9 @@ def figures(vae: tuple[Any, Any], memory: tuple[Any, Any], latents: FlatLatents)
       error_N, sampled_error_N, copied_error_N: mean squared errors of z N steps ahead, of M's best guesses, its draws
         and the last frame copied, in units of the variance of z (1: whoever always says the mean);
       reward_correlation, reward_error (root of the mean square) and reward_spread (the rewards' own deviation);
-      end_precision, end_recall, and ends, how many there were. What there is nothing of is None, or left out without
-      that head.
+      end_precision, end_recall, of the ends where a dream would end (`dream.ends` threshold); ends, how many there are;
+        and ends_expected, how many there are by M's probabilities, as a share of these: 1 is honest, with less dreams
+        last too long. What there is nothing of is None, or left out without that head.
     """
     rows = stretches(np.asarray(latents.offsets))
     z = np.asarray(jax.jit(lambda latent: latent.mode())(latents.latent))
@@ -99,7 +102,10 @@ def figures(vae: tuple[Any, Any], memory: tuple[Any, Any], latents: FlatLatents)
     if said.reward is not None:
         found |= _of_rewards(np.asarray(said.reward)[here][once], np.asarray(latents.reward)[steps])
     if said.done_logit is not None:
-        found |= _of_ends(np.asarray(said.done_logit)[here][once] > 0, np.asarray(latents.done)[steps] > 0)
+        true = np.asarray(latents.done)[steps] > 0
+        found |= _of_ends(np.asarray(said.done_logit)[here][once] > 0, true)
+        expected = float(np.asarray(said.end)[here][once].sum())
+        found["ends_expected"] = expected / float(true.sum()) if true.any() else None
     return {name: None if value is None else round(value, 4) for name, value in found.items()}
 
 
@@ -148,4 +154,5 @@ def _predict(
 
     _, after = memory.unroll(seen, z[WARM_UP + 1 :], action[WARM_UP + 1 :], is_first[WARM_UP + 1 :])
     one_step = memory.predict(jnp.concatenate([h[-1:], after]))
-    return Predicted(imagined(None), imagined(jax.random.key(0)), one_step.reward, one_step.done_logit)
+    end = None if one_step.done_logit is None else memory.end_probability(one_step.done_logit)
+    return Predicted(imagined(None), imagined(jax.random.key(0)), one_step.reward, one_step.done_logit, end)

@@ -24,6 +24,8 @@ from wm_jax.utils.errors import UserError
 
 WARM_UP_ROWS = 16
 """Dreams that are warmed up together."""
+DREAM = 2**32 - 3
+"""Of a seed's random streams: which a dream draws from."""
 MEMBER, MASK = 2**32 - 1, 2**32 - 2
 """Of a dream's random streams: which M it is that of, and what that M does without. The others are its frames'."""
 
@@ -131,7 +133,8 @@ class Dream(DeviceGame):
         """See `DeviceGame`: a seed decides the beginning, and all that is drawn."""
         count = len(self.beginnings.action)
         rows = np.array([streams.generator(seed, "dream").integers(count) for seed in seeds])
-        keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+        # Of the dream's own, since the agent draws from keys of the same seeds.
+        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), DREAM))(np.array(seeds, np.uint32))
         vae, memories = self._variables
         pieces = []
         # Pieces of one size, for a row's bits depend on how many are multiplied together.

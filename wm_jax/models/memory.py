@@ -37,14 +37,14 @@ HEAD_ROWS = 2048
 
 
 class Sequences(NamedTuple):
-    """A batch of windows out of episodes, time first. Entries with mask 0 may hold anything, NaN included.
+    """A batch of windows out of episodes, time first. Entries with weight 0 may hold anything, NaN included.
 
     latent: of frames 0..T (`models.latents`), its arrays [T+1, B, ...].
     action: encoded (`ActionSpace.encode`), the one taken at frame t.
     reward: received for that action.
     done: 1 where frame t+1 is terminal.
     is_first: frame t begins an episode: the state begins anew before it.
-    mask: 1 where the step is real: frame t+1 belongs to the same episode as frame t.
+    weight: how much the step counts; 0 where it is not real: frame t+1 does not belong to the same episode as frame t.
     """
 
     latent: Any
@@ -52,7 +52,7 @@ class Sequences(NamedTuple):
     reward: Float[Array, "T B"]
     done: Float[Array, "T B"]
     is_first: Bool[Array, "T B"]
-    mask: Float[Array, "T B"]
+    weight: Float[Array, "T B"]
 
 
 class Prediction(NamedTuple):
@@ -302,7 +302,9 @@ class MDNRNN(nnx.Module):
     def loss(
         self, batch: Sequences, carry: Carry, key: Key[Array, ""], *, training: bool = True
     ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, ""]], Carry]]:
-        """Nll / Z (or classes) + reward + done, each a mean over the real steps of the batch.
+        """Nll / Z (or classes) + reward + done, each a weighted mean over the real steps of the batch.
+
+        A frame behind an end counts nothing: no dream shows it, and M would learn to show it before an end as well.
 
         The paper's code averages the negative log likelihood over time, batch *and latent dimensions*; the gradient
         clipping and `done_weight` are meant for that scale, so the loss keeps it. The metric is the sum over Z.
@@ -320,7 +322,7 @@ class MDNRNN(nnx.Module):
         """
         # P(z_{t+1} | a_t, z_t, h_t) with z drawn from N(mu_t, sigma_t): Ha & Schmidhuber 2018, 2.2 and A.2.
         z, target = batch.latent.sample(key), batch.latent.target(key)
-        real = batch.mask > 0
+        real = batch.weight > 0
         # Cleaned rather than only weighted by 0 afterwards: 0 * NaN is NaN.
         inputs, target, action = (
             jnp.where(real[..., None], x, jnp.zeros((), x.dtype)) for x in (z[:-1], target[1:], batch.action)
@@ -329,31 +331,31 @@ class MDNRNN(nnx.Module):
         carry, h = self.unroll(carry, inputs, action, batch.is_first)
         if training and (mask := self.mask(jax.random.fold_in(key, DROPOUT), h.shape[1])) is not None:
             h = h * mask[None]
-        weight = real.astype(h.dtype)
-        weight = weight / jnp.maximum(weight.sum(), 1.0)
+        weight, followed = _shares(batch.weight), _shares(batch.weight * (1.0 - done))
         if training and self.reward_squares is not None:
             square = (jnp.square(reward) * weight).sum()
             # From the first reward on: were the batches before it counted, its own would be large beside their mean.
             known = (self.reward_squares[0] + square > 0).astype(jnp.float32)
             self.reward_squares[...] += jnp.stack([square, known])
-        loss, metrics = self._mean_terms(h, target, reward / self.reward_unit, done, weight)
+        loss, metrics = self._mean_terms(h, target, reward / self.reward_unit, done, weight, followed)
         return loss, ({"loss": loss, **metrics}, carry)
 
     def _mean_terms(
-        self, h: Array, target: Array, reward: Array, done: Array, weight: Array
+        self, h: Array, target: Array, reward: Array, done: Array, weight: Array, followed: Array
     ) -> tuple[Array, dict[str, Array]]:
         """The loss and its terms, means by the given weights of the steps, a few time steps at once.
 
         Args:
           reward: in units of `reward_unit`.
+          followed: the weights for what is said of the next frame.
         """
 
         def chunk(head: tuple[Array, Array], h: Array, constants: Any) -> tuple[Array, dict[str, Array]]:
-            (target, reward, done, weight), (kernel, bias) = constants, head
+            (target, reward, done, weight, followed), (kernel, bias) = constants, head
             size, rows = self.head.outputs, weight.size
             flat_h, flat_target = h.reshape(rows, -1), target.reshape(rows, -1)
             nll = self.head.nll(flat_h, kernel[:, :size], bias[:size], flat_target)
-            terms = {"nll": (nll * weight.reshape(rows)).sum()}
+            terms = {"nll": (nll * followed.reshape(rows)).sum()}
             expected_reward, done_logit = self._scalars(dense(h, kernel[:, size:], bias[size:]))
             if expected_reward is not None:
                 terms["reward"] = (jnp.square(expected_reward - reward) * weight).sum()
@@ -372,8 +374,14 @@ class MDNRNN(nnx.Module):
                 x = jnp.pad(x, ((0, lacking), *[(0, 0)] * (x.ndim - 1)))
             return x.reshape(-1, size, *x.shape[1:])
 
-        parts = jax.tree.map(chunked, (h, (target, reward, done, weight)))
+        parts = jax.tree.map(chunked, (h, (target, reward, done, weight, followed)))
         return summed(chunk, (self.kernel[...], self.bias[...]), *parts)
+
+
+def _shares(weight: Array) -> Array:
+    """Of the sum; zeros of zeros."""
+    total = weight.sum()
+    return weight / jnp.where(total > 0, total, 1.0)
 
 
 def loss_and_grad(

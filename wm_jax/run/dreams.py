@@ -11,7 +11,7 @@ from wm_jax.data.sequences import flat_latents
 from wm_jax.distributed.progress import log
 from wm_jax.envs.types import Game
 from wm_jax.models.dream import Dream, require_heads
-from wm_jax.run.artifacts import Trained, latent_like, load_memory, open_latents, open_replays
+from wm_jax.run.artifacts import Trained, latent_like, load_memory, open_latents, open_replays, require_parent
 from wm_jax.run.folder import Run
 from wm_jax.run.provenance import require_same
 from wm_jax.utils import streams
@@ -65,17 +65,20 @@ def load_dream(
     require_heads(memory.model().config, game, settings.ends)
     # Those that M was trained on, although there may be more by now.
     store = open_replays(run, config, begun=run.stage("memory"))
+    require_parent(run, "memory", "replays", memory.about["parents"]["replays"], store.digest)
     latents = open_latents(run, store, vae.digest)
     flat = flat_latents(latents, latent_like(vae), store, game.actions, "train")
     ends = settings.ends if np.any(flat.done) else "never"
     if ends != settings.ends:
         log("no game ended in the replays, of which M could have learned what an end is: dreams last their full time")
+    # By default as the real games in which C is chosen.
+    anywhere = config.controller.random_start if settings.random_start is None else settings.random_start
     begins = [record.begin for record in store.records if record.split == "train"]
     dream = Dream(
         game,
         vae.model(),
         [each.model() for each in (memory, *further.values())],
-        beginnings(flat, begins, settings.warm_up, anywhere=settings.random_start),
+        beginnings(flat, begins, settings.warm_up, anywhere=anywhere),
         temperature=settings.temperature,
         ends=ends,
         episode_steps=settings.episode_steps,

@@ -1,7 +1,8 @@
 """The one training loop, for V, M and whatever comes: several updates per dispatch, checkpoints, exact resume.
 
-A dispatch runs a *dynamic* number of updates of one compiled program, and the randomness of update s depends on s
-alone. Where training was stopped and resumed therefore leaves no trace in the result, bit for bit on CPU.
+A dispatch runs a *dynamic* number of updates of one compiled program (some networks, on a CPU, one after the other:
+`one_by_one`), and the randomness of update s depends on s alone. Where training was stopped and resumed therefore
+leaves no trace in the result, bit for bit on CPU.
 
 Several processes (`distributed/processes.py`) run this loop side by side over one mesh of all their devices.
 """
@@ -390,7 +391,16 @@ def lay_out(task: Task, state: TrainState, mesh: Mesh) -> tuple[TrainState, Any,
 
 def _convolves(function: Any, arguments: tuple[Any, ...]) -> bool:
     """Are there convolutions by XLA in this compiled function?"""
-    return "conv_general_dilated[" in str(function.trace(*arguments).jaxpr)
+
+    def inside(part: Any) -> bool:
+        equations = getattr(getattr(part, "jaxpr", part), "eqns", None)
+        if equations is not None:
+            return any(
+                each.primitive.name == "conv_general_dilated" or inside([*each.params.values()]) for each in equations
+            )
+        return isinstance(part, list | tuple) and any(map(inside, part))
+
+    return inside(function.trace(*arguments).jaxpr)
 
 
 def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:

@@ -182,7 +182,7 @@ class TorchMemory(nn.Module):
 def sequences_of(batch: Sequences, noise: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of `TorchMemory.loss`: z drawn from one of our batches with the given noise [T + 1, B, Z]."""
     z = np.asarray(batch.latent.mean) + np.exp(0.5 * np.asarray(batch.latent.log_var)) * noise
-    return tensor(z), tensor(np.asarray(batch.action)), tensor(np.asarray(batch.mask))
+    return tensor(z), tensor(np.asarray(batch.action)), tensor(np.asarray(batch.weight))
 
 
 def _array(parameter: Any) -> np.ndarray:
