@@ -135,6 +135,7 @@ def test_m_says_how_well_it_predicts(truthful: Run) -> None:
     summary = truthful.stage("memory").summary()
     assert summary is not None
     assert summary["reward_correlation"] > 0.97 and summary["end_recall"] > 0.6 < summary["end_precision"]
+    assert 0.8 < summary["ends_expected"] < 1.25
     assert summary["error_1"] < 0.05 < summary["copied_error_1"] < summary["copied_error_5"]
     assert summary["error_5"] < summary["sampled_error_5"] < summary["copied_error_5"] / 2
 
@@ -177,6 +178,12 @@ def test_a_seed_decides_its_dream(truthful: Run) -> None:
     for one, other in zip(some[:3], others[:3], strict=True):
         np.testing.assert_allclose(one[:2], other[1::-1], atol=1e-5)
     assert np.abs(some[0][2] - others[0][2]).max() > 0.01
+
+
+def test_an_agent_draws_nothing_that_the_dream_has_drawn(truthful: Run) -> None:
+    """Both draw from the seed of the episode and the number of the frame."""
+    (of_dream,) = jax.random.key_data(dreamed(truthful).params_for([3]).keys)
+    assert of_dream.tolist() != jax.random.key_data(jax.random.key(3)).tolist()
 
 
 def test_frames_before_the_beginning_are_seen(truthful: Run) -> None:
