@@ -289,6 +289,28 @@ def files_that_are_broken(folder: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
+def test_what_was_cut_off_is_an_episode_that_did_not_end() -> None:
+    arrays = {"frames": screens(9), "actions": np.arange(9) % 2, "ends": np.arange(9) == 2, "cuts": np.arange(9) == 5}
+    parts = list(episodes(checked("it", arrays), imported_actions({"actions": 2}), 0, 100))
+    assert [len(part.rewards) for part in parts] == [3, 3, 3]
+    assert [part.terminated.any() for part in parts] == [True, False, False]
+    assert [part.truncated.tolist() for part in parts] == [[False] * 3, [False, False, True], [False] * 3]
+    np.testing.assert_array_equal(parts[1].frames[-1], parts[1].frames[-2])  # not the next episode's first
+
+
+def test_pictures_of_16_bits_keep_their_greys(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.fromarray(np.full((64, 64), 25_600 * (i + 1), np.uint16)).save(tmp_path / f"{i}.png")
+    (found,) = recordings(tmp_path)
+    assert greys(found.frames) == [100, 200]
+
+
+def test_what_is_not_understood_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", frames=screens(4), acitons=np.zeros(4))
+    list(recordings(tmp_path))
+    assert "a.npz: acitons: left out" in capsys.readouterr().err
+
+
 def test_broken_files_get_one_sentence_and_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path, sentence in files_that_are_broken(tmp_path).values():
         assert run_import(tmp_path / "run", path) == 1

@@ -132,6 +132,20 @@ def test_an_agent_plays_in_an_environment_of_ones_own(driver: wm_jax.TrainedAgen
     assert wm_jax.play(Road, driver, [0], crop=None) != returns[:1], "the bar of instruments is seen, too"
 
 
+def test_what_does_not_fit_an_agent_is_refused(driver: wm_jax.TrainedAgent) -> None:
+    frames, z = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((3, 32), np.float32)
+    with pytest.raises(ValueError, match="but the state is that of 1 episodes"):
+        driver.act(frames, driver.begin(1))
+    with pytest.raises(ValueError, match="to_frames makes them"):
+        driver.act(np.zeros((1, 96, 96, 3), np.uint8), driver.begin(1))
+    with pytest.raises(ValueError, match="actions"):
+        driver.predict(z, np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"z: \(3, 31\), expected \[T, 32\]"):
+        driver.predict(z[:, 1:], np.zeros((3, 3), np.float32))
+    with pytest.raises(ValueError, match="slots: 0"):
+        driver.play([1], slots=0)
+
+
 def test_it_works_in_another_thread(driver: wm_jax.TrainedAgent) -> None:
     found: list[np.ndarray] = []
     thread = threading.Thread(target=lambda: found.append(wm_jax.load("carracing").play([5]).returns))
@@ -156,6 +170,8 @@ def test_v_and_m_are_trained_on_arrays(tmp_path: Path) -> None:
     assert kept.predict(kept.encode(kept.decode(np.zeros((3, 4)))), np.array([0, 1, 0])).z.shape == (3, 4)
     with pytest.raises(UserError, match="own:arrays: there is no trained controller in this run, only vae, memory"):
         kept.begin()
+    with pytest.raises(UserError, match=r"vae.steps 20: the V in .*mine was trained for 10, and M learned from it"):
+        wm_jax.train(frames, actions, folder=tmp_path / "mine", preset="smoke", vae=small | {"steps": 20})
     with pytest.raises(UserError, match="mine holds other recordings than these; give another folder"):
         wm_jax.train(frames, [1 - each for each in actions], folder=tmp_path / "mine", preset="smoke", vae=small)
 

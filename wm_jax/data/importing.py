@@ -6,13 +6,14 @@ are common elsewhere are understood (`NAMES`). What does not fit is refused in o
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wm_jax.data.episodes import Episode
+from wm_jax.distributed.progress import log
 from wm_jax.envs.host.resize import shrink
 from wm_jax.envs.spaces import ActionSpace
 from wm_jax.utils.errors import UserError
@@ -26,6 +27,7 @@ NAMES = {
     "actions": ("actions", "action"),
     "rewards": ("rewards", "reward"),
     "ends": ("ends", "terminals", "dones", "done", "terminations", "terminated"),
+    "cuts": ("cuts", "truncated", "truncations", "timeouts"),
 }
 """What a recording may have, and what it may be called in a file."""
 STRETCH, SHORTEST_STRETCH, STRETCHES = 500, 100, 10
@@ -44,6 +46,7 @@ class Recording:
     actions: int32 [N - 1] or [N], or float32 [.., A]: action i follows frame i. None: there are none.
     rewards: float32, for each action.
     ends: bool, for each action: the episode ended with it.
+    cuts: bool, for each action: the episode was cut off after it, and what follows is another one.
     """
 
     name: str
@@ -51,6 +54,12 @@ class Recording:
     actions: np.ndarray | None
     rewards: np.ndarray | None
     ends: np.ndarray | None
+    cuts: np.ndarray | None = None
+
+    def last(self, count: int) -> np.ndarray:
+        """bool[count]: after which actions another episode follows."""
+        marked = [each for each in (self.ends, self.cuts) if each is not None]
+        return np.logical_or.reduce(marked) if marked else np.zeros(count, bool)
 
 
 def recordings(source: Path) -> Iterator[Recording]:
@@ -85,7 +94,7 @@ def checked(name: str, arrays: Mapping[str, Any]) -> Recording:
 
     Args:
       name: for the errors.
-      arrays: `frames` of any of the usual layouts; and `actions`, `rewards`, `ends`, or not (see `Recording`).
+      arrays: `frames` of any of the usual layouts; and `actions`, `rewards`, `ends`, `cuts`, or not (see `Recording`).
 
     Raises:
       UserError: something does not fit.
@@ -94,7 +103,7 @@ def checked(name: str, arrays: Mapping[str, Any]) -> Recording:
     actions = _actions(name, arrays.get("actions"))
     count = len(frames)
     found: dict[str, np.ndarray | None] = {"actions": actions}
-    for what in ("rewards", "ends"):
+    for what in ("rewards", "ends", "cuts"):
         found[what] = _scalars(name, what, arrays.get(what))
         if found[what] is not None and actions is None:
             raise UserError(f"{name}: it has {what}, but no actions; give these, too, or leave {what} out")
@@ -107,13 +116,13 @@ def checked(name: str, arrays: Mapping[str, Any]) -> Recording:
                 + ("" if actions is None or what == "actions" else f" and {len(actions):,} actions")
                 + "; there must be one for each frame, or one fewer"
             )
-    ends = found["ends"]
-    if ends is not None and len(ends) == count - 1 and ends[:-1].any():
+    recording = Recording(name, frames, actions, found["rewards"], found["ends"], found["cuts"])
+    if actions is not None and len(actions) == count - 1 and recording.last(count - 1)[:-1].any():
         raise UserError(
             f"{name}: episodes end amid it, but there is no frame for each action ({count:,} and {count - 1:,}); give "
             "each episode a file of its own, or as many frames as actions"
         )
-    return Recording(name, shrink(frames, None), actions, found["rewards"], ends)
+    return replace(recording, frames=shrink(frames, None))
 
 
 def episodes(recording: Recording, space: ActionSpace, first: int, stretch: int = STRETCH) -> Iterator[Episode]:
@@ -133,15 +142,16 @@ def episodes(recording: Recording, space: ActionSpace, first: int, stretch: int 
     frames, count = recording.frames, len(recording.frames)
     actions = recording.actions if recording.actions is not None else space.nothing(count - 1)
     rewards = recording.rewards if recording.rewards is not None else np.zeros(len(actions), np.float32)
-    ends = recording.ends if recording.ends is not None else np.zeros(len(actions), bool)
+    ends, cuts = (np.zeros(len(actions), bool) if each is None else each for each in (recording.ends, recording.cuts))
+    last = recording.last(len(actions))
     if len(actions) == count:
         frames = np.concatenate([frames, frames[-1:]])
     for begin, end in spans(recording, stretch):
         shown = frames[begin : end + 1]
-        if ends[end - 1] and end < len(actions):  # what stands there is the next episode's first frame
+        if last[end - 1] and end < len(actions):  # what stands there is the next episode's first frame
             shown = np.concatenate([frames[begin:end], frames[end - 1 : end]])
         part = slice(begin, end)
-        yield Episode(shown, actions[part], rewards[part], ends[part], np.zeros(end - begin, bool), first)
+        yield Episode(shown, actions[part], rewards[part], ends[part], cuts[part] & ~ends[part], first)
         first += 1
 
 
@@ -161,10 +171,9 @@ def spans(recording: Recording, stretch: int = STRETCH) -> list[tuple[int, int]]
     count = len(recording.frames) - 1 if recording.actions is None else len(recording.actions)
     if count == 0:
         raise UserError(f"{recording.name}: a single frame; give two or more, one after the other")
-    ends = recording.ends if recording.ends is not None else np.zeros(count, bool)
-    found = []
-    for start, stop in itertools.pairwise([0, *(np.flatnonzero(ends[:-1]) + 1).tolist(), count]):
-        step = stop - start if ends[stop - 1] else stretch
+    last, found = recording.last(count), []
+    for start, stop in itertools.pairwise([0, *(np.flatnonzero(last[:-1]) + 1).tolist(), count]):
+        step = stop - start if last[stop - 1] else stretch
         found += [(begin, min(begin + step, stop)) for begin in range(start, stop, step)]
     return found
 
@@ -218,6 +227,10 @@ def _known(path: Path, names: Sequence[str]) -> list[str]:
         raise UserError(
             f"{path}: it has no frames, only {', '.join(names) or 'nothing'}; name them {NAMES['frames'][0]}"
         )
+    if len(found) < len(names):
+        log(
+            f"{path.name}: {', '.join(sorted({*names} - {*found}))}: left out; what is understood is in docs/library.md"
+        )
     return found
 
 
@@ -260,6 +273,9 @@ def _picture(path: Path) -> np.ndarray:
 
     try:
         with Image.open(path) as picture:
+            if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                grey = np.asarray(picture).astype(np.int64) >> 8
+                return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
             return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"{path}: it can't be read ({error})") from None
@@ -317,7 +333,7 @@ def _actions(name: str, actions: Any) -> np.ndarray | None:
 
 
 def _scalars(name: str, what: str, values: Any) -> np.ndarray | None:
-    """Rewards as float32 [T], ends as bool [T]."""
+    """Rewards as float32 [T], ends and cuts as bool [T]."""
     if values is None:
         return None
     values = np.asarray(values)
@@ -330,5 +346,5 @@ def _scalars(name: str, what: str, values: Any) -> np.ndarray | None:
     if what == "rewards":
         return values.astype(np.float32)
     if not np.isin(values, (0, 1)).all():
-        raise UserError(f"{name}: ends other than 0 and 1 (false and true)")
+        raise UserError(f"{name}: {what} other than 0 and 1 (false and true)")
     return values.astype(bool)

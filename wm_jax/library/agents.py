@@ -77,11 +77,7 @@ class TrainedAgent:
         Raises:
           ValueError: they are no such frames, or none.
         """
-        frames = np.asarray(frames)
-        if frames.dtype != np.uint8 or frames.shape[-3:] != FRAME or frames.size == 0:
-            raise ValueError(
-                f"frames: {frames.dtype} {frames.shape}, expected uint8 [..., {', '.join(map(str, FRAME))}]"
-            )
+        frames = _required(frames)
         lead = frames.shape[:-3]
         return encode(self._network, frames.reshape(-1, *FRAME))[1].reshape(*lead, -1)
 
@@ -106,8 +102,12 @@ class TrainedAgent:
 
         Raises:
           UserError: there is no M.
+          ValueError: z or the actions are none of this episode's T steps.
         """
         memory = self._need("memory", self.memory)
+        if np.ndim(z) != 2 or np.shape(z)[1] != self.vae.latent_kind.size or len(z) == 0:
+            raise ValueError(f"z: {np.shape(z)}, expected [T, {self.vae.latent_kind.size}], a step at least")
+        self.game.actions.checked(np.asarray(actions), len(z))
         encoded = self.game.actions.encode(jax.numpy.asarray(actions))
         before = memory.init_carry(1) if carry is None else carry
         guess, reward, end, after = _look_ahead(*nnx.split(memory), before, jax.numpy.asarray(z, np.float32), encoded)
@@ -125,7 +125,7 @@ class TrainedAgent:
 
         Args:
           frames: uint8 [N, 64, 64, 3], what they show now; `wm_jax.to_frames` makes them of screens of any size.
-          carry: of `begin`, or of the step before, which is given up.
+          carry: of `begin(N)`, or of the step before, which is given up.
           seed: of what an agent draws that acts on a sampled z, or draws its actions; of each episode, or of all.
 
         Returns:
@@ -134,10 +134,16 @@ class TrainedAgent:
 
         Raises:
           UserError: there is no C.
+          ValueError: they are no such frames, or the state is that of another number of episodes.
         """
-        world, rows = self._need("controller", self._world), len(frames)
+        world, frames = self._need("controller", self._world), _required(frames)
+        rows, known = len(frames), carry.steps.shape[0]
+        if frames.ndim != 4 or rows != known:
+            raise ValueError(
+                f"frames: {frames.shape}, but the state is that of {known} episodes, as `begin({known})` makes it"
+            )
         seeds = np.broadcast_to(np.asarray(seed).astype(np.int32), rows)
-        carry, actions = world.agent.act(self.params, carry, np.arange(rows), np.asarray(frames), seeds)
+        carry, actions = world.agent.act(self.params, carry, np.arange(rows), frames, seeds)
         return np.asarray(actions), carry
 
     def play(self, seeds: Sequence[int], *, official: bool = False, slots: int = 64) -> EpisodeStats:
@@ -156,6 +162,8 @@ class TrainedAgent:
         world, seeds = self._need("controller", self._world), list(seeds)
         if not seeds:
             raise ValueError("seeds: give one for each episode")
+        if slots < 1:
+            raise ValueError(f"slots: {slots}, expected 1 or more")
         pool = self._open(min(slots, len(seeds)), official)
         try:
             params = world.params(self._need("controller", self._controller))
@@ -211,6 +219,21 @@ class TrainedAgent:
         if found is None:
             raise UserError(f"{self.game.name}: there is no trained {part} in this run, only {', '.join(self.about)}")
         return found
+
+
+def _required(frames: Any) -> np.ndarray:
+    """The frames as an array.
+
+    Raises:
+      ValueError: they are none that V sees, or there are none.
+    """
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.shape[-3:] != FRAME or frames.size == 0:
+        raise ValueError(
+            f"frames: {frames.dtype} {frames.shape}, expected uint8 [..., {', '.join(map(str, FRAME))}], one or more; "
+            "wm_jax.to_frames makes them of screens of any size"
+        )
+    return frames
 
 
 def load(source: str | Path) -> TrainedAgent:

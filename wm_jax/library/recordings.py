@@ -70,7 +70,7 @@ def with_actions_of(found: list[Recording], config: Config) -> Config:
 
 def digest_of(found: list[Recording]) -> str:
     """Of all that the recordings hold."""
-    return checkpoints.digest_of([(each.frames, each.actions, each.rewards, each.ends) for each in found])
+    return checkpoints.digest_of([(each.frames, each.actions, each.rewards, each.ends, each.cuts) for each in found])
 
 
 def _require_both_splits(found: list[Recording], stretch: int, test_fraction: float) -> None:

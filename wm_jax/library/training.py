@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from wm_jax import stages
 from wm_jax.config import layers
+from wm_jax.config.schema import Config
 from wm_jax.data.importing import checked
 from wm_jax.library.agents import TrainedAgent, load
 from wm_jax.library.recordings import digest_of, import_recordings, with_actions_of
@@ -74,9 +75,24 @@ def train(
             import_recordings(config, run, stop, found)
         elif "content" in replays and replays["content"] != digest_of(found):
             raise UserError(f"{path} holds other recordings than these; give another folder")
+        _require_as_made(run, config, artifacts)
         for artifact in artifacts:
             stages.make(artifact, config, run, stop)
         return load(path)
+
+
+def _require_as_made(run: Run, config: Config, artifacts: Sequence[str]) -> None:
+    """See that V is as it was when the rest was made of it: longer training would leave that without its V.
+
+    Raises:
+      UserError: there is more, and V is asked for longer.
+    """
+    made, later = run.stage("vae").summary(), artifacts[1:]
+    if made is not None and made["steps"] < config.vae.steps and any(run.stage(name).summary() for name in later):
+        raise UserError(
+            f"vae.steps {config.vae.steps}: the V in {run.path} was trained for {made['steps']:,}, and M learned from "
+            "it; give another folder"
+        )
 
 
 @contextlib.contextmanager
