@@ -157,6 +157,9 @@ def test_a_stopped_import_is_begun_again_with_whatever_there_is(
         np.savez(source / f"{i}.npz", frames=screens(9), actions=np.arange(9) % 2)
     assert run_import(run, source) == 130
     assert list((run / "replays").rglob("steps.npz")) and not (run / "replays" / "summary.json").exists()
+    capsys.readouterr()
+    assert cli.main(["train_vae", *GAME, "--run", str(run)]) == 1
+    assert "holds a part of what bin/import was to bring: give that command again first" in capsys.readouterr().err
     np.savez(source / "2.npz", frames=screens(9), actions=np.arange(9) % 3)
     assert run_import(run, source, "--json") == 0
     said = capsys.readouterr()

@@ -57,9 +57,12 @@ def with_imported_actions(config: Config, run: Run) -> Config:
     """
     if family_of(config.game) != "own" or config.env.kwargs:
         return config
-    manifest = run.stage("replays").manifest()
+    stage = run.stage("replays")
+    manifest = stage.manifest()
     if manifest is None:
         raise UserError(f"{run.path} has no recordings of {config.game}: bring them by bin/import --from first")
+    if stage.summary() is None:
+        raise UserError(f"{stage.path} holds a part of what bin/import was to bring: give that command again first")
     env = config.env.model_copy(update={"kwargs": manifest["config"]["env"]["kwargs"]})
     return config.model_copy(update={"env": env})
 
