@@ -113,29 +113,26 @@ class FitnessEvaluator:
         scores = _scores(returns.mean(1))
         return search, scores | played.figures() | {"not_finite": int(search.evolution.failed)}
 
-    def evaluate_mean(
-        self, search: ControllerState, mean: jax.Array | None = None
-    ) -> tuple[ControllerState, dict[str, Any]]:
-        """Play the distribution's mean on episodes of their own; keep it if it is the best so far.
-
-        Args:
-          mean: float32[n_params], to play in its place, such as where the search begins.
-        """
-        settings = self.config.controller
-        is_start = mean is not None
-        kept = rounded(self.evolution.mean(search.evolution) if mean is None else mean, settings.rounding)
-        # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
-        played = self._evaluated(kept, "evaluation")
-        search = _keep_if_better(search, kept, played)
+    def evaluate_mean(self, search: ControllerState) -> tuple[ControllerState, dict[str, Any]]:
+        """Play the distribution's mean on episodes of their own; keep it if it is the best so far."""
+        mean = rounded(self.evolution.mean(search.evolution), self.config.controller.rounding)
+        search, played = self._compare(search, mean)
         figures = _evaluation("evaluation", played.returns)
         if search.dream is None:
             return search, figures
-        dreamed = self._evaluated(kept, "evaluation in the dream", in_dream=True)
-        # Not where the search begins: that may be what real games have chosen, of which the dream alone knows nothing.
-        choice = search.dream if is_start else _keep_if_better(search.dream, kept, dreamed)
-        choice = choice._replace(real_steps=choice.real_steps + int(played.lengths.sum()))
+        dreamed = self._evaluated(mean, "evaluation in the dream", in_dream=True)
+        choice = _keep_if_better(search.dream, mean, dreamed)
         figures |= _evaluation("dream", dreamed.returns) | {"real_steps": int(choice.real_steps)}
         return search._replace(dream=choice), figures
+
+    def evaluate_start(self, search: ControllerState, mean: jax.Array) -> ControllerState:
+        """Play where the search begins, which may stay the best. It is no choice of the dream's: real games may have
+        chosen it, of which the dream alone knows nothing.
+
+        Args:
+          mean: float32[n_params].
+        """
+        return self._compare(search, rounded(mean, self.config.controller.rounding))[0]
 
     def confirm(self, search: ControllerState, stop: Stop) -> dict[str, Any]:
         """The score of the mean that is kept, on real episodes that neither search nor choice has seen; and of what the
@@ -162,6 +159,16 @@ class FitnessEvaluator:
         different = population // 2 if settings.seeds == "paired" else population
         seeds = [self._seeds(generation, "candidate", p, count=episodes) for p in range(different)]
         return [seed for p in range(population) for seed in seeds[p % different]]
+
+    def _compare(self, search: ControllerState, mean: jax.Array) -> tuple[ControllerState, EpisodeStats]:
+        """The search with this mean as the best if it is, and the real episodes that say so."""
+        # As long as training's longest, and without patience; and without `stop`: the generation before it is done.
+        played = self._evaluated(mean, "evaluation")
+        search = _keep_if_better(search, mean, played)
+        if search.dream is not None:
+            steps = search.dream.real_steps + int(played.lengths.sum())
+            search = search._replace(dream=search.dream._replace(real_steps=steps))
+        return search, played
 
     def _confirmed(self, best: jax.Array, chosen_by: jax.Array, what: str, stop: Stop) -> dict[str, Any]:
         """Scores of a mean on the episodes of the confirmation.

@@ -61,10 +61,19 @@ def with_imported_actions(config: Config, run: Run) -> Config:
     manifest = stage.manifest()
     if manifest is None:
         raise UserError(f"{run.path} has no recordings of {config.game}: bring them by bin/import --from first")
-    if stage.summary() is None:
-        raise UserError(f"{stage.path} holds a part of what bin/import was to bring: give that command again first")
+    require_whole_import(stage)
     env = config.env.model_copy(update={"kwargs": manifest["config"]["env"]["kwargs"]})
     return config.model_copy(update={"env": env})
+
+
+def require_whole_import(stage: Stage) -> None:
+    """See that no import was stopped amid its recordings.
+
+    Raises:
+      UserError: the replays are not finished.
+    """
+    if stage.summary() is None:
+        raise UserError(f"{stage.path} holds a part of what bin/import was to bring: give that command again first")
 
 
 def _made_with(stage: Stage) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from wm_jax.rollout.exploration import RandomPolicy
 from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
+from wm_jax.run.ancestors import require_whole_import
 from wm_jax.run.artifacts import load_agent
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
@@ -140,12 +141,10 @@ def _as_imported(stage: Stage, store: ReplayStore) -> dict[str, Any]:
     Raises:
       UserError: some are lacking.
     """
-    summary = stage.summary()
-    if summary is None:
-        raise UserError(f"{stage.path} holds a part of what bin/import was to bring: give that command again first")
+    require_whole_import(stage)
     count = store.count()
     log(f"replays: {count.episodes:,} episodes were imported ({count.frames:,} frames)")
-    return {**summary, "episodes_added": 0}
+    return {**(stage.summary() or {}), "episodes_added": 0}
 
 
 def _lacking(settings: CollectConfig, store: ReplayStore) -> int:

@@ -167,7 +167,7 @@ def _evolve(
     ):
         arena = FitnessEvaluator(config, world, evolution, pool, dream)
         if mean is not None and generation == 0:  # what it begins with may stay the best
-            search, _ = arena.evaluate_mean(search, mean)
+            search = arena.evaluate_start(search, mean)
         while generation < settings.generations:
             try:
                 search, figures = arena.play_generation(search, generation, stop)
