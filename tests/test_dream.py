@@ -459,6 +459,33 @@ def test_a_controller_learns_in_the_dream(truthful: Run, capsys: pytest.CaptureF
     assert summary["dream_best_score"] == pytest.approx(max(row.get("dream_mean", -9) for row in rows), abs=0.01)
 
 
+def test_what_the_dream_alone_would_keep_is_scored_too(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = evolved(truthful.path, "learner", capsys)
+    own = Run.open(truthful.path / "named" / "learner")
+    words = ["evaluate", *WORDS, "--run", str(own.path), *CONTROLLER.split()[:4], "--evaluate.on", "training", "--json"]
+    words += ["--evaluate.episodes", "16", "--evaluate.looked_at", "0", "--evaluate.baseline", "false"]
+    found = {}
+    for choice in ("true", "false"):  # asked for without it, what was played before is not lost
+        assert cli.main([*words, "--evaluate.dream_choice", choice]) == 0
+        found[choice] = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    played = json.loads((own.stage("evaluation").path / "training-dream.json").read_text())["scores"]
+    assert found["true"]["training_dream_mean"] == pytest.approx(np.mean(played), abs=0.01)
+    assert found["true"]["training_mean"] == found["false"]["training_mean"]
+    assert "training_dream_mean" not in found["false"]
+    kept = (
+        Run.open(own.path)
+        .stage("controller")
+        .weights.restore(dict.fromkeys(("best", "latest", "dream"), np.zeros(summary["parameters"], np.float32)))
+    )
+    assert kept is not None
+    if np.array_equal(kept[1]["best"], kept[1]["dream"]):
+        assert found["true"]["training_dream_mean"] == found["true"]["training_mean"]
+
+    game = ["--run", str(truthful.path), "--name", "awake", *CONTROLLER.split()[2:6], "--controller.generations", "1"]
+    assert cli.main(["evaluate", *WORDS, *game, "--evaluate.dream_choice", "true"]) == 2
+    assert "was not evolved in the dream; leave it out" in capsys.readouterr().err
+
+
 def test_a_controller_sees_its_own_memory_in_the_dream(truthful: Run, capsys: pytest.CaptureFixture[str]) -> None:
     summary = evolved(
         truthful.path, "remembering", capsys, "--controller.inputs", "zhc", "--controller.generations", "3"

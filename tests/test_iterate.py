@@ -84,6 +84,33 @@ def test_the_table_has_a_row_for_each_and_nothing_is_done_twice(
     assert len(lines) == 5 and lines[4].startswith("| 3 |") and len({line.count("|") for line in lines}) == 1
 
 
+def test_v_can_stay_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    words = iterate(run, "--growth", "0.5", "--keep_vae", "--collect.noise", "0.1")
+    for number in ("2", "3"):
+        assert cli.main([*words, "--rounds", number]) == 0
+    assert {path.name for path in (run / "named" / "round-3").iterdir() if path.is_dir()} == {
+        "memory",
+        "controller",
+        "evaluation",
+    }
+    seen = [(round_of(run, n).stage("memory").manifest() or {})["settings"]["episodes"] for n in (1, 2, 3)]
+    assert seen == [8, 12, 16]
+    assert len({weights(round_of(run, n), "memory") for n in (1, 2, 3)}) == 3
+    assert "train_vae" not in capsys.readouterr().err.split("== round 3")[1]
+    assert cli.main([*words, "--rounds", "2", "--controller.inputs", "z"]) == 2
+    assert "--keep_vae: without M there is nothing else to learn" in capsys.readouterr().err
+
+
+def test_rounds_with_a_v_of_their_own_have_one_for_good(
+    rounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(rounds, run)
+    assert cli.main(iterate(run, "--rounds", "4", "--growth", "0.5", "--keep_vae")) == 1
+    assert "round-2 has a V of its own already; leave it out" in capsys.readouterr().err
+
+
 def test_a_run_that_is_there_is_the_first_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert cli.main(["pipeline", *WORDS, "--run", str(run), *TINY, "--evaluate.on", "official"]) == 0

@@ -24,7 +24,10 @@ from wm_jax.config.schema import Config
 from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
+from wm_jax.envs.make import open_pool
 from wm_jax.render.video import extract_frames
+from wm_jax.rollout.play import play
+from wm_jax.rollout.recording import Recorder
 from wm_jax.run import ancestors, interrupt
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
@@ -555,7 +558,7 @@ def test_lost_episodes_are_played_again_by_who_played_them(
     shutil.copytree(chased, path)
     words = ["collect", *CHASED, "--run", str(path), "--collect.slots", "2"]
     run([*words, "--collect.episodes", "8", "--collect.policy", "uniform"], capsys)
-    run([*words, "--collect.episodes", "12", "--collect.policy", "agent"], capsys)
+    run([*words, "--collect.episodes", "12", "--collect.policy", "agent", "--collect.noise", "0.3"], capsys)
     digest = ReplayStore.open(path / "replays").digest
     lose(path, "000000", "000001", "000003")  # 0 to 5 held, 6 and 7 uniform, 10 and 11 by the agent
     mended, _ = run(words, capsys)
@@ -571,6 +574,44 @@ def test_lost_episodes_are_played_again_by_who_played_them(
     assert "has lost 2 episodes from 8 to 9, played by the agent" in said and "--collect.replace_lost" in said
     replaced, _ = run([*words, "--collect.replace_lost"], capsys)
     assert replaced["episodes"] == 12 and ReplayStore.open(path / "replays").digest != digest
+
+
+def test_episodes_that_earn_nothing_are_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["collect", *CHASED, "--run", str(tmp_path), "--collect.patience", "9"]
+    run(words, capsys)
+    store = ReplayStore.open(tmp_path / "replays")
+    given_up = 0
+    for episode in map(store.episode, range(len(store.records))):
+        rewarded = np.flatnonzero(episode.rewards > 0)
+        idle = len(episode.rewards) - (rewarded[-1] + 1 if len(rewarded) else 0)
+        assert idle == 9 if episode.truncated[-1] else episode.terminated[-1] and idle <= 9
+        given_up += int(episode.truncated[-1])
+    assert given_up > 0
+    digest = store.digest
+    lose(tmp_path, "000000")
+    run([*words[:-1], "0"], capsys)
+    assert ReplayStore.open(tmp_path / "replays").digest == digest
+
+
+def test_noise_makes_another_agent_of_each_episode(
+    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One seed, one start: with noise its episodes differ, and with next to none they are the agent's."""
+    _, config = parse("collect", [*CHASED, "--collect.policy", "agent"])
+    game = find(config.game, config.env)
+    pool = open_pool(game, 4)
+
+    def actions(noise: float) -> list[list[int]]:
+        collecting = config.collect.model_copy(update={"noise": noise})
+        player = collect._player(config.model_copy(update={"collect": collecting}), Run(chased), game)
+        recorder = Recorder(player.policy([3, 4, 5, 6], 4), 4, 40, 40)
+        play(pool, [1] * 4, recorder, watch=recorder.watch)
+        return [next(iter(recording.episodes(1))).actions.tolist() for recording in recorder.recordings]
+
+    with contextlib.closing(pool):
+        without, hardly, much = actions(0.0), actions(1e-9), actions(3.0)
+    assert without == hardly == [without[0]] * 4
+    assert len({tuple(each) for each in much}) > 1
 
 
 def test_episodes_that_an_earlier_version_cut_off_are_not_played_on_in_silence(tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ class CollectConfig(Section):
         "second day, later rooms)",
     )
     hold: Annotated[Positive, MUTABLE] = Field(default=8.0, description="mean steps for which `held` keeps an action")
+    noise: Annotated[float, Field(ge=0), MUTABLE] = Field(
+        default=0.0,
+        description="agent: each episode is played by another C, whose weights have normal noise of up to this "
+        "deviation (compare controller.sigma): more is seen than where one C gets",
+    )
+    patience: Annotated[NonNegative, MUTABLE] = Field(
+        default=0,
+        description="end an episode after this many steps without a positive reward (0: never), as "
+        "controller.patience does: less of a car that is lost on the grass, more beginnings",
+    )
     episode_steps: Count | None = Field(
         default=4000,
         description="most recorded steps of an episode: it is played to its end, and of a longer one windows are kept "
@@ -271,6 +281,11 @@ class EvaluateConfig(Section):
     )
     workers: Threads = Field(default=0, description="environment processes or threads (0: as env.threads says)")
     baseline: bool = Field(default=True, description="also score the random policy on the same seeds")
+    dream_choice: bool = Field(
+        default=False,
+        description="of an agent that was evolved in the dream, also score the controller that the dream alone would "
+        "have kept, on the same seeds",
+    )
     looked_at: Annotated[int, Field(ge=0, le=64)] = Field(
         default=4, description="games of the agent along which V's error and M's surprise are measured (0: none)"
     )

@@ -213,6 +213,17 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
     """The run's trained agent: its world, the controller float32[n_params], and the record of its weights.
 
     Raises:
+      UserError: see `load_controllers`.
+    """
+    world, controllers, about = load_controllers(run, config)
+    return world, controllers["best"], about
+
+
+def load_controllers(run: Run, config: Config) -> tuple[WorldModel, dict[str, jax.Array], dict[str, Any]]:
+    """All that a search for the run's controller has kept (`WorldModel.controllers`), each float32[n_params]; their
+    world, and the record of their weights.
+
+    Raises:
       UserError: a part is missing, or V or M has changed since the controller was trained.
     """
     about = _weights_record(run, "controller")
@@ -224,7 +235,8 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
     for part, identity in about["parents"].items():
         require_parent(run, "controller", part, identity, world.parents[part])
     loaded = _load(run, "controller", about, (None, world.controllers(settings)))
-    return world, jnp.asarray(loaded.params["best"]), {**about, "digest": loaded.digest}
+    controllers = {name: jnp.asarray(each) for name, each in loaded.params.items()}
+    return world, controllers, {**about, "digest": loaded.digest}
 
 
 def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:

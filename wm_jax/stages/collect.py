@@ -1,9 +1,9 @@
 """collect: episodes of an exploring policy into the run's replay store.
 
-Every episode is played to the game's own end, so that what comes late in a game is seen; of a long one, windows are
-recorded that lie all over it (`data/windows.py`). Shard by shard; what is in the store stays, so more can be added at
-any time. Episode i depends on the seed, on i and on who plays it, wherever collection was stopped and resumed: what was
-lost is played again, the same.
+Every episode is played to the game's own end, so that what comes late in a game is seen (`collect.patience` gives up
+sooner); of a long one, windows are recorded that lie all over it (`data/windows.py`). Shard by shard; what is in the
+store stays, so more can be added at any time. Episode i depends on the seed, on i and on who plays it, wherever
+collection was stopped and resumed: what was lost is played again, the same.
 """
 
 import contextlib
@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from wm_jax.config.schema import CollectConfig, Config, current_names
 from wm_jax.data.episodes import split_of
@@ -169,8 +172,9 @@ def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str
             "were imported, so that nobody can play them again: import all anew (bin/import --fresh), or give "
             "--collect.replace_lost to have others played in their place"
         )
-    how = {"random_start": False} | {name: about[name] for name in about if name != "weights"}
-    settings = config.collect.model_copy(update=how)
+    unnamed = {"random_start": False, "noise": 0.0, "patience": 0}
+    how = {name: value for name, value in about.items() if name != "weights"}
+    settings = config.collect.model_copy(update=unnamed | how)
     try:
         then = _player(config.model_copy(update={"collect": settings}), _with_agent(run, about), game)
         reason = f"{run.stage('controller').path} is {then.about.get('weights', '')[:12]} now"
@@ -248,7 +252,8 @@ class Collector:
         seeds = [self._seeds[number] for number in numbers]
         policy, most = player.policy(seeds, pool.slots), settings.episode_steps or sys.maxsize
         recorder = Recorder(policy, len(seeds), settings.window, most, stepped=meter.step, ended=meter.end)
-        played = play(pool, seeds, recorder, stop=self._stop, watch=recorder.watch)
+        patience = player.about.get("patience", 0)
+        played = play(pool, seeds, recorder, patience=patience, stop=self._stop, watch=recorder.watch)
         with self._store.new_shard(player.about) as shard:
             for number, seed, recording in zip(numbers, seeds, recorder.recordings, strict=True):
                 for episode in recording.episodes(seed):
@@ -258,18 +263,36 @@ class Collector:
 
 def _player(config: Config, run: Run, game: Game) -> Player:
     settings = config.collect
-    where = {"random_start": True} if random_start_in(game, settings.random_start, "--collect.random_start") else {}
+    rules: dict[str, Any] = {}  # named only if they are set, for stores of earlier versions know nothing of them
+    if random_start_in(game, settings.random_start, "--collect.random_start"):
+        rules["random_start"] = True
+    if settings.patience:
+        rules["patience"] = settings.patience
     if settings.policy == "agent":
         world, controller, record = load_agent(run, config)
-        params = world.params(controller)
-        return Player(
-            {"policy": "agent", "weights": record["digest"], **where},
-            lambda seeds, slots: AgentPolicy(world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots),
-        )
+        if settings.noise:
+            rules["noise"] = settings.noise
+
+        def policy(seeds: list[int], slots: int) -> Policy:
+            params = world.params(_with_noise(controller, seeds, settings.noise))
+            return AgentPolicy(world.agent, params, np.arange(len(seeds), dtype=np.int32), seeds, slots)
+
+        return Player({"policy": "agent", "weights": record["digest"], **rules}, policy)
     return Player(
-        {"policy": settings.policy, "hold": settings.hold, **where},
+        {"policy": settings.policy, "hold": settings.hold, **rules},
         lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold),
     )
+
+
+def _with_noise(controller: jax.Array, seeds: list[int], most: float) -> Float32[jax.Array, "N n_params"]:
+    """A controller for each of N episodes: the given one with normal noise on its weights, the same throughout an
+    episode (Plappert et al. 2018, arXiv 1706.01905). How much is uniform up to `most`, so that some play nearly as it.
+    """
+    rows = []
+    for seed in seeds:
+        random = streams.generator(seed, "noise on weights")
+        rows.append(random.uniform(0, most) * random.standard_normal(controller.shape))
+    return controller[None] + jnp.asarray(np.array(rows, np.float32))
 
 
 def episode_seeds(seed: int) -> Iterator[int]:

@@ -4,7 +4,8 @@ Seeds are `FIRST_SEED`, `FIRST_SEED + 1`, ...: anyone can play the same episodes
 player on each game, as it is finished: nothing is played twice, whatever is asked for next.
 
     official.json          the agent's score on the official game, beside the random policy's; official.png, its plot
-    official-agent.json    the agent's episodes there; official-random.json, the random policy's
+    official-agent.json    the agent's episodes there; official-random.json, the random policy's; official-dream.json,
+                           those of the controller that the dream alone would have kept
     official-seen.json     V's error and M's surprise along the agent's first games, with a curve over their steps
                            (official-seen.png) and the frames with the largest errors (official-worst.png)
     official-film.json     what official.mp4 shows
@@ -35,11 +36,11 @@ from wm_jax.rollout.exploration import RandomPolicy
 from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
-from wm_jax.run.artifacts import WorldModel, load_agent
+from wm_jax.run.artifacts import WorldModel, load_controllers
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.provenance import now
-from wm_jax.utils.errors import UserError
+from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.process import cores
 
 FIRST_SEED = 1_000_000_000
@@ -57,11 +58,16 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Play `evaluate.episodes`; writes `evaluation/<on>.json`, a histogram and, if asked for, a video."""
     stage = run.stage("evaluation")
     game = find(config.game, config.env)
-    world, controller, about = load_agent(run, config)
+    world, controllers, about = load_controllers(run, config)
+    if config.evaluate.dream_choice and "dream" not in controllers:
+        raise UsageError(
+            f"--evaluate.dream_choice: the controller of {run.stage('controller').path} was not evolved in the dream; "
+            "leave it out"
+        )
     with stage.lock():
         stage.start_anew()
         for on in _asked(config.evaluate.on, game):
-            sitting = GameEvaluation(on, game, world, controller, about["digest"], config, run, stop)
+            sitting = GameEvaluation(on, game, world, controllers, about["digest"], config, run, stop)
             sitting.score()
             if config.evaluate.looked_at:
                 sitting.look()
@@ -99,14 +105,14 @@ class GameEvaluation:
 
     on: which game, "official" or "training".
     trained_on: the latter.
-    world, controller: the agent.
+    world, controllers: the agent; of the second the best one, and of a search in the dream also what that would keep.
     weights: its identity.
     """
 
     on: str
     trained_on: Game
     world: WorldModel
-    controller: jax.Array
+    controllers: dict[str, jax.Array]
     weights: str
     config: Config
     run: Run
@@ -134,7 +140,7 @@ class GameEvaluation:
     def score(self) -> None:
         """Write the score of the agent, and that of the random policy on the same seeds."""
         game = self.game
-        agent = self._episodes("agent", {"weights": self.weights}, self._agent)
+        agent = self._episodes("agent", {"weights": self.weights}, self._player("best"))
         result = {
             "game": game.name,
             "on": self.on,
@@ -149,11 +155,16 @@ class GameEvaluation:
             "lengths": agent["lengths"],
             "seconds": agent["seconds"],
         }
+        others = []
+        if self.settings.dream_choice:
+            others.append(("dream", {"weights": self.weights}, self._player("dream")))
         if self.settings.baseline:
-            random = self._episodes("random", {}, self._random)
-            scores = np.array(random["scores"])
-            result["random"] = {**statistics(scores), "scores": [round(score, 3) for score in random["scores"]]}
-            result["seconds"] = round(result["seconds"] + random["seconds"], 1)
+            others.append(("random", {}, self._random))
+        for who, identity, policy in others:
+            played = self._episodes(who, identity, policy)
+            scores = np.array(played["scores"])
+            result[who] = {**statistics(scores), "scores": [round(score, 3) for score in played["scores"]]}
+            result["seconds"] = round(result["seconds"] + played["seconds"], 1)
         self._write(result)
 
     def look(self) -> None:
@@ -164,7 +175,8 @@ class GameEvaluation:
             return
         self.stage.set_aside(name, curve, sheet)
         watch, seeds = Stopwatch(), [FIRST_SEED + i for i in range(self.settings.looked_at)]
-        recorder = Recorder(self._agent(seeds, len(seeds)), len(seeds), LOOKED_WINDOW, LOOKED_STEPS)
+        policy = self._player("best")(seeds, len(seeds))
+        recorder = Recorder(policy, len(seeds), LOOKED_WINDOW, LOOKED_STEPS)
         with (
             contextlib.closing(self._open(len(seeds))) as pool,
             Progress(f"look at {self.on}", len(seeds), "episode") as progress,
@@ -207,7 +219,7 @@ class GameEvaluation:
         self.stage.set_aside(name, path.name)
         watch = Stopwatch()
         with contextlib.closing(self._open(1)) as pool:
-            record_game(pool, FIRST_SEED, self.world, self.controller, path, self.game.fps, self.stop)
+            record_game(pool, FIRST_SEED, self.world, self.controllers["best"], path, self.game.fps, self.stop)
         self.stage.write_record(name, {"made": made, "seconds": watch.seconds()})
 
     def _episodes(self, who: str, identity: dict[str, Any], policy: Callable[[list[int], int], Policy]) -> Any:
@@ -237,9 +249,14 @@ class GameEvaluation:
         """What decides how an episode of a given seed and player goes."""
         return {"env": self.game.env.fixed(), "episode_steps": self.game.episode_steps}
 
-    def _agent(self, seeds: list[int], slots: int) -> Policy:
-        params = self.world.params(self.controller)
-        return AgentPolicy(self.world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
+    def _player(self, which: str) -> Callable[[list[int], int], Policy]:
+        """The agent with one of its controllers, for the episodes of given seeds, so many side by side."""
+        params = self.world.params(self.controllers[which])
+
+        def policy(seeds: list[int], slots: int) -> Policy:
+            return AgentPolicy(self.world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)
+
+        return policy
 
     def _random(self, seeds: list[int], slots: int) -> Policy:
         return RandomPolicy("uniform", self.game.actions, seeds, self.game.episode_steps)
@@ -273,6 +290,8 @@ def _summary(stage: Stage, weights: str) -> dict[str, Any]:
         summary |= {f"{on}_{name}": result[name] for name in shown}
         summary[f"{on}_ci_approximate"] = is_approximate(result["episodes"])
         summary |= {f"{on}_random_{name}": result["random"][name] for name in ("mean", "std") if "random" in result}
+        of_dream = ("mean", "std", "ci_low", "ci_high")
+        summary |= {f"{on}_dream_{name}": result["dream"][name] for name in of_dream if "dream" in result}
         seen, film = (_made_by(stage, f"{on}-{what}.json", weights) for what in ("seen", "film"))
         if seen:
             summary |= {f"{on}_{name}": seen[name] for name in ("error", "surprise", "moving_explained")}

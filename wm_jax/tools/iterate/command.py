@@ -18,7 +18,7 @@ from wm_jax.config.schema import Config
 from wm_jax.data.replay import Counts, ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
-from wm_jax.run.folder import Run
+from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.stage_graph import CHAIN, whole_chain
 from wm_jax.tools.pipeline import report
@@ -52,6 +52,8 @@ def accept(config: Config, options: argparse.Namespace) -> None:
         raise UsageError(f"--growth {options.growth:g}: give a number above 0, such as 1")
     if options.fresh:
         raise UsageError("--fresh: rounds are built on each other; give another --run to start anew")
+    if options.keep_vae and "memory" not in whole_chain(config.controller):
+        raise UsageError("--keep_vae: without M there is nothing else to learn from what is played; leave it out")
     if config.controller.world == "random":
         raise UsageError("--controller.world random: what does not learn has no rounds; leave it out")
     if config.collect.policy == "agent":
@@ -77,11 +79,11 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     for number in range(1, options.rounds + 1):
         own, settings = run, config
         if before is not None:
-            made = frozenset(whole_chain(config.controller)) - {"replays"}
-            own = run.named(f"round-{number}", makes=made)
-            settings = _further(config, before)
+            _require_one_vae(before, run, options)
+            own = run.named(f"round-{number}", makes=_made(config, keep_vae=options.keep_vae))
+            settings = _further(config, before, keep_vae=options.keep_vae)
         log(f"== round {number} of {options.rounds}, in {own.path}")
-        if before is not None and own.stage("vae").summary() is None:
+        if before is not None and _learner(own).summary() is None:
             _let_play(config, run, before, options.growth, stop)
         _make(settings, own, stop, further=before is not None)
         found[str(number)] = _figures(own)
@@ -91,11 +93,36 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
     return {"table": str(run.path / "rounds.md"), "rounds": found}
 
 
-def _further(config: Config, before: Run) -> Config:
-    """The settings of a round after the first: all begin with the weights of the round before."""
+def _made(config: Config, *, keep_vae: bool) -> frozenset[str]:
+    """What a round after the first makes of its own."""
+    others = {"replays", "vae", "latents"} if keep_vae else {"replays"}
+    return frozenset(whole_chain(config.controller)) - others
+
+
+def _has_own_vae(run: Run) -> bool:
+    return run.stage("vae").run.path == run.path
+
+
+def _require_one_vae(before: Run, first: Run, options: argparse.Namespace) -> None:
+    """See that M learns on, with the first round's V, on what that V made of frames.
+
+    Raises:
+      UserError: the round before has another V.
+    """
+    if options.keep_vae and before.path != first.path and _has_own_vae(before):
+        raise UserError(f"--keep_vae: {before.path} has a V of its own already; leave it out, or give another --run")
+
+
+def _learner(run: Run) -> Stage:
+    """The first stage of a round's own that learns from the replays."""
+    return run.stage("vae" if _has_own_vae(run) else "memory")
+
+
+def _further(config: Config, before: Run, *, keep_vae: bool) -> Config:
+    """The settings of a round after the first: all that learns begins with the weights of the round before."""
     start = {"start_from": str(before.path)}
     # Frames that are generated show random play; those of the store, what the agents saw, too.
-    vae = config.vae.model_copy(update=start | {"frames": "replays"})
+    vae = config.vae if keep_vae else config.vae.model_copy(update=start | {"frames": "replays"})
     memory = config.memory.model_copy(update=start)
     controller = config.controller.model_copy(update=start)
     return config.model_copy(update={"vae": vae, "memory": memory, "controller": controller})
@@ -104,20 +131,21 @@ def _further(config: Config, before: Run) -> Config:
 def _let_play(config: Config, run: Run, before: Run, growth: float, stop: Stop) -> None:
     """Have the agent of the round before play for this one, beyond all that was seen then."""
     first, seen = _seen(run, run), _seen(run, before)
-    wanted = {
-        "episodes": seen.episodes + math.ceil(growth * first.episodes),
-        "frames": seen.frames + math.ceil(growth * first.frames) if config.collect.frames else 0,
-    }
+    # Whoever asks for frames asks for no episodes: those get longer as the agent gets better.
+    wanted = {"episodes": 2, "frames": seen.frames + math.ceil(growth * first.frames)}
+    if not config.collect.frames:
+        wanted = {"episodes": seen.episodes + math.ceil(growth * first.episodes), "frames": 0}
     collecting = config.collect.model_copy(update={"policy": "agent", **wanted})
     config = config.model_copy(update={"collect": collecting})
     stages.make("replays", config, before, stop, f"== {CHAIN['replays']}")
 
 
 def _seen(run: Run, own: Run) -> Counts:
-    """The replays that a round's V was trained on."""
-    manifest = own.stage("vae").manifest()
+    """The replays that a round's models were trained on."""
+    stage = _learner(own)
+    manifest = stage.manifest()
     if manifest is None:
-        raise own.stage("vae").lost_record()
+        raise stage.lost_record()
     return ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"]).count()
 
 
@@ -127,6 +155,8 @@ def _make(config: Config, run: Run, stop: Stop, *, further: bool) -> None:
     for artifact in whole_chain(config.controller):
         # For a further round the agent has played. Of a finished one, latents of what came later are of no use.
         if (artifact == "replays" and (further or done)) or (artifact == "latents" and done):
+            continue
+        if artifact == "vae" and not _has_own_vae(run):
             continue
         stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}")
     if not done:
