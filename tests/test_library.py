@@ -241,6 +241,20 @@ def test_a_film(driver: wm_jax.TrainedAgent, tmp_path: Path) -> None:
             "actions: 2 recordings, but 1 of frames",
         ),
         (lambda it: wm_jax.train(FRAMES, vae={"colour": 1}), UserError, "vae.colour"),
+        (
+            lambda it: wm_jax.train(FRAMES, vae=VQ),
+            TypeError,
+            "vae: 'vq', expected settings by name, such as {'steps'",
+        ),
+        (lambda it: wm_jax.train(NONE), TypeError, "frames: None, expected an array, or a list of recordings"),
+        (lambda it: wm_jax.load(NONE), TypeError, "source: None, expected a path"),
+        (lambda it: it.play([1.5]), ValueError, "seeds: 1.5, expected whole numbers from 0 to 2,147,483,647"),
+        (lambda it: it.play([2**31]), ValueError, "seeds: 2147483648, expected whole numbers"),
+        (lambda it: it.play(7), ValueError, "seeds: give one for each episode, in a list"),
+        (lambda it: it.film("drive.avi"), ValueError, "path: drive.avi, expected a file that ends in .mp4"),
+        (lambda it: it.film("nowhere/drive.mp4"), ValueError, "there is no folder nowhere; make it first"),
+        (lambda it: it.film("drive.mp4", seed=-1), ValueError, "seeds: -1, expected whole numbers"),
+        (lambda it: wm_jax.play(lambda: None, it, [1]), TypeError, "make: it made NoneType, which has no reset"),
         (lambda it: wm_jax.train(FRAMES, np.zeros(3)), UserError, "recording 0: 3 actions for 9 frames"),
     ],
 )
@@ -252,3 +266,5 @@ def test_what_does_not_fit_is_named(
 
 
 FRAMES = np.zeros((9, 64, 64, 3), np.uint8)
+VQ: Any = "vq"
+NONE: Any = None

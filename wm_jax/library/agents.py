@@ -19,6 +19,7 @@ from wm_jax.envs.names import family_of
 from wm_jax.envs.official import official as official_game
 from wm_jax.envs.types import Game, Pool
 from wm_jax.evaluation.autoencoding import decode, encode
+from wm_jax.library.given import film_of, path_of, seeds_of
 from wm_jax.models.agent import Agent, AgentCarry, AgentParams
 from wm_jax.models.memory import MDNRNN, Carry
 from wm_jax.models.vae import Vae
@@ -158,10 +159,9 @@ class TrainedAgent:
 
         Raises:
           UserError: there is no C, or the game can't be opened here.
+          ValueError: there is no seed, or one is none; or there are no slots.
         """
-        world, seeds = self._need("controller", self._world), list(seeds)
-        if not seeds:
-            raise ValueError("seeds: give one for each episode")
+        world, seeds = self._need("controller", self._world), seeds_of(seeds)
         if slots < 1:
             raise ValueError(f"slots: {slots}, expected 1 or more")
         pool = self._open(min(slots, len(seeds)), official)
@@ -181,11 +181,13 @@ class TrainedAgent:
 
         Raises:
           UserError: there is no C, or the game can't be opened here.
+          ValueError: the path is that of no MP4, or its folder is not there; or the seed is none.
         """
         world, controller = self._need("controller", self._world), self._need("controller", self._controller)
-        pool, path = self._open(1, official), Path(path).expanduser()
+        path, (only,) = film_of(path), seeds_of([seed])
+        pool = self._open(1, official)
         try:
-            record_game(pool, seed, world, controller, path, self.game.fps, Stop())
+            record_game(pool, only, world, controller, path, self.game.fps, Stop())
         finally:
             pool.close()
         return path
@@ -246,7 +248,7 @@ def load(source: str | Path) -> TrainedAgent:
     Raises:
       UserError: there is no such thing, or it is unfinished or damaged.
     """
-    path = Path(source).expanduser()
+    path = path_of(source, "source")
     if str(source) in pretrained.games() and not path.is_dir():
         path = pretrained.AGENTS / str(source)
     if not path.is_dir():

@@ -9,6 +9,7 @@ import numpy as np
 from wm_jax.envs.types import Crop, Game
 from wm_jax.library.agents import TrainedAgent
 from wm_jax.library.frames import to_frames
+from wm_jax.library.given import environment_of, seeds_of
 
 
 def play(
@@ -33,11 +34,13 @@ def play(
 
     Raises:
       UserError: the agent has no C.
-      ValueError: a screen is none.
+      ValueError: a screen is none, or a seed.
+      TypeError: an environment lacks a method.
     """
+    seeds = seeds_of(seeds)
     with contextlib.ExitStack() as opened:
-        environments = [opened.enter_context(contextlib.closing(make())) for _ in seeds]
-        screens = [each.reset(seed=int(seed))[0] for each, seed in zip(environments, seeds, strict=True)]
+        environments = [opened.enter_context(contextlib.closing(environment_of(make()))) for _ in seeds]
+        screens = [each.reset(seed=seed)[0] for each, seed in zip(environments, seeds, strict=True)]
         returns, playing, carry = np.zeros(len(seeds)), np.ones(len(seeds), bool), agent.begin(len(seeds))
         for _ in range(steps):
             frames = np.concatenate([_seen(np.asarray(screen), agent.game, crop) for screen in screens])

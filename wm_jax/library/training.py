@@ -13,6 +13,7 @@ from wm_jax.config import layers
 from wm_jax.config.schema import Config
 from wm_jax.data.importing import checked
 from wm_jax.library.agents import TrainedAgent, load
+from wm_jax.library.given import path_of, settings_of
 from wm_jax.library.recordings import digest_of, import_recordings, with_actions_of
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
@@ -54,7 +55,10 @@ def train(
     Raises:
       UserError: the arrays, or the settings, do not fit; or the folder holds other arrays.
       ValueError: there are not as many recordings of one thing as of another.
+      TypeError: there are no frames, or settings are not given by name.
     """
+    if frames is None:
+        raise TypeError("frames: None, expected an array, or a list of recordings")
     single = hasattr(frames, "shape") and str(getattr(frames, "dtype", "")) != "object"  # of NumPy, JAX or PyTorch
     given = {"frames": frames, "actions": actions, "rewards": rewards, "ends": ends}
     parts = {name: [each] if single else list(each) for name, each in given.items() if each is not None}
@@ -63,7 +67,7 @@ def train(
         raise ValueError(f"{wrong[0]}: {len(parts[wrong[0]])} recordings, but {count} of frames")
     found = [checked(f"recording {i}", {name: each[i] for name, each in parts.items()}) for i in range(count)]
     told = {"reward_head": rewards is not None, "done_head": ends is not None}
-    overrides = {"seed": seed, "vae": dict(vae or {}), "memory": told | dict(memory or {})}
+    overrides = {"seed": seed, "vae": settings_of(vae, "vae"), "memory": told | settings_of(memory, "memory")}
     config, stop = with_actions_of(found, layers.load(GAME, "own", preset, overrides)), Stop()
     artifacts = ("vae", *(("latents", "memory") if actions is not None else ()))
     for artifact in artifacts:
@@ -98,7 +102,7 @@ def _require_as_made(run: Run, config: Config, artifacts: Sequence[str]) -> None
 @contextlib.contextmanager
 def _folder(folder: str | Path | None) -> Iterator[Path]:
     if folder is not None:
-        yield Path(folder).expanduser()
+        yield path_of(folder, "folder")
         return
     with tempfile.TemporaryDirectory(prefix="wm_jax-") as path:
         yield Path(path)

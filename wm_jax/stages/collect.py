@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from wm_jax.config.schema import CollectConfig, Config, current_names
 from wm_jax.data.episodes import split_of
@@ -33,7 +33,7 @@ from wm_jax.rollout.play import play
 from wm_jax.rollout.recording import Recorder
 from wm_jax.rollout.types import Policy
 from wm_jax.run.ancestors import require_whole_import
-from wm_jax.run.artifacts import load_agent
+from wm_jax.run.artifacts import load_controllers
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils import streams
@@ -269,12 +269,14 @@ def _player(config: Config, run: Run, game: Game) -> Player:
     if settings.patience:
         rules["patience"] = settings.patience
     if settings.policy == "agent":
-        world, controller, record = load_agent(run, config)
+        world, controllers, record = load_controllers(run, config)
         if settings.noise:
             rules["noise"] = settings.noise
+        # What the dream promises and the game does not keep is what M has to learn: half of the episodes show it.
+        players = jnp.stack([controllers["best"], controllers.get("dream", controllers["best"])])
 
         def policy(seeds: list[int], slots: int) -> Policy:
-            params = world.params(_with_noise(controller, seeds, settings.noise))
+            params = world.params(_with_noise(players, seeds, settings.noise))
             return AgentPolicy(world.agent, params, np.arange(len(seeds), dtype=np.int32), seeds, slots)
 
         return Player({"policy": "agent", "weights": record["digest"], **rules}, policy)
@@ -284,15 +286,18 @@ def _player(config: Config, run: Run, game: Game) -> Player:
     )
 
 
-def _with_noise(controller: jax.Array, seeds: list[int], most: float) -> Float32[jax.Array, "N n_params"]:
-    """A controller for each of N episodes: the given one with normal noise on its weights, the same throughout an
-    episode (Plappert et al. 2018, arXiv 1706.01905). How much is uniform up to `most`, so that some play nearly as it.
+def _with_noise(
+    controllers: Float[jax.Array, "P n_params"], seeds: list[int], most: float
+) -> Float[jax.Array, "N n_params"]:
+    """A controller for each of N episodes: one of the given ones with normal noise on its weights, the same throughout
+    an episode (Plappert et al. 2018, arXiv 1706.01905). How much is uniform up to `most`: some play nearly as they do.
     """
-    rows = []
+    players, noise = [], []
     for seed in seeds:
         random = streams.generator(seed, "noise on weights")
-        rows.append(random.uniform(0, most) * random.standard_normal(controller.shape))
-    return controller[None] + jnp.asarray(np.array(rows, np.float32))
+        players.append(random.integers(len(controllers)))
+        noise.append(random.uniform(0, most) * random.standard_normal(controllers.shape[1]))
+    return controllers[np.array(players)] + jnp.asarray(np.array(noise, np.float32))
 
 
 def episode_seeds(seed: int) -> Iterator[int]:
