@@ -136,6 +136,10 @@ def test_a_reader_sees_the_store_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="for reading"):
         view.append([make_episode(0)], ["train"])
 
+    grown.append([make_episode(14)], ["train"], player={"policy": "imported"})
+    with pytest.raises(UserError, match=r"holds 15 of the 16 episodes that are needed: they were imported"):
+        ReplayStore.open(tmp_path, episodes=16)
+
 
 def test_a_store_that_nobody_closed_lets_go_of_its_lock(tmp_path):
     """At once, not when the garbage is collected."""

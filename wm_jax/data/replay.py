@@ -69,6 +69,7 @@ class ReplayStore:
       shards: its shards, in the order of their first episodes (with `episodes=N`: those that hold the first N ones).
       records: its episodes, or their windows, in the order of their numbers.
       lost: the episodes that were set aside and not played again since, likewise.
+      imported: some are recordings from elsewhere (bin/import), that nobody can play again.
     """
 
     def __init__(self, path: Path, episodes: int | None = None):
@@ -345,13 +346,18 @@ class ReplayStore:
         gone = [Shard.from_json(entry, 0) for entry in content["set_aside"]]
         lost = {each.number: Lost(each.number, shard.player, each.length) for shard in gone for each in shard.records}
         self._manifest = content
+        self.imported = any(shard.player.get("policy") == "imported" for shard in (*entries, *gone))
         self.about: dict[str, Any] = content["about"]
         self.lost = tuple(lost[number] for number in sorted(lost) if number not in there)
         self.records = tuple(record for record in records if self._limit is None or record.number < self._limit)
         if self._limit is not None and self.count().episodes < self._limit:
+            remedy = (
+                "they were imported: import all again, and train anew what was made of them (both with --fresh)"
+                if self.imported
+                else f"run collect with collect.episodes {self._limit}"
+            )
             raise UserError(
-                f"{self.path} holds {self.count().episodes} of the {self._limit} episodes that are needed: "
-                f"run collect with collect.episodes {self._limit}"
+                f"{self.path} holds {self.count().episodes} of the {self._limit} episodes that are needed: {remedy}"
             )
         seen = {record.shard for record in self.records}
         # Sorted as they are, the shards of the first episodes come first: `start` stays right without the others.

@@ -75,7 +75,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         store = ReplayStore.open_or_create(stage.path, settings)
         before, began = store.count(), time.monotonic()
         lost = _lost(config, run, game, player, store)
-        if not lost and _imported(store) and config.collect.policy != "agent":
+        if not lost and store.imported and config.collect.policy != "agent":
             return _as_imported(stage, store)
         if not lost and _lacking(config.collect, store) == 0 and stage.summary() is not None:
             log(f"replays: {before.episodes:,} episodes are there already ({before.frames:,} frames)")
@@ -131,11 +131,6 @@ def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplaySto
         numbers = [each.number for each in group]
         rounds.append((player if about == player.about else _again(config, run, game, player, about, numbers), numbers))
     return rounds
-
-
-def _imported(store: ReplayStore) -> bool:
-    """Are recordings from elsewhere in it (bin/import)?"""
-    return any(shard.player.get("policy") == "imported" for shard in store.shards)
 
 
 def _as_imported(stage: Stage, store: ReplayStore) -> dict[str, Any]:

@@ -23,9 +23,10 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         for name in names:
             log(f"set aside: {store.quarantine(name) or name + ' (nothing of it was left)'}")
         store.close()
-        log(
-            "the next collect, or any command that needs replays, plays the episodes again"
-            if names
-            else "nothing is damaged"
-        )
+        if not names:
+            log("nothing is damaged")
+        elif store.imported:
+            log("they were imported, and nobody can play them again: import all anew (bin/import --fresh)")
+        else:
+            log("the next collect, or any command that needs replays, plays the episodes again")
     return {"set_aside": len(names), "shards": names}
