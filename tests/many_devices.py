@@ -31,7 +31,8 @@ from wm_jax.rollout.agent_policy import AgentPolicy
 from wm_jax.run.artifacts import init_memory, init_vae, load_world
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
-from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.training.loop import Schedule, fit
+from wm_jax.training.task import Task
 from wm_jax.utils.errors import UserError
 
 STEPS = 6

@@ -37,8 +37,9 @@ from wm_jax.models.vae import make_vae
 from wm_jax.rollout import device
 from wm_jax.stages import encode
 from wm_jax.training import generated_frames
+from wm_jax.training.dispatch import compile_dispatch
 from wm_jax.training.evolution import Evolution
-from wm_jax.training.loop import Task, adam, compile_dispatch
+from wm_jax.training.task import Task, adam
 from wm_jax.utils.sizes import FRAME
 
 SLOTS = 16

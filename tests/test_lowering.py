@@ -37,7 +37,8 @@ from wm_jax.rollout.device import play_on_device
 from wm_jax.rollout.types import EpisodeLimits
 from wm_jax.run.artifacts import Trained
 from wm_jax.stages import encode
-from wm_jax.training.loop import Task, adam, lay_out
+from wm_jax.training.dispatch import lay_out
+from wm_jax.training.task import Task, adam
 from wm_jax.utils.sizes import FRAME
 
 PLATFORMS = tuple(CALLS)

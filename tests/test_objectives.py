@@ -17,7 +17,8 @@ from wm_jax.models.vae import Batch, Objective, Update, Vae, gradient_of
 from wm_jax.run.folder import Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import read_metrics
-from wm_jax.training.loop import OptimizerStep, Schedule, Task, fit
+from wm_jax.training.loop import Schedule, fit
+from wm_jax.training.task import OptimizerStep, Task
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
 PIXELS, LATENT = 4 * 4 * 3, 3

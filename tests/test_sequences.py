@@ -17,7 +17,8 @@ from wm_jax.run.artifacts import init_memory
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.stages import train_memory
-from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.training.loop import Schedule, fit
+from wm_jax.training.task import Task
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 

@@ -15,8 +15,10 @@ from wm_jax.distributed.mesh import open_mesh
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import read_metrics
-from wm_jax.training import loop
-from wm_jax.training.loop import Schedule, Task, TrainState, compile_dispatch, fit, lay_out, one_by_one
+from wm_jax.training import dispatch
+from wm_jax.training.dispatch import compile_dispatch, lay_out, one_by_one
+from wm_jax.training.loop import Schedule, fit
+from wm_jax.training.task import Task, TrainState
 from wm_jax.utils.errors import UserError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
@@ -239,7 +241,7 @@ def test_on_a_cpu_no_convolution_by_xla_lies_in_a_loop(
 ) -> None:
     # XLA:CPU takes a hundred times as long there.
     chosen: list[Any] = []
-    monkeypatch.setattr(loop, "one_by_one", lambda *arguments: chosen.append(arguments) or one_by_one(*arguments))
+    monkeypatch.setattr(dispatch, "one_by_one", lambda *arguments: chosen.append(arguments) or one_by_one(*arguments))
     job = Task.single(of, optax.adam(1e-2), ResidentFrames(FRAMES, 8, seed=3))
     references = job.batches.references(4, 3, 3)
     arguments = job.batches.data, references, 4, 3, jax.random.key(0)
@@ -247,8 +249,8 @@ def test_on_a_cpu_no_convolution_by_xla_lies_in_a_loop(
     def start() -> TrainState:
         return job.start(params.copy(), jnp.float32(0))  # it is given away
 
-    state, data, dispatch = lay_out(job, start(), open_mesh(1, 8, ""))
-    state, sums = dispatch(state, data, *arguments[1:])
+    state, data, run_updates = lay_out(job, start(), open_mesh(1, 8, ""))
+    state, sums = run_updates(state, data, *arguments[1:])
     assert len(chosen) == calls
     # Either way, the updates are those of one program.
     expected, their_sums = compile_dispatch(job)(start(), *arguments)

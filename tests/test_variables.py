@@ -26,7 +26,8 @@ from wm_jax.run.artifacts import Trained, init_vae
 from wm_jax.run.folder import Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.stages.encode import _encoder
-from wm_jax.training.loop import Schedule, Task, fit
+from wm_jax.training.loop import Schedule, fit
+from wm_jax.training.task import Task
 
 PIXELS, LATENT, STEPS = 8 * 8 * 3, 4, 7
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)

@@ -33,7 +33,7 @@ from wm_jax.models.latents import Gaussian, LatentKind
 from wm_jax.models.memory import MDNRNN, Sequences
 from wm_jax.models.vae import make_vae
 from wm_jax.models.variables import combine, partition
-from wm_jax.training.loop import Gradient
+from wm_jax.training.task import Gradient
 
 FOLDER = Path(__file__).parent
 Figures = dict[str, Any]

@@ -404,7 +404,7 @@ def loss_and_grad(
 
 
 def gradient_of(graphdef: nnx.GraphDef, carried: bool) -> Callable[..., Any]:
-    """The gradient of M's loss as the training loop takes it (`loop.Gradient`).
+    """The gradient of M's loss as the training loop takes it (`task.Gradient`).
 
     Args:
       carried: the state after a batch is handed on to the next one.

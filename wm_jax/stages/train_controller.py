@@ -26,9 +26,9 @@ from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
+from wm_jax.run.resume import resume
 from wm_jax.run.starting_weights import require_start, starting_controller
 from wm_jax.training.evolution import Evolution
-from wm_jax.training.loop import resume
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UsageError
 

@@ -22,7 +22,8 @@ from wm_jax.run.dreams import member_run, member_seed, members
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.starting_weights import require_start, starting_params
-from wm_jax.training.loop import Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.training.loop import Report, Schedule, TrainingJob, train
+from wm_jax.training.task import Task, adam
 from wm_jax.utils.errors import UsageError
 
 REPORT_BATCHES = 4

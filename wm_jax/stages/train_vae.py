@@ -31,7 +31,8 @@ from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.starting_weights import require_start, starting_params
 from wm_jax.training.generated_frames import GeneratedFrames
-from wm_jax.training.loop import OptimizerStep, Report, Schedule, Task, TrainingJob, adam, train
+from wm_jax.training.loop import Report, Schedule, TrainingJob, train
+from wm_jax.training.task import OptimizerStep, Task, adam
 from wm_jax.utils import moving_pixels, streams
 from wm_jax.utils.arrays import evenly_spaced
 from wm_jax.utils.errors import UsageError

@@ -1,8 +1,7 @@
 """The one training loop, for V, M and whatever comes: several updates per dispatch, checkpoints, exact resume.
 
-A dispatch runs a *dynamic* number of updates of one compiled program (some networks, on a CPU, one after the other:
-`one_by_one`), and the randomness of update s depends on s alone. Where training was stopped and resumed therefore
-leaves no trace in the result, bit for bit on CPU.
+The randomness of update s depends on s alone (`dispatch.py`). Where training was stopped and resumed therefore leaves
+no trace in the result, bit for bit on CPU.
 
 Several processes (`distributed/processes.py`) run this loop side by side over one mesh of all their devices.
 """
@@ -10,115 +9,31 @@ Several processes (`distributed/processes.py`) run this loop side by side over o
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
 from jax.sharding import Mesh
 
 from wm_jax.config.base import TrainingConfig
 from wm_jax.config.schema import Config
-from wm_jax.data.frames import Batches
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed import processes
-from wm_jax.distributed.mesh import batch_sharding, device_put, gather, local_replica, open_mesh, replicated
-from wm_jax.distributed.progress import Progress, Stopwatch, log
-from wm_jax.models.variables import combine, partition
-from wm_jax.run.checkpoints import DamagedCheckpoints
+from wm_jax.distributed.mesh import device_put, gather, local_replica, open_mesh, replicated
+from wm_jax.distributed.progress import Progress, log
 from wm_jax.run.folder import Stage
 from wm_jax.run.interrupt import Interrupted, Stop
 from wm_jax.run.metrics import Metrics
+from wm_jax.run.resume import resume
 from wm_jax.run.stage_graph import CHAIN
+from wm_jax.training.dispatch import lay_out
+from wm_jax.training.task import Scalars, Task
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
-Scalars = dict[str, jax.Array]
-
 Report = Callable[[Any, int], dict[str, float]]
 """(parameters, step) to figures on held-out data."""
-
-
-class TrainState(NamedTuple):
-    """What an update changes.
-
-    params: pytree of the model's parameters, and of its other variables if it has some (`models.variables`).
-    optimizer: the state of optax; of an update of several steps, one for each of them.
-    carry: what a model hands from batch to batch (M's state in carried mode), or ().
-    """
-
-    params: Any
-    optimizer: Any
-    carry: Any
-
-
-Gradient = Callable[[Any, Any, Any, jax.Array, jax.Array], tuple[Scalars, Any, Any, Any]]
-"""(params, batch, carry, key, step) -> (scalar metrics, new carry, gradients like what is learned of
-`TrainState.params`, the rest of them after the update: None if there is none). Step int32[] counts updates before."""
-
-
-@dataclass(frozen=True)
-class OptimizerStep:
-    """One of the steps that an update consists of: most have one, a model beside its adversary has two.
-
-    Attributes:
-      gradient: of what it minimises.
-      optimizer: how gradients become changes.
-      learned: NNX's filter of the parameters that it changes.
-    """
-
-    gradient: Gradient
-    optimizer: optax.GradientTransformation
-    learned: Any = nnx.Param
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained.
-
-    Attributes:
-      steps: of an update, one after the other on the same batch; their metrics have different names, "loss" among the
-        first one's.
-      batches: where batches come from.
-    """
-
-    steps: tuple[OptimizerStep, ...]
-    batches: Batches
-
-    @staticmethod
-    def single(gradient: Gradient, optimizer: optax.GradientTransformation, batches: Batches) -> "Task":
-        """All parameters are changed at once."""
-        return Task((OptimizerStep(gradient, optimizer),), batches)
-
-    def start(self, params: Any, carry: Any) -> TrainState:
-        """The state before the first update."""
-        states = [step.optimizer.init(partition(params, step.learned)[0]) for step in self.steps]
-        return TrainState(params, _one_or_all(states), carry)
-
-    def update(self, state: TrainState, batch: Any, key: jax.Array, step: jax.Array) -> tuple[TrainState, Scalars]:
-        """One update; to be called inside `jax.jit`."""
-        params, carry = state.params, state.carry
-        states = state.optimizer if len(self.steps) > 1 else (state.optimizer,)
-        metrics: Scalars = {}
-        after = []
-        keys = jax.random.split(key, len(self.steps)) if len(self.steps) > 1 else [key]
-        for each, optimizer, own in zip(self.steps, states, keys, strict=True):
-            figures, carry, gradients, others = each.gradient(params, batch, carry, own, step)
-            learned, _ = partition(params, each.learned)
-            with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
-                changes, optimizer = each.optimizer.update(gradients, optimizer, learned)
-            params = combine(optax.apply_updates(learned, changes), others)
-            metrics |= figures
-            after.append(optimizer)
-        return TrainState(params, _one_or_all(after), carry), metrics
-
-
-def _one_or_all(states: list[Any]) -> Any:
-    """The optimisers' states; of a single one itself, as checkpoints have always held it."""
-    return tuple(states) if len(states) > 1 else states[0]
 
 
 @dataclass(frozen=True)
@@ -174,14 +89,6 @@ class Schedule:
         """Where the dispatch that starts at `step` ends: always the same places, wherever training was resumed."""
         periods = (self.per_dispatch, self.save_every, self.report_every)
         return min(self.steps, *(step // period * period + period for period in periods))
-
-
-def adam(
-    learning_rate: float, final: float | None, steps: int, clip: float | None = None
-) -> optax.GradientTransformation:
-    """Adam with a constant rate or a cosine decay to `final` over `steps`; `clip` cuts gradients by value first."""
-    rate = optax.cosine_decay_schedule(learning_rate, steps, final / learning_rate) if final else learning_rate
-    return optax.chain(*([optax.clip(clip)] if clip else []), optax.adam(rate))
 
 
 def train(stage: Stage, job: TrainingJob, config: Config, stop: Stop) -> dict[str, Any]:
@@ -313,156 +220,6 @@ def fit(
         figures = look(params, step)
     seconds = begun.watch.seconds()
     return params, {**figures, "steps_per_second": round(step / max(seconds, 0.1), 3), "seconds": seconds}
-
-
-class Begun(NamedTuple):
-    """Where a stage goes on.
-
-    count: what is done, in the stage's units.
-    state: on the device.
-    figures: of the last report or evaluation.
-    reported: the count that they belong to; -1 before the first.
-    watch: holds the time spent so far.
-    """
-
-    count: int
-    state: Any
-    figures: dict[str, Any]
-    reported: int
-    watch: Stopwatch
-
-    def record(self, figures: dict[str, Any], reported: int) -> dict[str, Any]:
-        """What a checkpoint says beside its state, for `resume`."""
-        return {"figures": figures, "reported": reported, "seconds": self.watch.seconds()}
-
-
-def resume(stage: Stage, state: Any, limit: int, unit: str) -> Begun:
-    """Where a stage goes on: the newest checkpoint if there is one, else `state` at 0.
-
-    Args:
-      limit: what the setting `<stage>.<unit>s` asks for.
-      unit: what the stage counts, such as "step".
-
-    Raises:
-      UserError: the checkpoint lies beyond the limit, none is intact, or processes don't share the folder.
-    """
-    try:
-        found = processes.main_process_first(lambda: stage.checkpoints.restore(state, mend=True))
-    except DamagedCheckpoints as error:
-        raise UserError(f"{error}: run {CHAIN[stage.name]} anew") from None
-    if other := processes.first_mismatch(found and found[2]["digest"]):
-        raise UserError(
-            f"{stage.run.path}: process {other} finds other checkpoints of {stage.name} there than process 0; "
-            "give all of them one folder, on a file system that they share"
-        )
-    if found is None:
-        return Begun(0, jax.device_put(state), {}, -1, Stopwatch())
-    done, state, about = found
-    if done > limit:
-        raise UserError(
-            f"{stage.name}.{unit}s {limit}: {stage.path} is at {unit} {done} already; "
-            f"give at least as many, or run {CHAIN[stage.name]} anew"
-        )
-    log(f"{stage.name}: going on from {unit} {done:,}")
-    return Begun(done, jax.device_put(state), about["figures"], about["reported"], Stopwatch(about["seconds"]))
-
-
-def lay_out(task: Task, state: TrainState, mesh: Mesh) -> tuple[TrainState, Any, Callable[..., Any]]:
-    """State and data as they lie on the devices that share the batch, and the dispatch (`compile_dispatch`) over them.
-
-    The carry of a batch lies with the batch, all else is on every device.
-    """
-    whole, with_batch = replicated(mesh), batch_sharding(mesh, task.batches.batch_axis)
-    carry = jax.tree.map(lambda leaf: batch_sharding(mesh) if jnp.ndim(leaf) else whole, state.carry)
-    params, optimizer = (jax.tree.map(lambda _: whole, part) for part in (state.params, state.optimizer))
-    placed = TrainState(params, optimizer, carry)
-    in_one, chosen = compile_dispatch(task, placed), None
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-
-    def dispatch(state: TrainState, data: Any, references: Any, *more: Any) -> tuple[TrainState, Scalars]:
-        nonlocal chosen
-        arguments = (state, data, device_put(references, with_batch), *more)
-        if chosen is None:
-            chosen = one_by_one(task, placed) if on_cpu and _convolves(in_one, arguments) else in_one
-        return chosen(*arguments)
-
-    return device_put(state, placed), device_put(task.batches.data, whole), dispatch
-
-
-def _convolves(function: Any, arguments: tuple[Any, ...]) -> bool:
-    """Are there convolutions by XLA in this compiled function?"""
-
-    def inside(part: Any) -> bool:
-        equations = getattr(getattr(part, "jaxpr", part), "eqns", None)
-        if equations is not None:
-            return any(
-                each.primitive.name == "conv_general_dilated" or inside([*each.params.values()]) for each in equations
-            )
-        return isinstance(part, list | tuple) and any(map(inside, part))
-
-    return inside(function.trace(*arguments).jaxpr)
-
-
-def compile_dispatch(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:
-    """The dispatch: `count` updates from `step` on, and the sums of their metrics.
-
-    Args:
-      placed: shardings of the state (None: those that it comes with).
-    """
-
-    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
-    def dispatch(
-        state: TrainState, data: Any, references: Any, step: jax.Array, count: jax.Array, key: jax.Array
-    ) -> tuple[TrainState, Scalars]:
-        def body(i: jax.Array, loop: tuple[TrainState, Scalars]) -> tuple[TrainState, Scalars]:
-            state, sums = loop
-            state, metrics = _nth_update(task, state, data, references, step, i, key)
-            return state, jax.tree.map(jnp.add, sums, metrics)
-
-        first = partial(_nth_update, task)
-        shapes = jax.eval_shape(first, state, data, references, jnp.int32(0), jnp.int32(0), key)[1]
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (state, zeros))
-
-    return dispatch
-
-
-def one_by_one(task: Task, placed: TrainState | None = None) -> Callable[..., tuple[TrainState, Scalars]]:
-    """The same dispatch with a call for each update, for networks with XLA's convolutions on a CPU.
-
-    XLA:CPU computes those of weights' gradients a hundred times as slowly inside a loop as outside, since it brings
-    only the latter into the form that its fast routine takes (https://github.com/jax-ml/jax/issues/12868).
-    """
-
-    @partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
-    def update(state: TrainState, *more: Any) -> tuple[TrainState, Scalars]:
-        return _nth_update(task, state, *more)
-
-    def dispatch(
-        state: TrainState, data: Any, references: Any, step: int, count: int, key: jax.Array
-    ) -> tuple[TrainState, Scalars]:
-        state, sums = update(state, data, references, step, 0, key)
-        for i in range(1, count):
-            state, metrics = update(state, data, references, step, i, key)
-            sums = jax.tree.map(jnp.add, sums, metrics)
-        return state, sums
-
-    return dispatch
-
-
-def _nth_update(
-    task: Task,
-    state: TrainState,
-    data: Any,
-    references: Any,
-    step: int | jax.Array,
-    i: int | jax.Array,
-    key: jax.Array,
-) -> tuple[TrainState, Scalars]:
-    """Update i of the dispatch that begins at `step`."""
-    reference = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), references)
-    batch = task.batches.fetch(data, reference)
-    return task.update(state, batch, jax.random.fold_in(key, step + i), jnp.asarray(step + i, jnp.int32))
 
 
 def _record(step: int, count: int, sums: Scalars, metrics: Metrics, progress: Progress, stage: Stage) -> None:

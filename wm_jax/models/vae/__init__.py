@@ -140,7 +140,7 @@ def gradient_of(
       examples: makes the loss's batches of the loop's.
 
     Returns:
-      A `training.loop.Gradient`: (variables, batch, carry, key, step) -> (metrics, carry, gradients, other variables).
+      A `training.task.Gradient`: (variables, batch, carry, key, step) -> (metrics, carry, gradients, other variables).
     """
 
     def gradient(params: Any, raw: Any, carry: Any, key: jax.Array, step: jax.Array) -> tuple[Any, Any, Any, Any]:

@@ -17,7 +17,7 @@ from wm_jax.tools.benchmark.case import OURS, PLAIN, TUNED, WRITTEN, Case, Optio
 from wm_jax.tools.benchmark.timing import Work
 from wm_jax.tools.benchmark.updates import updates
 from wm_jax.tools.benchmark.vae import difference
-from wm_jax.training.loop import Task, adam
+from wm_jax.training.task import Task, adam
 
 LATENT, ACTION = 32, 3
 EPISODES = 200

@@ -6,7 +6,8 @@ import jax
 
 from wm_jax.distributed.mesh import open_mesh
 from wm_jax.tools.benchmark.timing import Work
-from wm_jax.training.loop import Task, lay_out
+from wm_jax.training.dispatch import lay_out
+from wm_jax.training.task import Task
 
 
 def updates(task: Task, params: Any, carry: Any, *, batch: int, count: int, devices: int) -> Work:

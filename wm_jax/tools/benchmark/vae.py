@@ -18,7 +18,7 @@ from wm_jax.tools.benchmark import flops
 from wm_jax.tools.benchmark.case import FLOAT32, OURS, PLAIN, TUNED, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Work
 from wm_jax.tools.benchmark.updates import updates
-from wm_jax.training.loop import Task, adam
+from wm_jax.training.task import Task, adam
 from wm_jax.utils.sizes import FRAME
 
 FRAMES = 2000

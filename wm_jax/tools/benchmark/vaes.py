@@ -18,7 +18,7 @@ from wm_jax.tools.benchmark.case import OURS, WRITTEN, Case, Options
 from wm_jax.tools.benchmark.timing import Timing, Work
 from wm_jax.tools.benchmark.updates import updates
 from wm_jax.tools.benchmark.vae import FRAMES, LEARNING_RATE, UPDATES, apart, game_frames
-from wm_jax.training.loop import Task
+from wm_jax.training.task import Task
 
 OTHERS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"variant": name} for name in VARIANTS if name != "vanilla"},
