@@ -129,7 +129,8 @@ def test_a_gymnasium_id():
     ("name", "settings", "words"),
     [
         ("endro", {}, ["game endro: no such game; did you mean enduro"]),
-        ("own:a/b", {}, ["game own:a/b: own:NAME takes letters, digits, - and _"]),
+        ("own:a/b", {}, ["game own:a/b: own:NAME takes letters, digits"]),
+        ("own:a b", {}, ["game own:a b: own:NAME takes letters"]),
         ("own:../x", {}, ["game own:../x: own:NAME takes letters"]),
         ("zzzzzz", {}, ["game zzzzzz", "gymnasium:ID"]),
         ("gymnasium:", {}, ["game gymnasium:"]),

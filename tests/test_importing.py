@@ -202,7 +202,7 @@ def test_recordings_of_a_game_of_the_catalogue_are_its_replays(
     assert cli.main(["train_vae", *words, "--vae.frames", "replays"]) == 0
     next(path for path in (tmp_path / "run" / "replays" / "shards").rglob("*") if path.is_file()).write_bytes(b"x")
     assert cli.main(["collect", "repair", *words]) == 0
-    assert "they were imported, and nobody can play them again: import all anew" in capsys.readouterr().err
+    assert "of imported recordings, which nobody can play again: import all anew" in capsys.readouterr().err
     assert cli.main(["collect", *words]) == 1
     assert "which were imported, so that nobody can play them again: import all anew" in capsys.readouterr().err
 

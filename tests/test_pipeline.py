@@ -24,10 +24,8 @@ from wm_jax.config.schema import Config
 from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import Lost, ReplayStore
 from wm_jax.envs.games import find
-from wm_jax.envs.make import open_pool
 from wm_jax.render.video import extract_frames
-from wm_jax.rollout.play import play
-from wm_jax.rollout.recording import Recorder
+from wm_jax.rollout.players import Player
 from wm_jax.run import ancestors, interrupt
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
@@ -559,11 +557,16 @@ def test_lost_episodes_are_played_again_by_who_played_them(
     words = ["collect", *CHASED, "--run", str(path), "--collect.slots", "2"]
     run([*words, "--collect.episodes", "8", "--collect.policy", "uniform"], capsys)
     run([*words, "--collect.episodes", "12", "--collect.policy", "agent", "--collect.noise", "0.3"], capsys)
-    digest = ReplayStore.open(path / "replays").digest
+    before = ReplayStore.open(path / "replays")
+    digest, played = before.digest, [before.episode(i) for i in range(12)]
     lose(path, "000000", "000001", "000003")  # 0 to 5 held, 6 and 7 uniform, 10 and 11 by the agent
     mended, _ = run(words, capsys)
     assert (mended["episodes"], mended["episodes_added"]) == (12, 10)
-    assert ReplayStore.open(path / "replays").digest == digest
+    after = ReplayStore.open(path / "replays")
+    assert after.digest == digest
+    for i, episode in enumerate(played):
+        np.testing.assert_array_equal(after.episode(i).frames, episode.frames)
+        np.testing.assert_array_equal(after.episode(i).actions, episode.actions)
     _, said = run(["train_vae", *CHASED, "--run", str(path)], capsys)
     assert "trained already (20 steps) on the first 6 of 12 episodes" in said
 
@@ -593,31 +596,10 @@ def test_episodes_that_earn_nothing_are_given_up(tmp_path: Path, capsys: pytest.
     assert ReplayStore.open(tmp_path / "replays").digest == digest
 
 
-def test_noise_makes_another_agent_of_each_episode(
-    chased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One seed, one start: with noise its episodes differ, and with next to none they are the agent's."""
-    _, config = parse("collect", [*CHASED, "--collect.policy", "agent"])
-    game = find(config.game, config.env)
-    pool = open_pool(game, 4)
-
-    def actions(noise: float) -> list[list[int]]:
-        collecting = config.collect.model_copy(update={"noise": noise})
-        player = collect._player(config.model_copy(update={"collect": collecting}), Run(chased), game)
-        recorder = Recorder(player.policy([3, 4, 5, 6], 4), 4, 40, 40)
-        play(pool, [1] * 4, recorder, watch=recorder.watch)
-        return [next(iter(recording.episodes(1))).actions.tolist() for recording in recorder.recordings]
-
-    with contextlib.closing(pool):
-        without, hardly, much = actions(0.0), actions(1e-9), actions(3.0)
-    assert without == hardly == [without[0]] * 4
-    assert len({tuple(each) for each in much}) > 1
-
-
 def test_episodes_that_an_earlier_version_cut_off_are_not_played_on_in_silence(tmp_path: Path) -> None:
     config = load("chaser", "procgen", "smoke", {"collect": {"episode_steps": 40}})
     game = find("chaser", config.env)
-    player = collect.Player({"policy": "held"}, lambda *_: pytest.fail("nobody plays yet"))
+    player = Player({"policy": "held"}, lambda *_: pytest.fail("nobody plays yet"))
     store = cast(
         ReplayStore, SimpleNamespace(path=tmp_path, lost=[Lost(3, player.about, 40), Lost(4, player.about, 39)])
     )
@@ -638,7 +620,7 @@ def test_long_episodes_that_are_recorded_side_by_side_fit_the_memory(
     config = load("enduro", "atari", "paper", {"collect": settings})
     store = cast(ReplayStore, None)
     collector = collect.Collector(config, find("enduro", config.env), store, Stop())
-    collector._pool(collect.Player({}, lambda *_: pytest.fail("nobody plays yet")), 10_000)
+    collector._pool(Player({}, lambda *_: pytest.fail("nobody plays yet")), 10_000)
     (opened,) = opened
     assert opened == pytest.approx(slots, abs=0.15 * slots)
     assert opened * 12_288 * 1.5 * steps <= collect.RECORDING_BYTES

@@ -137,7 +137,7 @@ def test_a_reader_sees_the_store_as_it_was(tmp_path):
         view.append([make_episode(0)], ["train"])
 
     grown.append([make_episode(14)], ["train"], player={"policy": "imported"})
-    with pytest.raises(UserError, match=r"holds 15 of the 16 episodes that are needed: they were imported"):
+    with pytest.raises(UserError, match=r"holds 15 of the 16 episodes that are needed: recordings were imported"):
         ReplayStore.open(tmp_path, episodes=16)
 
 

@@ -117,6 +117,11 @@ class CollectConfig(Section):
         description="agent: each episode is played by another C, whose weights have normal noise of up to this "
         "deviation (compare controller.sigma): more is seen than where one C gets",
     )
+    dream_share: Annotated[float, Field(ge=0, le=1), MUTABLE] = Field(
+        default=0.5,
+        description="agent that was evolved in the dream: share of the episodes that are played by what the dream "
+        "alone would have kept; what it promises and the game does not keep is what M has to learn",
+    )
     patience: Annotated[NonNegative, MUTABLE] = Field(
         default=0,
         description="end an episode after this many steps without a positive reward (0: never), as "

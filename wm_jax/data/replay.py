@@ -69,7 +69,8 @@ class ReplayStore:
       shards: its shards, in the order of their first episodes (with `episodes=N`: those that hold the first N ones).
       records: its episodes, or their windows, in the order of their numbers.
       lost: the episodes that were set aside and not played again since, likewise.
-      imported: some are recordings from elsewhere (bin/import), that nobody can play again.
+      imported: some are recordings from elsewhere (bin/import).
+      lost_imported: some of the lost ones are, which nobody can play again.
     """
 
     def __init__(self, path: Path, episodes: int | None = None):
@@ -346,16 +347,15 @@ class ReplayStore:
         gone = [Shard.from_json(entry, 0) for entry in content["set_aside"]]
         lost = {each.number: Lost(each.number, shard.player, each.length) for shard in gone for each in shard.records}
         self._manifest = content
-        self.imported = any(shard.player.get("policy") == "imported" for shard in (*entries, *gone))
         self.about: dict[str, Any] = content["about"]
+        self.imported = any(map(_is_imported, entries))
         self.lost = tuple(lost[number] for number in sorted(lost) if number not in there)
+        self.lost_imported = any(map(_is_imported, self.lost))
         self.records = tuple(record for record in records if self._limit is None or record.number < self._limit)
         if self._limit is not None and self.count().episodes < self._limit:
-            remedy = (
-                "they were imported: import all again, and train anew what was made of them (both with --fresh)"
-                if self.imported
-                else f"run collect with collect.episodes {self._limit}"
-            )
+            remedy = f"run collect with collect.episodes {self._limit}"
+            if self.lost_imported or (self.imported and not self.lost):
+                remedy = "recordings were imported: import all again, and train anew what was made of them (--fresh)"
             raise UserError(
                 f"{self.path} holds {self.count().episodes} of the {self._limit} episodes that are needed: {remedy}"
             )
@@ -417,6 +417,10 @@ class ReplayStore:
 
 def _read_steps(store: Path, by_name: Mapping[str, Shard], name: str) -> Steps:
     return shards.unpack(read_file(store, by_name[name], shards.STEPS))
+
+
+def _is_imported(played: Shard | Lost) -> bool:
+    return played.player.get("policy") == "imported"
 
 
 def _first_episode(entry: Mapping[str, Any]) -> int:

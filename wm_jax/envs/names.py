@@ -33,8 +33,8 @@ _ALIASES = {"doom": "doomtakecover", "takecover": "doomtakecover"}
 
 _BY_NAME = ("gymnasium:", "jax:", "own:")
 """What games begin with that are no part of the catalogue."""
-_OWN = re.compile(r"own:[\w-]{1,64}", re.ASCII)
-"""Recordings' names are those of folders, one for each."""
+_OWN = re.compile(r"own:[\w.-]+")
+"""Recordings' names are those of folders, another one for each."""
 
 
 @cache
@@ -50,7 +50,7 @@ def canonical_name(name: str) -> str:
       UsageError: no such game; says which are near.
     """
     if name.startswith("own:") and not _OWN.fullmatch(name):
-        raise UsageError(f"game {name}: own:NAME takes letters, digits, - and _ (up to 64), such as own:maze")
+        raise UsageError(f"game {name}: own:NAME takes letters, digits, '.', '_' and '-', such as own:maze")
     if any(name.startswith(kind) and len(name) > len(kind) for kind in _BY_NAME):
         return name
     known = {_plain(each): each for each in names()} | _ALIASES

@@ -181,7 +181,7 @@ class TrainedAgent:
 
         Raises:
           UserError: there is no C, or the game can't be opened here.
-          ValueError: the path is that of no MP4, or its folder is not there; or the seed is none.
+          ValueError: the path is that of no MP4, or the seed is none.
         """
         world, controller = self._need("controller", self._world), self._need("controller", self._controller)
         path, (only,) = film_of(path), seeds_of([seed])

@@ -1,6 +1,6 @@
 """What callers hand in, seen to before anything is opened, played or trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ def seeds_of(seeds: Any) -> list[int]:
     Raises:
       ValueError: they are no whole numbers that a game takes.
     """
-    found = np.asarray(seeds).tolist() if np.ndim(seeds) == 1 else None
+    if not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds: {seeds!r}, expected one for each episode, in a list")
+    found = [np.asarray(seed).item() if np.ndim(seed) == 0 else seed for seed in seeds]
     if not found:
-        raise ValueError("seeds: give one for each episode, in a list")
+        raise ValueError("seeds: give one for each episode")
     if wrong := [seed for seed in found if not _is_seed(seed)]:
         raise ValueError(f"seeds: {wrong[0]!r}, expected whole numbers from 0 to {LARGEST_SEED:,}")
     return found
@@ -50,10 +52,8 @@ def film_of(path: Any) -> Path:
       ValueError: no film can be written there.
     """
     found = path_of(path, "path")
-    if found.is_dir() or found.suffix != ".mp4":
+    if found.is_dir() or found.suffix.lower() != ".mp4":
         raise ValueError(f"path: {found}, expected a file that ends in .mp4")
-    if not found.parent.is_dir():
-        raise ValueError(f"path: {found}: there is no folder {found.parent}; make it first")
     return found
 
 

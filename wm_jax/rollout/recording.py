@@ -60,7 +60,6 @@ class Recorder:
         self._stepped(len(done))
         for i, slot in enumerate(step.ids.tolist()):
             ended, recording = bool(done[i]), self._playing[slot]
-            # Whatever ends it but the game cuts it off.
             terminated = bool(step.terminated[i])
             truncated = bool(step.truncated[i]) or (ended and not terminated)
             recording.step(step.frames[i], float(step.reward[i]), terminated, truncated, done=ended)

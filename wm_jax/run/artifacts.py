@@ -22,6 +22,7 @@ from wm_jax.models.memory import MDNRNN
 from wm_jax.models.vae import make_vae
 from wm_jax.run.checkpoints import DamagedCheckpoints
 from wm_jax.run.folder import Run, Stage
+from wm_jax.run.kept import KeptControllers
 from wm_jax.run.provenance import misfit, require_same
 from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils import files, streams
@@ -171,12 +172,9 @@ class WorldModel:
         """With controllers [P, n_params], or one [n_params]."""
         return self.base_params._replace(controller=jnp.atleast_2d(controller))
 
-    def controllers(self, settings: ControllerConfig) -> dict[str, jax.Array]:
-        """The shape of what a controller's weights are: those with the best evaluation, the latest, and of one that was
-        evolved in the dream those that the dream alone would have kept.
-        """
-        zeros = jnp.zeros(self.agent.controller.n_params, jnp.float32)
-        return dict.fromkeys(("best", "latest", *(("dream",) if settings.arena == "dream" else ())), zeros)
+    def no_controllers(self, settings: ControllerConfig) -> KeptControllers:
+        """The shapes of what a search keeps."""
+        return KeptControllers.empty(self.agent.controller.n_params, in_dream=settings.arena == "dream")
 
 
 def load_world(run: Run, config: Config, game: Game, controller: ControllerConfig) -> WorldModel:
@@ -215,13 +213,12 @@ def load_agent(run: Run, config: Config) -> tuple[WorldModel, jax.Array, dict[st
     Raises:
       UserError: see `load_controllers`.
     """
-    world, controllers, about = load_controllers(run, config)
-    return world, controllers["best"], about
+    world, kept, about = load_controllers(run, config)
+    return world, kept.best, about
 
 
-def load_controllers(run: Run, config: Config) -> tuple[WorldModel, dict[str, jax.Array], dict[str, Any]]:
-    """All that a search for the run's controller has kept (`WorldModel.controllers`), each float32[n_params]; their
-    world, and the record of their weights.
+def load_controllers(run: Run, config: Config) -> tuple[WorldModel, KeptControllers, dict[str, Any]]:
+    """All that the search for the run's controller has kept; their world, and the record of their weights.
 
     Raises:
       UserError: a part is missing, or V or M has changed since the controller was trained.
@@ -234,9 +231,8 @@ def load_controllers(run: Run, config: Config) -> tuple[WorldModel, dict[str, ja
     world = load_world(run, config, game, settings)
     for part, identity in about["parents"].items():
         require_parent(run, "controller", part, identity, world.parents[part])
-    loaded = _load(run, "controller", about, (None, world.controllers(settings)))
-    controllers = {name: jnp.asarray(each) for name, each in loaded.params.items()}
-    return world, controllers, {**about, "digest": loaded.digest}
+    loaded = _load(run, "controller", about, (None, world.no_controllers(settings).weights()))
+    return world, KeptControllers.of(loaded.params), {**about, "digest": loaded.digest}
 
 
 def _untrained(config: Config, game: Game) -> tuple[Trained, Trained]:

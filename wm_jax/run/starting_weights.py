@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from wm_jax.run.checkpoints import DamagedCheckpoints
 from wm_jax.run.folder import Run, Stage
+from wm_jax.run.kept import KeptControllers
 from wm_jax.run.stage_graph import CHAIN
 from wm_jax.utils.errors import UserError
 
@@ -49,7 +50,7 @@ def starting_controller(stage: Stage, start_from: str | None, n_params: int) -> 
         if manifest is None:
             raise other.lost_record()
         in_dream = manifest["config"]["controller"].get("arena") == "dream"
-        return dict.fromkeys(("best", "latest", *(("dream",) if in_dream else ())), jnp.zeros(n_params, jnp.float32))
+        return KeptControllers.empty(n_params, in_dream=in_dream).weights()
 
     found, parents = _found(stage, start_from, template)
     return None if found is None else jnp.asarray(found["best"]), parents

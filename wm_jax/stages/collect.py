@@ -11,29 +11,20 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
-
-from wm_jax.config.schema import CollectConfig, Config, current_names
+from wm_jax.config.schema import CollectConfig, Config
 from wm_jax.data.episodes import split_of
 from wm_jax.data.replay import ReplayStore
 from wm_jax.distributed.progress import Progress, log
-from wm_jax.envs.games import find, random_start_in
+from wm_jax.envs.games import find
 from wm_jax.envs.make import open_pool, require_playable
 from wm_jax.envs.types import Game, Pool
-from wm_jax.rollout.agent_policy import AgentPolicy
-from wm_jax.rollout.exploration import RandomPolicy
 from wm_jax.rollout.play import play
+from wm_jax.rollout.players import Player, player_again, player_of
 from wm_jax.rollout.recording import Recorder
-from wm_jax.rollout.types import Policy
 from wm_jax.run.ancestors import require_whole_import
-from wm_jax.run.artifacts import load_controllers
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.utils import streams
@@ -42,18 +33,6 @@ from wm_jax.utils.sizes import FRAME_BYTES
 
 RECORDING_BYTES = 3 * 10**9
 """Of frames that are recorded at once, at most: fewer long episodes are played side by side."""
-
-
-@dataclass(frozen=True)
-class Player:
-    """Who plays.
-
-    about: what the store remembers of it: enough to know whether it can play a lost episode again.
-    policy: makes the policy for the episodes of given seeds, so many of them side by side.
-    """
-
-    about: dict[str, Any]
-    policy: Callable[[list[int], int], Policy]
 
 
 def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
@@ -68,7 +47,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     if config.collect.episodes < 2:
         raise UsageError("--collect.episodes 1: one episode can't be split into train and test; give 2 or more")
     game = find(config.game, config.env)
-    player = _player(config, run, game)
+    player = player_of(config, run, game)
     with stage.lock():
         record = {**_noted(config, stage), "conversions": game.conversions}
         stage.claim(settings, {}, record)
@@ -129,7 +108,8 @@ def _lost(config: Config, run: Run, game: Game, player: Player, store: ReplaySto
     rounds = []
     for about, group in itertools.groupby(store.lost, key=lambda each: dict(each.player)):
         numbers = [each.number for each in group]
-        rounds.append((player if about == player.about else _again(config, run, game, player, about, numbers), numbers))
+        played_by = player if about == player.about else player_again(config, run, game, player, about, numbers)
+        rounds.append((played_by, numbers))
     return rounds
 
 
@@ -154,45 +134,6 @@ def _lacking(settings: CollectConfig, store: ReplayStore) -> int:
     most = settings.episode_steps or settings.window
     each = count.frames / count.episodes if count.episodes else most
     return max(episodes, math.ceil((settings.frames - count.frames) / each))
-
-
-def _again(config: Config, run: Run, game: Game, player: Player, about: dict[str, Any], numbers: list[int]) -> Player:
-    """The player of lost episodes; if that is gone and others may take their place, `player`."""
-    about = current_names("collect", about)
-    if about["policy"] == "imported":
-        if config.collect.replace_lost:
-            return player
-        raise UserError(
-            f"{run.stage('replays').path} has lost {len(numbers)} recordings from {numbers[0]} to {numbers[-1]}, which "
-            "were imported, so that nobody can play them again: import all anew (bin/import --fresh), or give "
-            "--collect.replace_lost to have others played in their place"
-        )
-    unnamed = {"random_start": False, "noise": 0.0, "patience": 0}
-    how = {name: value for name, value in about.items() if name != "weights"}
-    settings = config.collect.model_copy(update=unnamed | how)
-    try:
-        then = _player(config.model_copy(update={"collect": settings}), _with_agent(run, about), game)
-        reason = f"{run.stage('controller').path} is {then.about.get('weights', '')[:12]} now"
-    except UserError as error:
-        then, reason = None, str(error)
-    if then is not None and then.about == about:
-        return then
-    if config.collect.replace_lost:
-        return player
-    raise UserError(
-        f"{run.stage('replays').path} has lost {len(numbers)} episodes from {numbers[0]} to {numbers[-1]}, played by "
-        f"the agent {about['weights'][:12]}, which can't play them again ({reason}): put its folders back, or give "
-        "--collect.replace_lost to have others played in their place"
-    )
-
-
-def _with_agent(run: Run, about: dict[str, Any]) -> Run:
-    """The run in which the agent lies that played: this one, that of the replays, or one that is named there."""
-    owner = run.stage("replays").run
-    for each in (run, owner, *map(owner.named, owner.all_named())):
-        if "weights" in about and (each.stage("controller").summary() or {}).get("weights") == about["weights"]:
-            return each
-    return run
 
 
 class Collector:
@@ -254,45 +195,6 @@ class Collector:
                 for episode in recording.episodes(seed):
                     shard.add(episode, split_of(number, settings.test_fraction), number)
         return int(played.lengths.sum())
-
-
-def _player(config: Config, run: Run, game: Game) -> Player:
-    settings = config.collect
-    rules: dict[str, Any] = {}  # named only if they are set, for stores of earlier versions know nothing of them
-    if random_start_in(game, settings.random_start, "--collect.random_start"):
-        rules["random_start"] = True
-    if settings.patience:
-        rules["patience"] = settings.patience
-    if settings.policy == "agent":
-        world, controllers, record = load_controllers(run, config)
-        if settings.noise:
-            rules["noise"] = settings.noise
-        # What the dream promises and the game does not keep is what M has to learn: half of the episodes show it.
-        players = jnp.stack([controllers["best"], controllers.get("dream", controllers["best"])])
-
-        def policy(seeds: list[int], slots: int) -> Policy:
-            params = world.params(_with_noise(players, seeds, settings.noise))
-            return AgentPolicy(world.agent, params, np.arange(len(seeds), dtype=np.int32), seeds, slots)
-
-        return Player({"policy": "agent", "weights": record["digest"], **rules}, policy)
-    return Player(
-        {"policy": settings.policy, "hold": settings.hold, **rules},
-        lambda seeds, _: RandomPolicy(settings.policy, game.actions, seeds, game.episode_steps, settings.hold),
-    )
-
-
-def _with_noise(
-    controllers: Float[jax.Array, "P n_params"], seeds: list[int], most: float
-) -> Float[jax.Array, "N n_params"]:
-    """A controller for each of N episodes: one of the given ones with normal noise on its weights, the same throughout
-    an episode (Plappert et al. 2018, arXiv 1706.01905). How much is uniform up to `most`: some play nearly as they do.
-    """
-    players, noise = [], []
-    for seed in seeds:
-        random = streams.generator(seed, "noise on weights")
-        players.append(random.integers(len(controllers)))
-        noise.append(random.uniform(0, most) * random.standard_normal(controllers.shape[1]))
-    return controllers[np.array(players)] + jnp.asarray(np.array(noise, np.float32))
 
 
 def episode_seeds(seed: int) -> Iterator[int]:

@@ -39,6 +39,7 @@ from wm_jax.rollout.types import Policy
 from wm_jax.run.artifacts import WorldModel, load_controllers
 from wm_jax.run.folder import Run, Stage
 from wm_jax.run.interrupt import Stop
+from wm_jax.run.kept import KeptControllers
 from wm_jax.run.provenance import now
 from wm_jax.utils.errors import UsageError, UserError
 from wm_jax.utils.process import cores
@@ -58,8 +59,8 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     """Play `evaluate.episodes`; writes `evaluation/<on>.json`, a histogram and, if asked for, a video."""
     stage = run.stage("evaluation")
     game = find(config.game, config.env)
-    world, controllers, about = load_controllers(run, config)
-    if config.evaluate.dream_choice and "dream" not in controllers:
+    world, kept, about = load_controllers(run, config)
+    if config.evaluate.dream_choice and kept.dream is None:
         raise UsageError(
             f"--evaluate.dream_choice: the controller of {run.stage('controller').path} was not evolved in the dream; "
             "leave it out"
@@ -67,7 +68,7 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
     with stage.lock():
         stage.start_anew()
         for on in _asked(config.evaluate.on, game):
-            sitting = GameEvaluation(on, game, world, controllers, about["digest"], config, run, stop)
+            sitting = GameEvaluation(on, game, world, kept, about["digest"], config, run, stop)
             sitting.score()
             if config.evaluate.looked_at:
                 sitting.look()
@@ -105,14 +106,14 @@ class GameEvaluation:
 
     on: which game, "official" or "training".
     trained_on: the latter.
-    world, controllers: the agent; of the second the best one, and of a search in the dream also what that would keep.
+    world, kept: the agent; what the dream alone would keep plays, too, where it is asked for.
     weights: its identity.
     """
 
     on: str
     trained_on: Game
     world: WorldModel
-    controllers: dict[str, jax.Array]
+    kept: KeptControllers
     weights: str
     config: Config
     run: Run
@@ -138,9 +139,11 @@ class GameEvaluation:
         return official(self.trained_on) if self.on == "official" else self.trained_on
 
     def score(self) -> None:
-        """Write the score of the agent, and that of the random policy on the same seeds."""
+        """Write the score of the agent, and as far as they are asked for those of what the dream alone would keep and
+        of the random policy, on the same seeds.
+        """
         game = self.game
-        agent = self._episodes("agent", {"weights": self.weights}, self._player("best"))
+        agent = self._episodes("agent", {"weights": self.weights}, self._player(self.kept.best))
         result = {
             "game": game.name,
             "on": self.on,
@@ -156,8 +159,8 @@ class GameEvaluation:
             "seconds": agent["seconds"],
         }
         others = []
-        if self.settings.dream_choice:
-            others.append(("dream", {"weights": self.weights}, self._player("dream")))
+        if self.settings.dream_choice and self.kept.dream is not None:
+            others.append(("dream", {"weights": self.weights}, self._player(self.kept.dream)))
         if self.settings.baseline:
             others.append(("random", {}, self._random))
         for who, identity, policy in others:
@@ -175,7 +178,7 @@ class GameEvaluation:
             return
         self.stage.set_aside(name, curve, sheet)
         watch, seeds = Stopwatch(), [FIRST_SEED + i for i in range(self.settings.looked_at)]
-        policy = self._player("best")(seeds, len(seeds))
+        policy = self._player(self.kept.best)(seeds, len(seeds))
         recorder = Recorder(policy, len(seeds), LOOKED_WINDOW, LOOKED_STEPS)
         with (
             contextlib.closing(self._open(len(seeds))) as pool,
@@ -219,7 +222,7 @@ class GameEvaluation:
         self.stage.set_aside(name, path.name)
         watch = Stopwatch()
         with contextlib.closing(self._open(1)) as pool:
-            record_game(pool, FIRST_SEED, self.world, self.controllers["best"], path, self.game.fps, self.stop)
+            record_game(pool, FIRST_SEED, self.world, self.kept.best, path, self.game.fps, self.stop)
         self.stage.write_record(name, {"made": made, "seconds": watch.seconds()})
 
     def _episodes(self, who: str, identity: dict[str, Any], policy: Callable[[list[int], int], Policy]) -> Any:
@@ -249,9 +252,9 @@ class GameEvaluation:
         """What decides how an episode of a given seed and player goes."""
         return {"env": self.game.env.fixed(), "episode_steps": self.game.episode_steps}
 
-    def _player(self, which: str) -> Callable[[list[int], int], Policy]:
-        """The agent with one of its controllers, for the episodes of given seeds, so many side by side."""
-        params = self.world.params(self.controllers[which])
+    def _player(self, controller: jax.Array) -> Callable[[list[int], int], Policy]:
+        """The agent with a controller, for the episodes of given seeds, so many side by side."""
+        params = self.world.params(controller)
 
         def policy(seeds: list[int], slots: int) -> Policy:
             return AgentPolicy(self.world.agent, params, np.zeros(len(seeds), np.int32), seeds, slots)

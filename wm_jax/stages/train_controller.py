@@ -25,6 +25,7 @@ from wm_jax.run.artifacts import WorldModel, load_world
 from wm_jax.run.dreams import load_dream
 from wm_jax.run.folder import Run
 from wm_jax.run.interrupt import Interrupted, Stop
+from wm_jax.run.kept import KeptControllers
 from wm_jax.run.metrics import Metrics
 from wm_jax.run.resume import resume
 from wm_jax.run.starting_weights import require_start, starting_controller
@@ -55,26 +56,24 @@ def run(config: Config, run: Run, stop: Stop) -> dict[str, Any]:
         **({"dream": config.dream.fixed()} if dream is not None else {}),
     }
     mean, start = starting_controller(stage, settings.start_from, world.agent.controller.n_params)
-    parents = world.parents | members | start
+    parents, nothing = world.parents | members | start, world.no_controllers(settings)
     with stage.lock():
         stage.check(identity, parents)
-        if (done := stage.finished("generations", settings.generations, world.controllers(settings))) is not None:
+        if (done := stage.finished("generations", settings.generations, nothing.weights())) is not None:
             log(f"controller: evolved already ({done['generations']:,} generations)")
             return done
         evolution = _evolution(config, world)
         stage.claim(identity, parents, config.model_dump())
         stage.note(config.model_dump())
         search, latest, figures = _evolve(config, run, game, world, dream, evolution, mean, stop)
-        tree = {"best": search.best, "latest": latest}
-        if search.dream is not None:
-            tree["dream"] = search.dream.best
+        kept = KeptControllers(search.best, latest, None if search.dream is None else search.dream.best)
         record = {
             "settings": settings.model_dump(),
             "parents": world.parents,
             "actions": list(game.actions.names),
             "best_score": float(search.best_score),
         }
-        digest = stage.weights.save(settings.generations, tree, record)
+        digest = stage.weights.save(settings.generations, kept.weights(), record)
         summary = {
             "generations": settings.generations,
             "parameters": world.agent.controller.n_params,

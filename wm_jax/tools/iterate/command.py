@@ -18,7 +18,7 @@ from wm_jax.config.schema import Config
 from wm_jax.data.replay import Counts, ReplayStore
 from wm_jax.distributed import processes
 from wm_jax.distributed.progress import log
-from wm_jax.run.folder import Run, Stage
+from wm_jax.run.folder import NAMED, Run, Stage
 from wm_jax.run.interrupt import Stop
 from wm_jax.run.stage_graph import CHAIN, whole_chain
 from wm_jax.tools.pipeline import report
@@ -52,10 +52,12 @@ def accept(config: Config, options: argparse.Namespace) -> None:
         raise UsageError(f"--growth {options.growth:g}: give a number above 0, such as 1")
     if options.fresh:
         raise UsageError("--fresh: rounds are built on each other; give another --run to start anew")
-    if options.keep_vae and "memory" not in whole_chain(config.controller):
-        raise UsageError("--keep_vae: without M there is nothing else to learn from what is played; leave it out")
     if config.controller.world == "random":
         raise UsageError("--controller.world random: what does not learn has no rounds; leave it out")
+    if options.keep_vae and "memory" not in whole_chain(config.controller):
+        raise UsageError("--keep_vae: without M there is nothing else to learn from what is played; leave it out")
+    if config.evaluate.dream_choice and config.controller.arena != "dream":
+        raise UsageError("--evaluate.dream_choice: only a search in the dream has one; add --in dream, or leave it out")
     if config.collect.policy == "agent":
         raise UsageError("--collect.policy agent: the first round has none yet, the others do so; leave it out")
     for artifact in whole_chain(config.controller):
@@ -74,48 +76,51 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         raise UserError(
             f"{run.path} takes its replays from {run.base.path}, and rounds need their own; give another --run"
         )
+    _require_same_vaes(run, keep_vae=options.keep_vae)
     found = read_rows(run.path, TABLE, "remove the file, and the same command writes it again")
     before: Run | None = None
     for number in range(1, options.rounds + 1):
-        own, settings = run, config
+        own, settings, makes = run, config, whole_chain(config.controller)
         if before is not None:
-            _require_one_vae(before, run, options)
-            own = run.named(f"round-{number}", makes=_made(config, keep_vae=options.keep_vae))
+            shared = {"replays", *(("vae", "latents") if options.keep_vae else ())}
+            own = run.named(f"round-{number}", makes=set(makes) - shared)
             settings = _further(config, before, keep_vae=options.keep_vae)
+            # The agent has played; and of V that is kept, only what it sees in what was played is new.
+            makes = [artifact for artifact in makes if artifact == "latents" or artifact not in shared]
         log(f"== round {number} of {options.rounds}, in {own.path}")
-        if before is not None and _learner(own).summary() is None:
+        if before is not None and _learner(own, run).summary() is None:
             _let_play(config, run, before, options.growth, stop)
-        _make(settings, own, stop, further=before is not None)
-        found[str(number)] = _figures(own)
+        _make(makes, settings, own, stop)
+        found[str(number)] = _figures(own, run)
         if processes.is_main_process():
             write_rows(run.path, TABLE, "round", {"frames": "frames", **FIGURES}, found)
         before = own
     return {"table": str(run.path / "rounds.md"), "rounds": found}
 
 
-def _made(config: Config, *, keep_vae: bool) -> frozenset[str]:
-    """What a round after the first makes of its own."""
-    others = {"replays", "vae", "latents"} if keep_vae else {"replays"}
-    return frozenset(whole_chain(config.controller)) - others
-
-
-def _has_own_vae(run: Run) -> bool:
-    return run.stage("vae").run.path == run.path
-
-
-def _require_one_vae(before: Run, first: Run, options: argparse.Namespace) -> None:
-    """See that M learns on, with the first round's V, on what that V made of frames.
+def _require_same_vaes(run: Run, *, keep_vae: bool) -> None:
+    """See that V is kept, or learns on, in all rounds alike: M learns on, on what V makes of frames.
 
     Raises:
-      UserError: the round before has another V.
+      UserError: the second round was begun otherwise.
     """
-    if options.keep_vae and before.path != first.path and _has_own_vae(before):
-        raise UserError(f"--keep_vae: {before.path} has a V of its own already; leave it out, or give another --run")
+    second = run.path / NAMED / "round-2"
+    if not second.is_dir():
+        return
+    if keep_vae and (second / "vae").exists():
+        raise UserError(f"--keep_vae: {second} has a V of its own; leave it out, or give another --run")
+    if not keep_vae and not (second / "vae").exists():
+        raise UserError(f"{second} was begun with the V of the first round; add --keep_vae, or give another --run")
 
 
-def _learner(run: Run) -> Stage:
-    """The first stage of a round's own that learns from the replays."""
-    return run.stage("vae" if _has_own_vae(run) else "memory")
+def _learner(own: Run, first: Run) -> Stage:
+    """The first stage of a round that learns from the replays."""
+    return own.stage("vae" if _makes(own, "vae", first) else "memory")
+
+
+def _makes(own: Run, artifact: str, first: Run) -> bool:
+    """Is this artifact of a round its own?"""
+    return own.path == first.path or own.stage(artifact).path != first.stage(artifact).path
 
 
 def _further(config: Config, before: Run, *, keep_vae: bool) -> Config:
@@ -130,44 +135,40 @@ def _further(config: Config, before: Run, *, keep_vae: bool) -> Config:
 
 def _let_play(config: Config, run: Run, before: Run, growth: float, stop: Stop) -> None:
     """Have the agent of the round before play for this one, beyond all that was seen then."""
-    first, seen = _seen(run, run), _seen(run, before)
-    # Whoever asks for frames asks for no episodes: those get longer as the agent gets better.
-    wanted = {"episodes": 2, "frames": seen.frames + math.ceil(growth * first.frames)}
-    if not config.collect.frames:
-        wanted = {"episodes": seen.episodes + math.ceil(growth * first.episodes), "frames": 0}
+    first, seen = _seen(run, run), _seen(before, run)
+    if config.collect.frames:  # of these alone, since episodes get longer as the agent gets better
+        wanted = {"episodes": seen.episodes, "frames": seen.frames + math.ceil(growth * first.frames)}
+    else:
+        wanted = {"episodes": seen.episodes + math.ceil(growth * first.episodes)}
     collecting = config.collect.model_copy(update={"policy": "agent", **wanted})
     config = config.model_copy(update={"collect": collecting})
     stages.make("replays", config, before, stop, f"== {CHAIN['replays']}")
 
 
-def _seen(run: Run, own: Run) -> Counts:
+def _seen(own: Run, first: Run) -> Counts:
     """The replays that a round's models were trained on."""
-    stage = _learner(own)
+    stage = _learner(own, first)
     manifest = stage.manifest()
     if manifest is None:
         raise stage.lost_record()
-    return ReplayStore.open(run.stage("replays").path, episodes=manifest["settings"]["episodes"]).count()
+    return ReplayStore.open(first.stage("replays").path, episodes=manifest["settings"]["episodes"]).count()
 
 
-def _make(config: Config, run: Run, stop: Stop, *, further: bool) -> None:
-    """All that a round consists of. What is finished says so, unless it was made with other settings."""
+def _make(artifacts: list[str], config: Config, run: Run, stop: Stop) -> None:
+    """All that a round makes. What is finished says so, unless it was made with other settings."""
     done = run.stage("evaluation").summary() is not None
-    for artifact in whole_chain(config.controller):
-        # For a further round the agent has played. Of a finished one, latents of what came later are of no use.
-        if (artifact == "replays" and (further or done)) or (artifact == "latents" and done):
-            continue
-        if artifact == "vae" and not _has_own_vae(run):
-            continue
-        stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}")
+    for artifact in artifacts:
+        # Of a round that is done, more replays and their latents are of no use.
+        if not done or artifact not in ("replays", "latents"):
+            stages.make(artifact, config, run, stop, f"== {CHAIN[artifact]}")
     if not done:
         processes.on_main_process(report.run)(config, run, stop)
 
 
-def _figures(run: Run) -> dict[str, Any]:
-    """A round's row; None where a stage has no such figure."""
-    owner = run if run.base is None else run.base
-    row: dict[str, Any] = {"frames": _seen(owner, run).frames}
+def _figures(own: Run, first: Run) -> dict[str, Any]:
+    """A round's row; None where a stage has no such figure, or is that of the first round."""
+    row: dict[str, Any] = {"frames": _seen(own, first).frames}
     for name in FIGURES:
         stage, _, figure = name.partition(".")
-        row[name] = (run.stage(stage).summary() or {}).get(figure)
+        row[name] = (own.stage(stage).summary() or {}).get(figure) if _makes(own, stage, first) else None
     return row

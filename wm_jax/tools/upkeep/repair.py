@@ -25,8 +25,8 @@ def run(config: Config, run: Run, stop: Stop, options: argparse.Namespace) -> di
         store.close()
         if not names:
             log("nothing is damaged")
-        elif store.imported:
-            log("they were imported, and nobody can play them again: import all anew (bin/import --fresh)")
+        elif store.lost_imported:
+            log("of imported recordings, which nobody can play again: import all anew (bin/import --fresh)")
         else:
             log("the next collect, or any command that needs replays, plays the episodes again")
     return {"set_aside": len(names), "shards": names}
