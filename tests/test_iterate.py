@@ -94,10 +94,20 @@ def test_v_can_stay_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "controller",
         "evaluation",
     }
-    seen = [(round_of(run, n).stage("memory").manifest() or {})["settings"]["episodes"] for n in (1, 2, 3)]
-    assert seen == [8, 12, 16]
-    assert len({weights(round_of(run, n), "memory") for n in (1, 2, 3)}) == 3
+    memories = [round_of(run, n).stage("memory").manifest() or {} for n in (1, 2, 3)]
+    assert [each["settings"]["episodes"] for each in memories] == [8, 12, 16]
+    assert len({each["parents"]["vae"] for each in memories}) == 1
+    for number in (2, 3):
+        own, before = round_of(run, number), round_of(run, number - 1)
+        for stage in ("memory", "controller"):
+            assert (own.stage(stage).manifest() or {})["parents"]["start_from"] == weights(before, stage)
+        assert weights(own, "memory") != weights(before, "memory")
     assert "train_vae" not in capsys.readouterr().err.split("== round 3")[1]
+    table = json.loads((run / "rounds.json").read_text())
+    rows = table.get("rows", table)
+    assert [rows[number]["vae.test_reconstruction"] is None for number in "123"] == [False, True, True]
+    assert cli.main([word for word in [*words, "--rounds", "3"] if word != "--keep_vae"]) == 1
+    assert "was begun with the V of the first round; add --keep_vae" in capsys.readouterr().err
     assert cli.main([*words, "--rounds", "2", "--controller.inputs", "z"]) == 2
     assert "--keep_vae: without M there is nothing else to learn" in capsys.readouterr().err
 
@@ -107,8 +117,11 @@ def test_rounds_with_a_v_of_their_own_have_one_for_good(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(rounds, run)
-    assert cli.main(iterate(run, "--rounds", "4", "--growth", "0.5", "--keep_vae")) == 1
-    assert "round-2 has a V of its own already; leave it out" in capsys.readouterr().err
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("*.json")}
+    for number in ("2", "4"):
+        assert cli.main(iterate(run, "--rounds", number, "--growth", "0.5", "--keep_vae")) == 1
+        assert "round-2 has a V of its own; leave it out" in capsys.readouterr().err
+    assert made == {path: path.stat().st_mtime_ns for path in run.rglob("*.json")}
 
 
 def test_a_run_that_is_there_is_the_first_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +138,22 @@ def test_rounds_that_are_done_hold_with_their_own_settings(rounds: Path, capsys:
         assert f"{setting}, but now it is" in capsys.readouterr().err
     assert cli.main(iterate(rounds, "--in", "dream")) == 1
     assert "was made with" in capsys.readouterr().err
+
+
+def test_whoever_asks_for_frames_gets_frames(rounds: Path, tmp_path: Path) -> None:
+    """However many episodes that takes."""
+    run = tmp_path / "run"
+    words = [*TINY, "--collect.frames", "300", "--collect.slots", "4"]
+    assert cli.main(["iterate", *WORDS, "--run", str(run), *words, "--rounds", "2", "--growth", "0.5"]) == 0
+    first, second = (
+        ReplayStore.open(
+            run / "replays", episodes=(round_of(run, n).stage("vae").manifest() or {})["settings"]["episodes"]
+        )
+        for n in (1, 2)
+    )
+    assert first.count().frames >= 300
+    added = second.count().frames - first.count().frames
+    assert first.count().frames / 2 <= added < first.count().frames / 2 + 4 * 25
 
 
 @pytest.mark.parametrize("growth", ["0.25", "2"])
