@@ -579,23 +579,6 @@ def test_lost_episodes_are_played_again_by_who_played_them(
     assert replaced["episodes"] == 12 and ReplayStore.open(path / "replays").digest != digest
 
 
-def test_episodes_that_earn_nothing_are_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["collect", *CHASED, "--run", str(tmp_path), "--collect.patience", "9"]
-    run(words, capsys)
-    store = ReplayStore.open(tmp_path / "replays")
-    given_up = 0
-    for episode in map(store.episode, range(len(store.records))):
-        rewarded = np.flatnonzero(episode.rewards > 0)
-        idle = len(episode.rewards) - (rewarded[-1] + 1 if len(rewarded) else 0)
-        assert idle == 9 if episode.truncated[-1] else episode.terminated[-1] and idle <= 9
-        given_up += int(episode.truncated[-1])
-    assert given_up > 0
-    digest = store.digest
-    lose(tmp_path, "000000")
-    run([*words[:-1], "0"], capsys)
-    assert ReplayStore.open(tmp_path / "replays").digest == digest
-
-
 def test_episodes_that_an_earlier_version_cut_off_are_not_played_on_in_silence(tmp_path: Path) -> None:
     config = load("chaser", "procgen", "smoke", {"collect": {"episode_steps": 40}})
     game = find("chaser", config.env)

@@ -62,14 +62,13 @@ def dreamer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("dreamer")
 def test_who_played_in_an_earlier_version_plays_as_it_did(tmp_path: Path) -> None:
     """Then all that an agent played was played by the controller that is kept, without noise."""
-    config = load("carracing", "carracing", "smoke", {"collect": {"policy": "agent", "noise": 0.3, "patience": 9}})
+    config = load("carracing", "carracing", "smoke", {"collect": {"policy": "agent", "noise": 0.3}})
     game, run = find("carracing", config.env), Run(tmp_path)
     now = players.player_of(config, run, game)
     assert now.about == {
         "policy": "agent",
         "weights": "abc",
         "random_start": True,
-        "patience": 9,
         "noise": 0.3,
         "dream_share": 0.5,
     }
@@ -83,9 +82,9 @@ def test_who_played_in_an_earlier_version_plays_as_it_did(tmp_path: Path) -> Non
 
 
 def test_random_play_of_an_earlier_version_is_what_it_was(tmp_path: Path) -> None:
-    config = load("carracing", "carracing", "smoke", {"collect": {"patience": 9}})
+    config = load("carracing", "carracing", "smoke", {})
     game, run = find("carracing", config.env), Run(tmp_path)
     now = players.player_of(config, run, game)
     old = {"policy": "brownian", "hold": 8.0}
-    assert now.about == old | {"random_start": True, "patience": 9}
+    assert now.about == old | {"random_start": True}
     assert players.player_again(config, run, game, now, old, [3]).about == old

@@ -122,11 +122,6 @@ class CollectConfig(Section):
         description="agent that was evolved in the dream: share of the episodes that are played by what the dream "
         "alone would have kept; what it promises and the game does not keep is what M has to learn",
     )
-    patience: Annotated[NonNegative, MUTABLE] = Field(
-        default=0,
-        description="end an episode after this many steps without a positive reward (0: never), as "
-        "controller.patience does: less of a car that is lost on the grass, more beginnings",
-    )
     episode_steps: Count | None = Field(
         default=4000,
         description="most recorded steps of an episode: it is played to its end, and of a longer one windows are kept "

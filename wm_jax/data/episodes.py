@@ -48,8 +48,7 @@ class Episode:
     frames: uint8 [T + 1, 64, 64, 3]; the last one is what the last action led to.
     actions: int32 [T] (positions in the action names) or float32 [T, A].
     rewards: float32 [T].
-    terminated, truncated: bool [T], as the game said; who gives an episode up (`collect.patience`) truncates it. A
-      window that ends amid the episode has neither at its end.
+    terminated, truncated: bool [T], as the game said: a window that ends amid the episode has neither at its end.
     seed: what the environment was reset with.
     whole: the episode that this is a window of (None: this is all of it).
     """

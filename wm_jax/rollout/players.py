@@ -20,7 +20,7 @@ from wm_jax.run.folder import Run
 from wm_jax.utils import streams
 from wm_jax.utils.errors import UserError
 
-UNNAMED = {"random_start": False, "noise": 0.0, "patience": 0, "dream_share": 0.0}
+UNNAMED = {"random_start": False, "noise": 0.0, "dream_share": 0.0}
 """What a player does that does not say so: settings that stores of earlier versions know nothing of."""
 
 
@@ -43,8 +43,7 @@ def player_of(config: Config, run: Run, game: Game) -> Player:
       UserError: an agent is asked for, and there is none.
     """
     settings = config.collect
-    rules: dict[str, Any] = {"patience": settings.patience}
-    rules["random_start"] = random_start_in(game, settings.random_start, "--collect.random_start")
+    rules: dict[str, Any] = {"random_start": random_start_in(game, settings.random_start, "--collect.random_start")}
     if settings.policy != "agent":
         return Player(
             _about(settings.policy, rules | {"hold": settings.hold}),

@@ -60,8 +60,7 @@ class Recorder:
         self._stepped(len(done))
         for i, slot in enumerate(step.ids.tolist()):
             ended, recording = bool(done[i]), self._playing[slot]
-            terminated = bool(step.terminated[i])
-            truncated = bool(step.truncated[i]) or (ended and not terminated)
-            recording.step(step.frames[i], float(step.reward[i]), terminated, truncated, done=ended)
+            flags = bool(step.terminated[i]), bool(step.truncated[i])
+            recording.step(step.frames[i], float(step.reward[i]), *flags, done=ended)
             if ended:
                 self._ended(recording.frames, recording.length)

@@ -1,9 +1,9 @@
 """collect: episodes of an exploring policy into the run's replay store.
 
-Every episode is played to the game's own end, so that what comes late in a game is seen (`collect.patience` gives up
-sooner); of a long one, windows are recorded that lie all over it (`data/windows.py`). Shard by shard; what is in the
-store stays, so more can be added at any time. Episode i depends on the seed, on i and on who plays it, wherever
-collection was stopped and resumed: what was lost is played again, the same.
+Every episode is played to the game's own end, so that what comes late in a game is seen; of a long one, windows are
+recorded that lie all over it (`data/windows.py`). Shard by shard; what is in the store stays, so more can be added at
+any time. Episode i depends on the seed, on i and on who plays it, wherever collection was stopped and resumed: what was
+lost is played again, the same.
 """
 
 import contextlib
@@ -188,8 +188,7 @@ class Collector:
         seeds = [self._seeds[number] for number in numbers]
         policy, most = player.policy(seeds, pool.slots), settings.episode_steps or sys.maxsize
         recorder = Recorder(policy, len(seeds), settings.window, most, stepped=meter.step, ended=meter.end)
-        patience = player.about.get("patience", 0)
-        played = play(pool, seeds, recorder, patience=patience, stop=self._stop, watch=recorder.watch)
+        played = play(pool, seeds, recorder, stop=self._stop, watch=recorder.watch)
         with self._store.new_shard(player.about) as shard:
             for number, seed, recording in zip(numbers, seeds, recorder.recordings, strict=True):
                 for episode in recording.episodes(seed):
